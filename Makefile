@@ -1,0 +1,26 @@
+PYTHON ?= python3
+export TRANSFORMERS_OFFLINE = 1
+export HF_HUB_OFFLINE = 1
+
+.PHONY: demo test
+demo: .venv/cpu  ## install with the CPU extra, scan the bundled captions with the bundled model
+	.venv/bin/overscan demo
+
+test: .venv/dev  ## install with the development extra, then every check
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/pytest
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "overscan needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+
+.venv/cpu: .venv/bin/python pyproject.toml
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu]'
+	touch $@
+
+.venv/dev: .venv/bin/python pyproject.toml
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@ .venv/cpu

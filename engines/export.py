@@ -1,0 +1,140 @@
+"""Export a diffusers checkpoint to a bundle of ONNX graphs that needs no torch to run."""
+
+import copy
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from engines.interface import EngineError, TensorSpec
+from engines.manifest import Manifest, sha256
+from engines.ort import OrtEngine
+from engines.torch_ref import Checkpoint, TorchEngine, open_checkpoint
+
+logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # "torchvision is missing"
+
+INLINE_BYTES = 2**30  # above this the weights lie beside the graph; protobuf ends at 2 GB
+BATCHES = (1, 2, 7)
+# largest error of an output relative to its largest element
+TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
+
+
+def export(
+    source: Path,
+    out: Path,
+    dtype: str = "float32",
+    latent_std: float = 1.0,
+    check: Callable[[Path], None] = lambda bundle: None,
+    report: Callable[[str], None] = lambda line: None,
+) -> Manifest:
+    """Write a bundle of `source` (a diffusers folder, or a hub id where a network is there) to `out`.
+
+    Every component is compared with torch at batch 1, 2 and 7, then `check` looks at the finished bundle. `out` appears
+    only when all has passed. Raises EngineError; a failed export leaves nothing behind.
+    """
+    if dtype not in TOLERANCE:
+        raise EngineError(f"dtype {dtype!r}: needed {' or '.join(TOLERANCE)}")
+    if out.exists():
+        raise EngineError(f"{out} exists: remove it or name another folder")
+    checkpoint = open_checkpoint(_local(source), latent_std)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        manifest = _write(checkpoint, partial, dtype, report)
+        check(partial)
+        partial.chmod(0o755)
+        partial.rename(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return manifest
+
+
+def _local(source: Path) -> Path:
+    if (source / "model_index.json").is_file():
+        return source
+    if source.exists() or len(source.parts) != 2:
+        raise EngineError(f"{source}: no model_index.json there; needed a diffusers folder or a hub id like org/name")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(source)))
+    except Exception as error:
+        raise EngineError(f"{source}: no such folder, and the hub gave {error!r}") from error
+
+
+def _write(checkpoint: Checkpoint, folder: Path, dtype: str, report: Callable[[str], None]) -> Manifest:
+    (folder / "tokenizer.json").write_text(checkpoint.tokenizer)
+    components = {}
+    for name, component in checkpoint.manifest.components.items():
+        engine = checkpoint.engine(name)
+        component = replace(component, files=_export_component(name, engine, folder, dtype))
+        error = _verify(name, engine, OrtEngine(folder, component), dtype)
+        report(f"{name}: largest relative error {error:.1e} at batch {', '.join(map(str, BATCHES))}")
+        components[name] = component
+    manifest = replace(
+        checkpoint.manifest,
+        precision=dtype,
+        components=components,
+        tokenizer={"tokenizer.json": sha256(folder / "tokenizer.json")},
+        versions=dict(checkpoint.manifest.versions) | {name: version(name) for name in ("onnx", "onnxscript")},
+    )
+    manifest.write(folder)
+    return manifest
+
+
+def _export_component(name: str, engine: TorchEngine, folder: Path, dtype: str) -> dict[str, str]:
+    """Trace one module to ONNX with a dynamic batch; returns its files with their hashes, the graph first."""
+    module = engine.module if dtype == "float32" else copy.deepcopy(engine.module).to(getattr(torch, dtype))
+    batch = torch.export.Dim("batch", min=1, max=4096)
+    example = {key: torch.from_numpy(array) for key, array in _random_feeds(engine.inputs, 2).items()}
+    size = sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
+    path = folder / f"{name}.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module,
+            tuple(example.values()),
+            input_names=list(engine.inputs),
+            output_names=list(engine.outputs),
+            dynamic_shapes=tuple({0: batch} for _ in example),
+            dynamo=True,
+            verbose=False,
+        )
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # the exporter's stack traces: a tenth of a small model's file
+    program.save(path, external_data=size > INLINE_BYTES)
+    return {file.name: sha256(file) for file in sorted(folder.glob(f"{name}.onnx*"))}
+
+
+def _random_feeds(specs: Mapping[str, TensorSpec], batch: int) -> dict[str, NDArray[Any]]:
+    rng = np.random.default_rng(0)
+    feeds: dict[str, NDArray[Any]] = {}
+    for key, spec in specs.items():
+        shape = (batch, *spec.shape[1:])
+        if spec.dtype == "int64":
+            feeds[key] = rng.integers(0, 1000, shape)
+        else:
+            feeds[key] = rng.standard_normal(shape, np.float32)
+    return feeds
+
+
+def _verify(name: str, reference: TorchEngine, candidate: OrtEngine, dtype: str) -> float:
+    worst = 0.0
+    for batch in BATCHES:
+        feeds = _random_feeds(reference.inputs, batch)
+        expected, found = reference.run(feeds), candidate.run(feeds)
+        for key, array in expected.items():
+            worst = max(worst, float(np.abs(array - found[key]).max() / np.abs(array).max()))
+    if not worst <= TOLERANCE[dtype]:
+        raise EngineError(f"{name}: differs from torch by {worst:.1e}, allowed {TOLERANCE[dtype]:.0e}: not exported")
+    return worst

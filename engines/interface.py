@@ -1,0 +1,36 @@
+"""What a backend is: named arrays in, named arrays out.
+
+Engines know nothing of captions, guidance or scores. Floats are float32 at this seam, whatever an engine computes in.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class EngineError(Exception):
+    """An engine or a bundle cannot do what was asked; the message says what was found, needed, and what to do."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Type and shape of one input or output; every first axis is the batch (None), the others are fixed."""
+
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+class Engine(Protocol):
+    """One network, ready to run."""
+
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+    provider: str  # what truly runs it, in the runtime's words
+
+    def run(self, feeds: Arrays) -> dict[str, NDArray[Any]]:
+        """Run one batch; the feeds match `inputs`, the result matches `outputs`."""
+        ...

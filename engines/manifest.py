@@ -1,0 +1,106 @@
+"""`engine.json`: what a bundle holds, where it came from, and the hashes that prove it intact."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from engines.interface import EngineError, TensorSpec
+
+FILE = "engine.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Component:
+    """One network: its files with their sha256 (the first is the one to open), its inputs and outputs."""
+
+    files: Mapping[str, str]
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that a scan must know about a model beside its networks.
+
+    `schedule`: curve (`scaled_linear` or `linear`), beta_start, beta_end, num_train_timesteps, timestep_spacing,
+    steps_offset, set_alpha_to_one, as in diffusers. `latent_std`: RMS distance per element of the data's latents from
+    their mean; 1 where unknown, as latents are scaled to unit variance.
+    """
+
+    family: str
+    prediction_type: str
+    schedule: Mapping[str, Any]
+    latent_shape: tuple[int, int, int]  # C, H, W
+    latent_std: float
+    precision: str
+    tokenizer: Mapping[str, str]  # file: sha256
+    components: Mapping[str, Component]
+    source: Mapping[str, str]
+    versions: Mapping[str, str]
+    format: int = FORMAT
+
+    @property
+    def fingerprint(self) -> str:
+        """blake2b-128 of the canonical JSON: weights (by hash), graphs, shapes, dtypes, schedule, exporter."""
+        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
+
+    def write(self, folder: Path) -> None:
+        """Write `engine.json`."""
+        (folder / FILE).write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+
+def read(folder: Path) -> Manifest:
+    """Read and verify a bundle's manifest and every file that it names.
+
+    Raises EngineError if the folder is no bundle, of another format, incomplete, or if a byte differs.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise EngineError(f"{folder}: no {FILE}, so not a bundle: make one with `overscan export CHECKPOINT {folder}`")
+    try:
+        raw = json.loads(path.read_text())
+        found = raw["format"]
+        if found != FORMAT:
+            raise EngineError(f"{path}: bundle format {found}, this overscan reads {FORMAT}: export the model again")
+        components = {name: _component(entry) for name, entry in raw.pop("components").items()}
+        manifest = Manifest(**raw | {"components": components, "latent_shape": tuple(raw["latent_shape"])})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EngineError(f"{path}: not a readable manifest ({error!r}): export the model again") from error
+    for name, expected in _files(manifest).items():
+        _verify(folder, name, expected)
+    return manifest
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _component(entry: Mapping[str, Any]) -> Component:
+    def specs(table: Mapping[str, Any]) -> dict[str, TensorSpec]:
+        return {name: TensorSpec(spec["dtype"], tuple(spec["shape"])) for name, spec in table.items()}
+
+    return Component(dict(entry["files"]), specs(entry["inputs"]), specs(entry["outputs"]))
+
+
+def _files(manifest: Manifest) -> dict[str, str]:
+    files = dict(manifest.tokenizer)
+    for component in manifest.components.values():
+        files.update(component.files)
+    return files
+
+
+def _verify(folder: Path, name: str, expected: str) -> None:
+    path = folder / name
+    if Path(name).name != name:
+        raise EngineError(f"{folder / FILE}: file {name!r} lies outside the bundle: do not use this bundle")
+    if not path.is_file():
+        raise EngineError(f"{path}: missing, though {FILE} names it: copy the whole bundle, or export again")
+    if (found := sha256(path)) != expected:
+        raise EngineError(f"{path}: sha256 {found[:12]}, {FILE} says {expected[:12]}: damaged; copy or export it again")

@@ -1,0 +1,37 @@
+"""ONNX Runtime on the CPU."""
+
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from engines.interface import Arrays, EngineError
+from engines.manifest import Component
+
+PROVIDER = "CPUExecutionProvider"
+
+
+class OrtEngine:
+    """One ONNX file in an ONNX Runtime session; uses all cores that the process may use."""
+
+    def __init__(self, folder: Path, component: Component):
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise EngineError('the "cpu" backend needs ONNX Runtime: pip install "overscan[cpu]"') from error
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        path = folder / next(iter(component.files))
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDER])
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise EngineError(f"{path}: ONNX Runtime cannot load it ({error}): export the model again") from error
+        self.inputs, self.outputs = component.inputs, component.outputs
+        self.provider = self._session.get_providers()[0]
+        if self.provider != PROVIDER:
+            raise EngineError(f"ONNX Runtime gave {self.provider}, {PROVIDER} was asked")
+
+    def run(self, feeds: Arrays) -> dict[str, NDArray[Any]]:
+        """Run one batch."""
+        names = list(self.outputs)
+        return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))

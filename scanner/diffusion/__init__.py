@@ -1,0 +1,1 @@
+"""The mathematics: schedules, the denoising loop, the scores. Knows no files and no frames."""

@@ -1,0 +1,146 @@
+"""The starting noise, the denoising loop, and the record of its first steps.
+
+Shape letters, here and everywhere: **B** prompts, **S** seeds, **K** scanned steps, **C H W** latent, **L** tokens,
+**D** embedding.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scanner.diffusion.schedule import Array
+
+if TYPE_CHECKING:
+    from scanner.diffusion.denoiser import Denoiser
+    from scanner.diffusion.families import Conditioning
+
+
+def initial_noise(seeds: Sequence[int], latent_shape: tuple[int, int, int]) -> Array:
+    """x_T: float32 [S, C, H, W], standard normal; a function of each seed and the shape alone.
+
+    Reproducible with numpy only: `numpy.random.Generator(numpy.random.PCG64(seed)).standard_normal((C, H, W),
+    numpy.float32)` for each seed, in C order. Every prompt starts from the same noise, so scores do not depend on row
+    order, batch or chunk, and the unconditional prediction of the first step is computed once per seed.
+    """
+    draws = [np.random.Generator(np.random.PCG64(seed)).standard_normal(latent_shape, np.float32) for seed in seeds]
+    return np.stack(draws)
+
+
+class Step(NamedTuple):
+    """One denoising step before it is taken: arrays float32 [B, S, C, H, W]."""
+
+    timestep: int
+    x_t: Array
+    eps_cond: Array
+    eps_uncond: Array
+
+
+@dataclass(frozen=True)
+class Start:
+    """What all prompts share: x_T [S, C, H, W] and the unconditional prediction there, [S, C, H, W]."""
+
+    x_T: Array
+    eps_uncond: Array
+
+
+def start(denoiser: "Denoiser", seeds: Sequence[int], num_inference_steps: int) -> Start:
+    """Draw x_T and run the empty prompt on it: once per scan."""
+    x_T = initial_noise(seeds, denoiser.latent_shape)
+    timestep = denoiser.schedule.timesteps(num_inference_steps)[0]
+    return Start(x_T, denoiser.eps(x_T[None], timestep, denoiser.null)[0])
+
+
+def guided(eps_cond: Array, eps_uncond: Array, guidance_scale: float) -> Array:
+    """Classifier-free guidance, eps_uncond + g * (eps_cond - eps_uncond); g = 1 is none (Ho and Salimans, 2022)."""
+    return eps_uncond + np.float32(guidance_scale) * (eps_cond - eps_uncond)
+
+
+def denoise(
+    denoiser: "Denoiser", conditioning: "Conditioning", start: Start, guidance_scale: float, num_inference_steps: int
+) -> Iterator[Step]:
+    """The denoising loop: yields each step before taking it; after the last, the clean latent as `x_t` at timestep -1.
+
+    A step costs two UNet passes per prompt and seed, the first one only one.
+    """
+    schedule = denoiser.schedule
+    timesteps = schedule.timesteps(num_inference_steps)
+    shape = (len(conditioning), *start.x_T.shape)  # [B, S, C, H, W]
+    x_t = np.broadcast_to(start.x_T, shape)
+    eps_uncond = np.broadcast_to(start.eps_uncond, shape)
+    for step, timestep in enumerate(timesteps):
+        if step > 0:
+            eps_uncond = denoiser.eps(x_t, timestep, denoiser.null)
+        eps_cond = denoiser.eps(x_t, timestep, conditioning)
+        yield Step(timestep, x_t, eps_cond, eps_uncond)
+        following = timesteps[step + 1] if step + 1 < len(timesteps) else None
+        x_t = schedule.step(x_t, guided(eps_cond, eps_uncond, guidance_scale), timestep, following)
+    yield Step(-1, x_t, eps_cond, eps_uncond)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The first K steps of denoising: all that a score may see.
+
+    `signal_rate`, `noise_rate`: float64 [K]; `x_t, eps_cond, eps_uncond`: float32 [K, B, S, C, H, W].
+    """
+
+    timesteps: tuple[int, ...]
+    signal_rate: NDArray[np.float64]
+    noise_rate: NDArray[np.float64]
+    x_t: Array
+    eps_cond: Array
+    eps_uncond: Array
+    guidance_scale: float
+    latent_std: float
+
+    @property
+    def eps_hat(self) -> Array:
+        """Guided noise."""
+        return guided(self.eps_cond, self.eps_uncond, self.guidance_scale)
+
+    @property
+    def x0_cond(self) -> Array:
+        """Clean estimate for the prompt, (x_t - noise_rate * eps_cond) / signal_rate."""
+        return self._x0(self.eps_cond)
+
+    @property
+    def x0_uncond(self) -> Array:
+        """Clean estimate for the empty prompt."""
+        return self._x0(self.eps_uncond)
+
+    @property
+    def x0_hat(self) -> Array:
+        """Clean estimate with guidance."""
+        return self._x0(self.eps_hat)
+
+    def _x0(self, eps: Array) -> Array:
+        a, s = (rate.astype(np.float32).reshape(-1, 1, 1, 1, 1, 1) for rate in (self.signal_rate, self.noise_rate))
+        return (self.x_t - s * eps) / a
+
+
+def trace(
+    denoiser: "Denoiser",
+    conditioning: "Conditioning",
+    start: Start,
+    guidance_scale: float,
+    num_inference_steps: int,
+    first_steps: int,
+) -> Trace:
+    """The first `first_steps` of the loop, stacked."""
+    loop = denoise(denoiser, conditioning, start, guidance_scale, num_inference_steps)
+    steps = list(islice(loop, first_steps))
+    timesteps = [step.timestep for step in steps]
+    return Trace(
+        timesteps=tuple(timesteps),
+        signal_rate=denoiser.schedule.signal_rate[timesteps],
+        noise_rate=denoiser.schedule.noise_rate[timesteps],
+        x_t=np.stack([step.x_t for step in steps]),
+        eps_cond=np.stack([step.eps_cond for step in steps]),
+        eps_uncond=np.stack([step.eps_uncond for step in steps]),
+        guidance_scale=guidance_scale,
+        latent_std=denoiser.latent_std,
+    )

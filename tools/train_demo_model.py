@@ -1,0 +1,75 @@
+"""Make the bundled demo model, from the packages' artwork to labelled captions, with one command:
+
+    python tools/train_demo_model.py --work build/demo-model
+
+Every stage keeps its result in the work folder; interrupted, the same command goes on where it stopped. Seeded; on
+other hardware the weights differ in their last bits, and with them some borderline labels.
+"""
+
+import argparse
+import copy
+from pathlib import Path
+
+import torch
+from demo_model import artwork, dataset, training
+from diffusers import StableDiffusionPipeline
+
+ROOT = Path(__file__).parent.parent
+CHECKPOINTS = {"v_prediction": ROOT / "tests/checkpoints/demo-v", "epsilon": ROOT / "tests/checkpoints/demo-epsilon"}
+
+
+@torch.no_grad()
+def encode(vae: torch.nn.Module, data: dataset.Dataset) -> torch.Tensor:
+    """The training images' latents, float32 [n, 4, 8, 8], of unit variance; sets the VAE's scaling factor."""
+    images = torch.from_numpy(data.images).float() / 127.5 - 1
+    latents = torch.cat([vae.encode(part).latent_dist.mean for part in images.split(256)])
+    error = torch.cat([vae.decode(part).sample for part in latents.split(256)]) - images
+    print(f"vae: PSNR {10 * torch.log10(4 / error.square().mean()):.2f} dB on the training images", flush=True)
+    vae.register_to_config(scaling_factor=float(1 / latents.std()))
+    return latents * vae.config.scaling_factor
+
+
+def train(work: Path) -> None:
+    """Train the VAE, the v-prediction model and, from it, the epsilon model; save both as fp16 diffusers folders."""
+    data = dataset.build(work)
+    _, _, drawings = artwork.drawings(work)
+    print(f"{len(data.images)} images, {data.image_repeats.sum()} per epoch, {len(data.prompts)} prompts", flush=True)
+    texts = [str(prompt) for prompt in data.prompts]
+    tokenizer = training.train_tokenizer(texts, work / "tokenizer")
+    tokens = training.tokenize(tokenizer, [*texts, ""])
+
+    torch.manual_seed(0)
+    vae, text_encoder, unet = training.new_vae(), training.new_text_encoder(tokenizer), training.new_unet()
+
+    def fresh_images(generator: torch.Generator) -> torch.Tensor:
+        chosen = torch.randint(0, len(drawings), (training.VAE_BATCH,), generator=generator)
+        return artwork.compose(drawings[chosen], generator)
+
+    training.fit("vae", [vae], training.vae_loss(vae, fresh_images), training.VAE_STEPS, 2e-3, work)
+    latents = encode(vae, data)
+
+    for name, steps, lr in (
+        ("v_prediction", training.UNET_STEPS, 1e-3),
+        ("epsilon", training.EPSILON_STEPS, 8e-4),  # goes on from the v model's weights
+    ):
+        for module in (text_encoder, unet):
+            module.requires_grad_(True)
+        loss = training.diffusion_loss(data, latents, tokens, text_encoder, unet, name)
+        training.fit(name, [text_encoder, unet], loss, steps, lr, work)
+        halves = (copy.deepcopy(module).half() for module in (vae, text_encoder))
+        pipeline = StableDiffusionPipeline(
+            *halves, tokenizer, copy.deepcopy(unet).half(), training.scheduler(name),
+            safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        )  # fmt: skip
+        pipeline.save_pretrained(CHECKPOINTS[name])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=ROOT / "build/demo-model", help="folder for intermediate results")
+    work = parser.parse_args().work
+    train(work)
+
+
+if __name__ == "__main__":
+    main()
