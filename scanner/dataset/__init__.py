@@ -1,0 +1,1 @@
+"""What comes in (captions) and what stays (the ledger of scores)."""

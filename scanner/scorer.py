@@ -1,0 +1,56 @@
+"""Prompts in, scores out: opens a bundle once, then a pure function of frames."""
+
+import numpy as np
+import polars as pl
+
+from engines import Bundle
+from scanner.config import ScanConfig
+from scanner.diffusion.denoiser import Denoiser
+from scanner.diffusion.scores import SCORES, gram
+from scanner.diffusion.trace import start, trace
+
+
+class Scorer:
+    """Scores of prompts under one model and configuration.
+
+    `chunk`: prompts per call that fill one UNet batch; `scan_id`: identity of all that the scores depend on.
+    """
+
+    def __init__(self, bundle: Bundle, config: ScanConfig, batch_size: int | None = None):
+        self.config = config
+        self.denoiser = Denoiser(bundle, batch_size)
+        self.scan_id = config.scan_id(bundle.manifest.fingerprint, bundle.backend, bundle.manifest.precision)
+        self.chunk = max(1, self.denoiser.batch_size // len(config.seeds))
+        self._start = start(self.denoiser, config.seeds, config.num_inference_steps)
+
+    def __call__(self, prompts: pl.DataFrame) -> pl.DataFrame:
+        """[prompt_id, text, status, ...] -> [prompt_id, status, truncated, scores..., q1, q2, q3 per seed].
+
+        A prompt that cannot be scored keeps its status, with null scores; one whose scores overflow has the status
+        `non_finite`.
+        """
+        ready = prompts.filter(status="pending")
+        skipped = prompts.filter(pl.col("status") != "pending").select("prompt_id", "status")
+        if ready.is_empty():
+            return skipped
+        return pl.concat([self._score(ready), skipped], how="diagonal")
+
+    def _score(self, prompts: pl.DataFrame) -> pl.DataFrame:
+        config = self.config
+        conditioning = self.denoiser.encode(prompts["text"].to_list())
+        first = trace(
+            self.denoiser,
+            conditioning,
+            self._start,
+            config.guidance_scale,
+            config.num_inference_steps,
+            config.first_steps,
+        )
+        raw = gram(first)
+        finite = np.all([np.isfinite(array).all(1) for array in raw.values()], axis=0)
+        columns = {name: pl.Series(score(first), dtype=pl.Float32) for name, score in SCORES.items()}
+        columns |= {name: pl.Series(array.tolist(), dtype=pl.List(pl.Float32)) for name, array in raw.items()}
+        rows = pl.DataFrame({"prompt_id": prompts["prompt_id"], "truncated": conditioning.truncated, **columns})
+        scores = pl.when(pl.Series(finite)).then(pl.col(list(SCORES)).fill_nan(None))
+        status = pl.when(pl.Series(finite)).then(pl.lit("scored")).otherwise(pl.lit("non_finite"))
+        return rows.with_columns(scores, status=status)
