@@ -10,12 +10,19 @@ import argparse
 import copy
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import torch
-from demo_model import artwork, dataset, training
+from demo_model import artwork, dataset, ground_truth, training
 from diffusers import StableDiffusionPipeline
+
+from engines import open_bundle
+from engines.export import export
 
 ROOT = Path(__file__).parent.parent
 CHECKPOINTS = {"v_prediction": ROOT / "tests/checkpoints/demo-v", "epsilon": ROOT / "tests/checkpoints/demo-epsilon"}
+DEMO = ROOT / "scanner/demo"
+LABELS = {"v_prediction": DEMO / "labels.parquet", "epsilon": ROOT / "tests/checkpoints/labels-epsilon.parquet"}
 
 
 @torch.no_grad()
@@ -64,11 +71,47 @@ def train(work: Path) -> None:
         pipeline.save_pretrained(CHECKPOINTS[name])
 
 
+def latent_std(vae_encoder: object, data: dataset.Dataset) -> float:
+    """RMS distance per element of the training latents from their mean."""
+    images = (data.images / 127.5 - 1).astype(np.float32)
+    parts = (images[i : i + 256] for i in range(0, len(images), 256))
+    latents = np.concatenate([vae_encoder.run({"image": part})["latent"] for part in parts])
+    return float(np.sqrt(np.square(latents - latents.mean(0)).mean()))
+
+
+def export_bundles(work: Path) -> dict[str, Path]:
+    """The demo's bundle into the package, the epsilon model's into the work folder."""
+    bundles = {"v_prediction": DEMO / "bundle", "epsilon": work / "bundle-epsilon"}
+    data = dataset.build(work)
+    for name, bundle in bundles.items():
+        if not bundle.exists():
+            std = latent_std(open_bundle(CHECKPOINTS[name]).engine("vae_encoder"), data)
+            export(CHECKPOINTS[name], bundle, latent_std=round(std, 4), report=print)
+    return bundles
+
+
+def captions(data: dataset.Dataset) -> pl.DataFrame:
+    """The demo's dataset: a row for each row of the training set, and one for each prompt that was never trained on."""
+    times = np.maximum(data.duplicates, 1)
+    rows = np.random.default_rng(dataset.DATA_SEED).permutation(np.repeat(np.arange(len(data.prompts)), times))
+    return pl.DataFrame({"caption": data.prompts[rows].tolist()})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=ROOT / "build/demo-model", help="folder for intermediate results")
     work = parser.parse_args().work
-    train(work)
+    data = dataset.build(work)
+    if not all((folder / "model_index.json").exists() for folder in CHECKPOINTS.values()):
+        train(work)
+    for name, bundle in export_bundles(work).items():
+        table = ground_truth.table(bundle, data, work / f"ground-truth-{name}")
+        table.write_parquet(LABELS[name])
+        print(table.group_by("role", "duplicates").agg(
+            pl.len(), pl.col("label").sum().alias("memorized"), pl.col("label").null_count().alias("left_out"),
+            pl.col("collapsed").sum(), pl.col("similarity", "cross_seed_similarity").mean(),
+        ).sort("role", "duplicates"))  # fmt: skip
+    captions(data).write_parquet(DEMO / "captions.parquet")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Decisions about scored prompts, and reports of them. Sees frames only."""

@@ -1,0 +1,54 @@
+"""How exactly one engine computes the scores of another: the check of an export."""
+
+import numpy as np
+import polars as pl
+
+from engines import Bundle, EngineError
+from scanner.config import ScanConfig
+from scanner.diffusion.scores import SCORES
+from scanner.scorer import Scorer
+
+NORMS = ("text_noise_norm_v1", "overestimation_v1")  # compared relatively; the other scores are bounded: absolutely
+TOLERANCE = {"float32": 1e-4, "float16": 5e-2}
+PROMPTS = (
+    "a cat",
+    "the moon over a harbour at night",
+    "Portrait of a woman, oil on canvas, 1889",
+    "red car",
+    "mountains",
+    "a slice of pizza and a glass of water",
+    "DON'T PANIC",
+    "un café à Paris",
+)
+
+
+def compare(reference: Bundle, candidate: Bundle, prompts: pl.DataFrame, config: ScanConfig) -> pl.DataFrame:
+    """[score, kind, largest_error, rank_correlation]: relative error for norms, absolute for bounded scores."""
+    expected, found = (Scorer(bundle, config)(prompts) for bundle in (reference, candidate))
+    rows = []
+    for name in SCORES:
+        pair = expected.select("prompt_id", a=name).join(found.select("prompt_id", b=name), on="prompt_id").drop_nulls()
+        if pair.is_empty():
+            continue
+        a, b = pair["a"].to_numpy().astype(np.float64), pair["b"].to_numpy().astype(np.float64)
+        error = np.abs(a - b) / (np.abs(a) if name in NORMS else 1.0)
+        ranks = pair.select(pl.corr("a", "b", method="spearman")).item()
+        kind = "relative" if name in NORMS else "absolute"
+        rows.append({"score": name, "kind": kind, "largest_error": float(error.max()), "rank_correlation": ranks})
+    return pl.DataFrame(rows)
+
+
+def check(reference: Bundle, candidate: Bundle) -> pl.DataFrame:
+    """Compare on a few built-in prompts. Raises EngineError where a score differs by more than its precision allows."""
+    ids = [f"{i:032}" for i in range(len(PROMPTS))]
+    prompts = pl.DataFrame({"prompt_id": ids, "text": PROMPTS, "status": ["pending"] * len(ids)})
+    errors = compare(reference, candidate, prompts, ScanConfig())
+    allowed = TOLERANCE[candidate.manifest.precision]
+    bad = errors.filter(~(pl.col("largest_error") <= allowed))
+    if not bad.is_empty():
+        row = bad.row(0, named=True)
+        raise EngineError(
+            f"{row['score']} differs from torch by {row['largest_error']:.1e} ({row['kind']}), allowed {allowed:.0e}: "
+            "the export is not faithful and was not kept"
+        )
+    return errors
