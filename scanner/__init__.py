@@ -1,6 +1,26 @@
-"""Overscan: find the captions that a text-to-image diffusion model has likely memorized."""
+"""Overscan: find the captions that a text-to-image diffusion model has likely memorized.
 
+`scan` scores captions, `read_store` reads the newest scan back, `rank` and `sources` turn scores into flagged rows.
+"""
+
+from engines import EngineError, open_bundle
+from scanner.audit.flag import Rule, rank, sources
 from scanner.config import ScanConfig
-from scanner.scan import ScanResult, scan
+from scanner.diffusion.trace import initial_noise
+from scanner.errors import ScannerError
+from scanner.scan import ScanResult, StoredScan, read_store, scan
 
-__all__ = ["ScanConfig", "ScanResult", "scan"]
+__all__ = [
+    "EngineError",
+    "Rule",
+    "ScanConfig",
+    "ScanResult",
+    "ScannerError",
+    "StoredScan",
+    "initial_noise",
+    "open_bundle",
+    "rank",
+    "read_store",
+    "scan",
+    "sources",
+]

@@ -65,7 +65,7 @@ def scan(
     ledger.begin(scorer.scan_id, _record(inputs, column, limit, model, scorer, config))
     pending = ledger.pending(scorer.scan_id, prompts)
     _run(scorer, ledger, pending, progress)
-    scores = prompts.drop("status").join(ledger.read(scorer.scan_id), on="prompt_id", how="left", maintain_order="left")
+    scores = _join(prompts, ledger, scorer.scan_id)
     statuses = dict(scores.filter(pl.col("status") != "scored").group_by("status").len().sort("status").iter_rows())
     return ScanResult(
         scan_id=scorer.scan_id,
@@ -79,6 +79,30 @@ def scan(
         seconds=time.monotonic() - started,
         scores=scores,
     )
+
+
+@dataclass(frozen=True)
+class StoredScan:
+    """The newest scan of a store, with the captions as they are now.
+
+    `captions`: lazy [file, row, text]; `scores` as in ScanResult, its status null where a caption is newer than the scan.
+    """
+
+    scan_id: str
+    captions: pl.LazyFrame = field(repr=False)
+    scores: pl.DataFrame = field(repr=False)
+
+
+def read_store(store: str | Path) -> StoredScan:
+    """Read the newest scan's captions again and join them with their scores. Raises ScannerError."""
+    ledger = Ledger(store)
+    scan_id, record = ledger.last_run()
+    rows = captions.read(record["inputs"], record["column"], record["limit"])
+    return StoredScan(scan_id, rows, _join(captions.unique_prompts(rows), ledger, scan_id))
+
+
+def _join(prompts: pl.DataFrame, ledger: Ledger, scan_id: str) -> pl.DataFrame:
+    return prompts.drop("status").join(ledger.read(scan_id), on="prompt_id", how="left", maintain_order="left")
 
 
 def _run(scorer: Scorer, ledger: Ledger, pending: pl.DataFrame, progress: Callable[[int, int], None]) -> None:

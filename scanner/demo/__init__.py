@@ -1,0 +1,55 @@
+"""The bundled model, its captions, and what generation says about them.
+
+`bundle/`: a small latent diffusion model trained on emoji artwork; `captions.parquet`: its training captions and others
+that it never saw; `labels.parquet`: for each prompt, whether full generation reproduces a training image.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from scanner.audit.flag import Rule, rank, sources
+from scanner.audit.report import write
+from scanner.diffusion.scores import DEFAULT_SCORE
+from scanner.evidence.evaluate import auroc, precision_recall
+from scanner.scan import ScanResult, read_store, scan
+
+DATA = Path(__file__).parent
+BUNDLE, CAPTIONS, LABELS = DATA / "bundle", DATA / "captions.parquet", DATA / "labels.parquet"
+RULE = Rule(DEFAULT_SCORE, quantile=0.9)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A demo run: `labelled` is the number of flagged prompts that generation decided, `memorized` those it confirmed."""
+
+    result: ScanResult
+    labelled: int
+    memorized: int
+    precision: float
+    recall: float
+    auroc: float
+    ranked: pl.DataFrame = field(repr=False)
+
+
+def run(out: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> Demo:
+    """Scan the bundled captions with the bundled model into `out/store`, report into `out`, compare with the labels."""
+    result = scan(CAPTIONS, model=BUNDLE, store=out / "store", progress=progress)
+    stored = read_store(out / "store")
+    ranked = rank(stored.scores, RULE)
+    write(out, ranked, sources(ranked, stored.captions))
+    truth = pl.read_parquet(LABELS).select(text="prompt", label="label").drop_nulls("label")
+    judged = ranked.join(truth, on="text", how="inner")
+    score, flagged, label = (judged[name].to_numpy() for name in (RULE.score, "flagged", "label"))
+    precision, recall = precision_recall(flagged, label)
+    return Demo(
+        result=result,
+        labelled=int(flagged.sum()),
+        memorized=int((flagged & label).sum()),
+        precision=precision,
+        recall=recall,
+        auroc=auroc(score, label),
+        ranked=ranked,
+    )
