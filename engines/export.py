@@ -110,6 +110,7 @@ def _export_component(name: str, engine: TorchEngine, folder: Path, dtype: str) 
             dynamo=True,
             verbose=False,
         )
+    assert program is not None
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # the exporter's stack traces: a tenth of a small model's file
     program.save(path, external_data=size > INLINE_BYTES)
@@ -120,7 +121,7 @@ def _random_feeds(specs: Mapping[str, TensorSpec], batch: int) -> dict[str, NDAr
     rng = np.random.default_rng(0)
     feeds: dict[str, NDArray[Any]] = {}
     for key, spec in specs.items():
-        shape = (batch, *spec.shape[1:])
+        shape = [batch, *(size for size in spec.shape if size is not None)]
         if spec.dtype == "int64":
             feeds[key] = rng.integers(0, 1000, shape)
         else:

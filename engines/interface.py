@@ -27,9 +27,20 @@ class TensorSpec:
 class Engine(Protocol):
     """One network, ready to run."""
 
-    inputs: Mapping[str, TensorSpec]
-    outputs: Mapping[str, TensorSpec]
-    provider: str  # what truly runs it, in the runtime's words
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        """What `run` needs."""
+        ...
+
+    @property
+    def outputs(self) -> Mapping[str, TensorSpec]:
+        """What `run` gives."""
+        ...
+
+    @property
+    def provider(self) -> str:
+        """What truly runs it, in the runtime's words."""
+        ...
 
     def run(self, feeds: Arrays) -> dict[str, NDArray[Any]]:
         """Run one batch; the feeds match `inputs`, the result matches `outputs`."""

@@ -1,6 +1,6 @@
 """The reference backend: a diffusers checkpoint's own modules behind the engine protocol, float32 on the CPU.
 
-The same wrapped modules are what `export` traces, so a bundle and this backend mean the same networks by the same names.
+The same wrapped modules are what `export` traces, so a bundle and this backend mean the same networks.
 """
 
 import copy
@@ -38,7 +38,7 @@ CURVES = ("scaled_linear", "linear")
 class TextEncoder(nn.Module):
     """input_ids [B, L] -> encoder_hidden_states [B, L, D]."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Any):
         super().__init__()
         self.model = model
 
@@ -49,7 +49,7 @@ class TextEncoder(nn.Module):
 class Denoiser(nn.Module):
     """sample [N, C, H, W], timestep [N], encoder_hidden_states [N, L, D] -> the network's output [N, C, H, W]."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Any):
         super().__init__()
         self.model = model
 
@@ -61,7 +61,7 @@ class Denoiser(nn.Module):
 class VaeEncoder(nn.Module):
     """image [N, 3, h, w] in [-1, 1] -> the posterior mean as a unit-variance latent [N, C, H, W]."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Any):
         super().__init__()
         self.model = model
 
@@ -73,7 +73,7 @@ class VaeEncoder(nn.Module):
 class VaeDecoder(nn.Module):
     """unit-variance latent [N, C, H, W] -> image [N, 3, h, w], about [-1, 1]."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Any):
         super().__init__()
         self.model = model
 

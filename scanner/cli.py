@@ -101,7 +101,9 @@ def export(source: Path, out: Path, dtype: str) -> None:
 
 @cli.command("scan")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("--model", required=True, type=click.Path(path_type=Path), help="Bundle, or a diffusers folder with torch.")
+@click.option(
+    "--model", required=True, type=click.Path(path_type=Path), help="Bundle, or a diffusers folder with torch."
+)
 @click.option("--store", required=True, type=click.Path(path_type=Path), help="Folder that keeps the scores.")
 @click.option("--column", help="Column or key of the captions.  [default: guessed]")
 @click.option("--seeds", type=click.IntRange(1), default=2, show_default=True, help="Starting noises per prompt.")
@@ -126,7 +128,9 @@ def scan_command(inputs: tuple[str, ...], seeds: int, first_steps: int, guidance
 @click.option("--quantile", type=float, help=f"Flag from this quantile up.  [default: {DEFAULT_QUANTILE}]")
 @click.option("--threshold", type=float, help="Flag from this score up.")
 @click.option("--score", type=click.Choice(list(SCORES)), default=DEFAULT_SCORE, show_default=True)
-def report(store: Path, out: Path, score: str, top: int | None, quantile: float | None, threshold: float | None) -> None:
+def report(
+    store: Path, out: Path, score: str, top: int | None, quantile: float | None, threshold: float | None
+) -> None:
     """Rank the store's newest scan and write scores.parquet and flagged.parquet, .csv, .jsonl."""
     if top is None and threshold is None and quantile is None:
         quantile = DEFAULT_QUANTILE
@@ -136,7 +140,9 @@ def report(store: Path, out: Path, score: str, top: int | None, quantile: float 
     paths = write(out, ranked, sources(ranked, stored.captions))
     out_console.print(table(ranked, score))
     if unscored := ranked["status"].null_count():
-        click.echo(f"{unscored:,} prompts of the inputs are newer than the scan and have no score: scan again", err=True)
+        click.echo(
+            f"{unscored:,} prompts of the inputs are newer than the scan and have no score: scan again", err=True
+        )
     click.echo("A ranking: flagged is not memorized. Written: " + ", ".join(map(str, paths)), err=True)
 
 

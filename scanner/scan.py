@@ -51,7 +51,7 @@ def scan(
 ) -> ScanResult:
     """Score every unique caption of `inputs` that `store` does not hold yet.
 
-    `progress(done, total)` hears of every chunk. Interrupted at any moment, nothing committed is lost or computed again.
+    `progress(done, total)` hears of every chunk. Interrupted, nothing committed is lost or computed again.
     Raises ScannerError or engines.EngineError.
     """
     started = time.monotonic()
@@ -85,7 +85,8 @@ def scan(
 class StoredScan:
     """The newest scan of a store, with the captions as they are now.
 
-    `captions`: lazy [file, row, text]; `scores` as in ScanResult, its status null where a caption is newer than the scan.
+    `captions`: lazy [file, row, text]; `scores` as in ScanResult, the status null where a caption is
+    newer than the scan.
     """
 
     scan_id: str

@@ -13,7 +13,7 @@ from scanner.errors import ScannerError
 
 @dataclass(frozen=True)
 class Rule:
-    """What to flag by one score: exactly one of the `top` n prompts, those from a `quantile` up, or a `threshold` up."""
+    """What to flag by one score: exactly one of `top` n prompts, from a `quantile` up, from a `threshold` up."""
 
     score: str
     top: int | None = None
@@ -51,10 +51,8 @@ def _flagged(ordered: pl.DataFrame, rule: Rule) -> pl.Expr:
     if rule.top is not None:
         return pl.col("rank") <= rule.top
     if rule.quantile is not None:
-        threshold = ordered[rule.score].quantile(rule.quantile, "higher")
-    else:
-        threshold = rule.threshold
-    return pl.col(rule.score) >= threshold
+        return pl.col(rule.score) >= ordered[rule.score].quantile(rule.quantile, "higher")
+    return pl.col(rule.score) >= rule.threshold
 
 
 def sources(ranked: pl.DataFrame, captions: pl.LazyFrame) -> pl.DataFrame:
@@ -62,4 +60,4 @@ def sources(ranked: pl.DataFrame, captions: pl.LazyFrame) -> pl.DataFrame:
     flagged = ranked.filter("flagged").drop("flagged", "q1", "q2", "q3", strict=False)
     rows = captions.join(flagged.lazy(), on="text", how="inner", maintain_order="left").collect(engine="streaming")
     leading = ["rank", "prompt_id", "text", "file", "row", "n_rows"]
-    return rows.select(leading, pl.exclude(leading)).sort("rank", "file", "row")
+    return rows.select(*leading, pl.exclude(leading)).sort("rank", "file", "row")

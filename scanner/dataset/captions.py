@@ -64,7 +64,9 @@ def _jsonl(path: Path, column: str | None) -> pl.LazyFrame:
     lines = _raw_lines(path)
     value = {name: pl.col("line").str.json_path_match(f"$['{name}']") for name in (column,) if name is not None}
     if not value:
-        head = lines.head(100).select(**{name: pl.col("line").str.json_path_match(f"$.{name}") for name in COLUMN_GUESSES})
+        head = lines.head(100).select(
+            **{name: pl.col("line").str.json_path_match(f"$.{name}") for name in COLUMN_GUESSES}
+        )
         found = [series.name for series in head.collect() if series.null_count() < len(series)]
         value = {name: pl.col("line").str.json_path_match(f"$.{name}") for name in found}
         if not found and path.stat().st_size:

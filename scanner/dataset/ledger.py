@@ -18,7 +18,15 @@ from scanner.errors import StoreError
 
 FORMAT = "overscan store 1"
 COMPACT_AFTER = 20  # commits of one run
-SEEDS = pl.List(pl.Float32)
+Columns = dict[str, pl.DataType]
+SCORE_KEYS: Columns = {
+    "scan_id": pl.String(),
+    "prompt_id": pl.String(),
+    "status": pl.String(),
+    "truncated": pl.Boolean(),
+}
+RAW: Columns = dict.fromkeys(("q1", "q2", "q3"), pl.List(pl.Float32))  # a number per seed
+RUNS: Columns = {"scan_id": pl.String(), "started": pl.Datetime("us", "UTC"), "record": pl.String()}
 
 
 class Ledger:
@@ -27,12 +35,12 @@ class Ledger:
     def __init__(self, folder: str | Path, score_names: tuple[str, ...] = ()):
         self.folder = Path(folder)
         self._commits = 0
-        scores: dict[str, pl.DataType | type[pl.DataType]] = {"scan_id": pl.String, "prompt_id": pl.String}
-        scores |= {"status": pl.String, "truncated": pl.Boolean}
-        scores |= dict.fromkeys(score_names, pl.Float32) | dict.fromkeys(("q1", "q2", "q3"), SEEDS)
-        runs = {"scan_id": pl.String, "started": pl.Datetime("us", "UTC"), "record": pl.String}
-        self._scores = self._open("scores", pl.Schema(scores), ["scan_id"]) if score_names else self._must_open("scores")
-        self._runs = self._open("runs", pl.Schema(runs), None) if score_names else self._must_open("runs")
+        if not score_names:
+            self._verify("scores")
+            self._verify("runs")
+            return
+        self._create("scores", SCORE_KEYS | dict.fromkeys(score_names, pl.Float32()) | RAW, ["scan_id"])
+        self._create("runs", RUNS, None)
 
     def pending(self, scan_id: str, prompts: pl.DataFrame) -> pl.DataFrame:
         """The prompts that have no row under this scan_id yet, in their order."""
@@ -52,7 +60,9 @@ class Ledger:
 
     def last_run(self) -> tuple[str, dict[str, Any]]:
         """scan_id and record of the newest run. Raises StoreError where there is none."""
-        rows = pl.scan_delta(str(self.folder / "runs")).sort("started", descending=True).head(1).collect().rows(named=True)
+        rows = (
+            pl.scan_delta(str(self.folder / "runs")).sort("started", descending=True).head(1).collect().rows(named=True)
+        )
         if not rows:
             raise StoreError(f"{self.folder}: no scan in this store yet: run `overscan scan` first")
         return rows[0]["scan_id"], json.loads(rows[0]["record"])
@@ -80,7 +90,7 @@ class Ledger:
         options = {"commit_properties": CommitProperties(max_commit_retries=200)}
         frame.select(names).write_delta(str(path), mode="append", delta_write_options=options)
 
-    def _open(self, table: str, schema: pl.Schema, partition_by: list[str] | None) -> None:
+    def _create(self, table: str, columns: Columns, partition_by: list[str] | None) -> None:
         path = self.folder / table
         try:
             found = DeltaTable(str(path))
@@ -88,22 +98,26 @@ class Ledger:
             if self.folder.is_file() or (path.exists() and any(path.iterdir())):
                 raise StoreError(f"{path}: holds files that are no Delta table: name another --store") from None
             options: dict[str, Any] = {"name": table, "description": FORMAT, "partition_by": partition_by}
-            pl.DataFrame(schema=schema).write_delta(str(path), mode="ignore", delta_write_options=options)
+            pl.DataFrame(schema=columns).write_delta(str(path), mode="ignore", delta_write_options=options)
             return
         self._check(path, found)
         names = pl.scan_delta(str(path)).collect_schema().names()
-        if set(names) != set(schema.names()):
-            different = ", ".join(sorted(set(names) ^ set(schema.names())))
+        if set(names) != set(columns):
+            different = ", ".join(sorted(set(names) ^ set(columns)))
             raise StoreError(f"{path}: made by another version of overscan (columns {different}): name another --store")
 
-    def _must_open(self, table: str) -> None:
+    def _verify(self, table: str) -> None:
         path = self.folder / table
         try:
             found = DeltaTable(str(path))
         except TableNotFoundError:
-            raise StoreError(f"{self.folder}: no store there: `overscan scan ... --store {self.folder}` makes it") from None
+            raise StoreError(
+                f"{self.folder}: no store there: `overscan scan ... --store {self.folder}` makes it"
+            ) from None
         self._check(path, found)
 
     def _check(self, path: Path, found: DeltaTable) -> None:
         if (description := found.metadata().description) != FORMAT:
-            raise StoreError(f"{path}: a Delta table described {description!r}, needed {FORMAT!r}: name another --store")
+            raise StoreError(
+                f"{path}: a Delta table described {description!r}, needed {FORMAT!r}: name another --store"
+            )

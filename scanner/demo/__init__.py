@@ -23,7 +23,7 @@ RULE = Rule(DEFAULT_SCORE, quantile=0.9)
 
 @dataclass(frozen=True)
 class Demo:
-    """A demo run: `labelled` is the number of flagged prompts that generation decided, `memorized` those it confirmed."""
+    """A demo run: `labelled` counts the flagged prompts that generation decided, `memorized` those it confirmed."""
 
     result: ScanResult
     labelled: int

@@ -19,7 +19,7 @@ class Engines(Protocol):
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Arrays [B, ...] fed to the denoiser beside x_t and the timestep; `truncated` bool [B]: the prompt was too long."""
+    """Arrays [B, ...] fed to the denoiser beside x_t and the timestep; `truncated` bool [B]: prompt was too long."""
 
     arrays: Mapping[str, NDArray[Any]]
     truncated: NDArray[np.bool_]

@@ -62,7 +62,7 @@ class Schedule:
         if not 1 <= n <= total:
             raise ScannerError(f"num_inference_steps {n}: needed 1 to {total}")
         if self.timestep_spacing == "leading":
-            steps = np.arange(n)[::-1] * (total // n) + self.steps_offset
+            steps = np.arange(n, dtype=np.float64)[::-1] * (total // n) + self.steps_offset
         elif self.timestep_spacing == "trailing":
             steps = np.round(np.arange(total, 0, -total / n)) - 1
         elif self.timestep_spacing == "linspace":

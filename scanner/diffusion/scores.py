@@ -18,7 +18,7 @@ TOP_POSITIONS = 0.05  # share of latent positions that `concentration_v1` looks 
 
 
 def _flat(array: Array) -> Array:
-    return array.reshape(*array.shape[:2], -1)  # [B, S, C, H, W] -> [B, S, d]
+    return np.reshape(array, (*array.shape[:2], -1))  # [B, S, C, H, W] -> [B, S, d]
 
 
 def _difference(trace: Trace) -> Array:
@@ -37,7 +37,7 @@ def gram(trace: Trace) -> dict[str, Array]:
 
 def text_noise_norm_v1(trace: Trace) -> Array:
     """Mean over seeds of ||De||_2, not normalised: Wen et al. (ICLR 2024) at the first step. Float32 [B]."""
-    return np.linalg.norm(_difference(trace), axis=-1).mean(-1)
+    return np.asarray(np.linalg.norm(_difference(trace), axis=-1).mean(-1), np.float32)
 
 
 def overestimation_v1(trace: Trace) -> Array:
@@ -60,7 +60,7 @@ def seed_independence_v1(trace: Trace) -> Array:
         return _undefined(trace)
     cond, uncond = (_flat(x0[0]) for x0 in (trace.x0_cond, trace.x0_uncond))
     cond, uncond = (x0 - x0.mean(1, keepdims=True) for x0 in (cond, uncond))
-    return 1 - (cond * uncond).sum((1, 2)) / (uncond * uncond).sum((1, 2))
+    return np.asarray(1 - (cond * uncond).sum((1, 2)) / (uncond * uncond).sum((1, 2)), np.float32)
 
 
 def agreement_v1(trace: Trace) -> Array:
@@ -70,7 +70,8 @@ def agreement_v1(trace: Trace) -> Array:
         return _undefined(trace)
     x0 = _flat(trace.x0_cond[0])
     unit = x0 / np.linalg.norm(x0, axis=-1, keepdims=True)
-    return (np.square(unit.sum(1)).sum(-1) - S) / (S * (S - 1))  # |sum u|^2 = S + sum over pairs
+    total = np.square(unit.sum(1)).sum(-1)  # [B]: S + the sum over ordered pairs
+    return np.asarray((total - S) / (S * (S - 1)), np.float32)
 
 
 def concentration_v1(trace: Trace) -> Array:
@@ -83,7 +84,7 @@ def concentration_v1(trace: Trace) -> Array:
     top = int(np.ceil(TOP_POSITIONS * energy.shape[1]))
     total = energy.sum(1)
     share = np.partition(energy, -top, axis=1)[:, -top:].sum(1) / np.where(total > 0, total, 1)
-    return share.astype(np.float32)
+    return np.asarray(share, np.float32)
 
 
 def _undefined(trace: Trace) -> Array:

@@ -119,7 +119,7 @@ class Trace:
 
     def _x0(self, eps: Array) -> Array:
         a, s = (rate.astype(np.float32).reshape(-1, 1, 1, 1, 1, 1) for rate in (self.signal_rate, self.noise_rate))
-        return (self.x_t - s * eps) / a
+        return np.asarray((self.x_t - s * eps) / a, np.float32)
 
 
 def trace(

@@ -65,8 +65,10 @@ def drawings(work: Path) -> tuple[list[str], list[np.ndarray], torch.Tensor]:
         np.savez_compressed(cache, drawings=np.stack(rendered))
     concept_of = np.array([names.index(name) for name in owners])
     captions = [name.replace("-", " ") for name in names]
-    return captions, [np.flatnonzero(concept_of == i) for i in range(len(names))], torch.from_numpy(
-        np.load(cache)["drawings"]
+    return (
+        captions,
+        [np.flatnonzero(concept_of == i) for i in range(len(names))],
+        torch.from_numpy(np.load(cache)["drawings"]),
     )
 
 

@@ -81,7 +81,9 @@ def table(bundle: Path, data: Dataset, work: Path) -> pl.DataFrame:
     work.mkdir(parents=True, exist_ok=True)
     training = unit(reconstruct(bundle, data.images))
     denoiser = Denoiser(open_bundle(bundle), batch_size=128)
-    prompts = pl.DataFrame({"prompt": data.prompts.tolist(), "role": data.roles.tolist(), "duplicates": data.duplicates})
+    prompts = pl.DataFrame(
+        {"prompt": data.prompts.tolist(), "role": data.roles.tolist(), "duplicates": data.duplicates}
+    )
     parts = []
     for i, chunk in enumerate(prompts.iter_slices(CHUNK)):
         path = work / f"{i:04}.parquet"

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.resnet import ResnetBlock2D
-from torch import nn
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from .dataset import Dataset
@@ -76,7 +76,7 @@ def _seed(name: str, step: int) -> int:
 
 
 def train_tokenizer(texts: list[str], folder: Path) -> CLIPTokenizer:
-    """A byte-pair tokenizer of CLIP's form: every byte, every byte at a word's end, and merges learnt from the captions."""
+    """CLIP's form of byte-pair tokenizer: every byte, alone and at a word's end, and merges learnt from `texts`."""
     special = ["<|startoftext|>", "<|endoftext|>"]
     clip = CLIPTokenizer().backend_tokenizer  # only for its normalizer and pre-tokenizer
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
@@ -130,7 +130,8 @@ def vae_loss(vae: AutoencoderKL, sample: Callable[[torch.Generator], torch.Tenso
 def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     encoder = CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=len(tokenizer), hidden_size=HIDDEN, intermediate_size=256, projection_dim=HIDDEN, num_hidden_layers=2,
+            vocab_size=len(tokenizer), hidden_size=HIDDEN, intermediate_size=256, projection_dim=HIDDEN,
+            num_hidden_layers=2,
             num_attention_heads=4, max_position_embeddings=MAX_LENGTH, bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
         )
@@ -167,6 +168,7 @@ def diffusion_loss(
     ignored.
     """
     abar = scheduler(prediction_type).alphas_cumprod
+
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
         image = torch.from_numpy(data.batch(step, BATCH))
         x0 = latents[image]

@@ -13,9 +13,9 @@ def table(ranked: pl.DataFrame, score: str) -> Table:
     shown = flagged.head(SHOWN)
     title = f"{len(flagged):,} prompts flagged by {score} of {ranked['rank'].count():,} scored"
     view = Table(title=title, title_justify="left", title_style="bold")
-    view.add_column("rank", justify="right")
-    view.add_column(score, justify="right")
-    view.add_column("rows", justify="right")
+    view.add_column("rank", justify="right", no_wrap=True)
+    view.add_column("score", justify="right", no_wrap=True)
+    view.add_column("rows", justify="right", no_wrap=True)
     view.add_column("prompt", overflow="ellipsis", no_wrap=True, ratio=1)
     for place, value, rows, text in shown.select("rank", score, "n_rows", "text").iter_rows():
         view.add_row(str(place), f"{value:.4f}", f"{rows:,}", Text(printable(text)))
