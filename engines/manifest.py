@@ -50,8 +50,8 @@ class Manifest:
         return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
 
     def write(self, folder: Path) -> None:
-        """Write `engine.json`."""
-        (folder / FILE).write_text(json.dumps(asdict(self), indent=1) + "\n")
+        """Write `engine.json`, with the fingerprint that proves it intact."""
+        (folder / FILE).write_text(json.dumps({"fingerprint": self.fingerprint} | asdict(self), indent=1) + "\n")
 
 
 def read(folder: Path) -> Manifest:
@@ -67,10 +67,13 @@ def read(folder: Path) -> Manifest:
         found = raw["format"]
         if found != FORMAT:
             raise EngineError(f"{path}: bundle format {found}, this overscan reads {FORMAT}: export the model again")
+        fingerprint = raw.pop("fingerprint")
         components = {name: _component(entry) for name, entry in raw.pop("components").items()}
         manifest = Manifest(**raw | {"components": components, "latent_shape": tuple(raw["latent_shape"])})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise EngineError(f"{path}: not a readable manifest ({error!r}): export the model again") from error
+    if manifest.fingerprint != fingerprint:
+        raise EngineError(f"{path}: damaged or edited (its fingerprint differs): copy or export it again")
     for name, expected in _files(manifest).items():
         _verify(folder, name, expected)
     return manifest

@@ -1,0 +1,68 @@
+import json
+
+import polars as pl
+import pytest
+
+from scanner.audit.flag import Rule, rank, sources
+from scanner.audit.report import write
+from scanner.audit.report.terminal import printable
+from scanner.errors import ScannerError
+
+SCORES = pl.DataFrame(
+    {
+        "prompt_id": ["d", "c", "b", "a", "e"],
+        "text": ["four", "three", "two", "one", ""],
+        "n_rows": [1, 2, 1, 1, 3],
+        "status": ["scored"] * 4 + ["empty"],
+        "s": [0.5, 0.9, 0.5, 0.1, None],
+    },
+    schema_overrides={"s": pl.Float32},
+)
+
+
+@pytest.mark.parametrize(
+    ("rule", "flagged"),
+    [
+        (Rule("s", top=2), ["c", "b"]),  # b before d: equal scores go by id
+        (Rule("s", top=99), ["c", "b", "d", "a"]),
+        (Rule("s", threshold=0.5), ["c", "b", "d"]),
+        (Rule("s", quantile=0.5), ["c", "b", "d"]),
+        (Rule("s", quantile=1.0), ["c"]),
+        (Rule("s", threshold=2), []),
+    ],
+)
+def test_rules(rule, flagged):
+    ranked = rank(SCORES, rule)
+    assert ranked["prompt_id"].to_list() == ["c", "b", "d", "a", "e"]
+    assert ranked["rank"].to_list() == [1, 2, 3, 4, None]
+    assert ranked.filter("flagged")["prompt_id"].to_list() == flagged
+
+
+def test_rules_refuse_nonsense():
+    for bad in ({}, {"top": 1, "quantile": 0.5}, {"top": 0}, {"quantile": 2.0}, {"threshold": float("nan")}):
+        with pytest.raises(ScannerError, match="needed"):
+            Rule("s", **bad)
+    with pytest.raises(ScannerError, match="score 'x' is not in the store; it has s"):
+        rank(SCORES, Rule("x", top=1))
+    with pytest.raises(ScannerError, match="no prompt has a s"):
+        rank(SCORES.with_columns(s=pl.lit(None, pl.Float32)), Rule("s", top=1))
+
+
+def test_flagged_rows_are_every_row_that_bears_the_prompt(tmp_path):
+    captions = pl.LazyFrame({"file": ["x", "x", "y"], "row": [0, 1, 7], "text": ["three", "one", "three"]})
+    ranked = rank(SCORES, Rule("s", top=1))
+    flagged = sources(ranked, captions)
+    assert flagged.select("rank", "prompt_id", "file", "row").rows() == [(1, "c", "x", 0), (1, "c", "y", 7)]
+
+    names = [path.name for path in write(tmp_path, ranked, flagged)]
+    assert names == ["scores.parquet", "flagged.parquet", "flagged.csv", "flagged.jsonl"]
+    assert len(pl.read_parquet(tmp_path / "scores.parquet")) == 5
+    assert pl.read_parquet(tmp_path / "flagged.parquet").equals(flagged)
+    header, first, _ = (tmp_path / "flagged.csv").read_text().splitlines()
+    assert (header, first[:16]) == ("rank,prompt_id,text,file,row,n_rows,status,s", "1,c,three,x,0,2,")
+    assert json.loads((tmp_path / "flagged.jsonl").read_text().splitlines()[1])["row"] == 7
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_captions_cannot_control_the_terminal():
+    assert printable("a\x1b[31m\u202eb\n日本") == "a\\x1b[31m\\u202eb\\n日本"

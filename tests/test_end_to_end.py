@@ -1,0 +1,235 @@
+"""Whole scans with the small real model."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import polars as pl
+import pytest
+from conftest import CHECKPOINTS
+
+from engines import open_bundle
+from scanner import ScanConfig, ScannerError, initial_noise, scan
+from scanner.dataset.captions import prompt_id
+from scanner.demo import BUNDLE, CAPTIONS
+from scanner.diffusion.scores import SCORES
+from scanner.diffusion.trace import guided
+from scanner.evidence.fidelity import compare
+
+PROMPTS = pl.read_parquet(CAPTIONS)["caption"].unique(maintain_order=True)[:60]
+
+
+def frame(prompts):
+    return pl.DataFrame(
+        {"prompt_id": [prompt_id(p) for p in prompts], "text": prompts, "status": ["pending"] * len(prompts)}
+    )
+
+
+def test_noise_is_what_the_docs_say():
+    noise = initial_noise((0, 5), (4, 8, 8))
+    assert noise.shape == (2, 4, 8, 8)
+    assert noise.dtype == np.float32
+    alone = np.random.Generator(np.random.PCG64(5)).standard_normal((4, 8, 8), np.float32)
+    np.testing.assert_array_equal(noise[1], alone)
+    # golden values: if numpy's stream changes, every stored score would silently mean something else
+    np.testing.assert_allclose(noise[0, 0, 0, :3], [1.117622, -1.3871249, -0.22649378], rtol=1e-6)
+
+
+@pytest.mark.parametrize("checkpoint", ["demo-v", "demo-epsilon"])
+def test_cpu_scores_equal_torch(checkpoint, epsilon_bundle_path):
+    candidate = BUNDLE if checkpoint == "demo-v" else epsilon_bundle_path
+    errors = compare(
+        open_bundle(CHECKPOINTS[checkpoint], "torch"), open_bundle(candidate, "cpu"), frame(PROMPTS), ScanConfig()
+    )
+    assert errors["score"].to_list() == list(SCORES)
+    assert errors["largest_error"].max() < 1e-4
+    assert errors["rank_correlation"].min() > 0.9999
+
+
+@pytest.mark.parametrize("checkpoint", ["demo-v", "demo-epsilon"])
+def test_norm_equals_the_pipelines_own_modules(checkpoint, tmp_path):
+    """text_noise_norm_v1 == ||eps_c - eps_u|| by the diffusers pipeline's tokenizer, text encoder, UNet."""
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(CHECKPOINTS[checkpoint], torch_dtype=torch.float32)
+    pipeline.scheduler.set_timesteps(50)
+    timestep = pipeline.scheduler.timesteps[0]
+    prompts = list(PROMPTS[:6])
+    x_T = torch.from_numpy(initial_noise((0, 1), (4, 8, 8)))
+
+    def eps(prompt):
+        ids = pipeline.tokenizer(prompt, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        hidden = pipeline.text_encoder(ids).last_hidden_state.expand(2, -1, -1)
+        output = pipeline.unet(x_T, timestep, hidden).sample
+        if pipeline.scheduler.config.prediction_type == "epsilon":
+            return output
+        abar = pipeline.scheduler.alphas_cumprod[timestep]
+        return abar.sqrt() * output + (1 - abar).sqrt() * x_T
+
+    with torch.inference_mode():
+        expected = [float((eps(p) - eps("")).flatten(1).norm(dim=1).mean()) for p in prompts]
+    (tmp_path / "p.txt").write_text("\n".join(prompts))
+    result = scan(tmp_path / "p.txt", model=CHECKPOINTS[checkpoint], store=tmp_path / "store")
+    np.testing.assert_allclose(result.scores["text_noise_norm_v1"], expected, rtol=1e-4)
+
+
+def test_whole_denoising_equals_the_diffusers_pipeline(bundle):
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+    from scanner.diffusion.denoiser import Denoiser
+    from scanner.diffusion.trace import denoise, start
+
+    pipeline = StableDiffusionPipeline.from_pretrained(CHECKPOINTS["demo-v"], torch_dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    denoiser, prompt = Denoiser(bundle), PROMPTS[0]
+    first = start(denoiser, (0,), 10)
+    *_, last = denoise(denoiser, denoiser.encode([prompt]), first, 7.5, 10)
+    latents = torch.from_numpy(first.x_T)
+    theirs = pipeline(prompt, num_inference_steps=10, guidance_scale=7.5, latents=latents, output_type="latent").images
+    np.testing.assert_allclose(last.x_t[0], theirs.numpy(), atol=2e-3)  # ten steps, each 13-fold at the start
+    image = denoiser.decode(last.x_t[0])
+    assert image.shape == (1, 3, 32, 32)
+    assert np.abs(image).max() < 2
+
+
+def test_guidance_of_one_is_none():
+    cond, uncond = np.float32([2.0]), np.float32([1.0])
+    assert guided(cond, uncond, 1.0) == 2.0
+    assert guided(cond, uncond, 7.5) == 8.5
+
+
+@pytest.fixture
+def reference(tmp_path):
+    """Scores of 60 prompts, one row each."""
+    path = tmp_path / "reference.txt"
+    path.write_text("\n".join(PROMPTS))
+    return scan(path, model=BUNDLE, store=tmp_path / "reference-store").scores.sort("prompt_id")
+
+
+def assert_same(found, expected):
+    """Equal but for float32 rounding: other batches take other GEMM kernels, and X amplifies errors of eps 13-fold."""
+    found = found.sort("prompt_id")
+    assert found["prompt_id"].to_list() == expected["prompt_id"].to_list()
+    for name in SCORES:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=2e-5, err_msg=name)
+
+
+def test_order_duplicates_and_batch_do_not_matter(tmp_path, reference):
+    rows = list(PROMPTS) * 2
+    random.Random(0).shuffle(rows)
+    pl.DataFrame({"text": rows}).write_csv(tmp_path / "shuffled.csv")
+    result = scan(tmp_path / "shuffled.csv", model=BUNDLE, store=tmp_path / "store", batch_size=7)
+    assert (result.rows, result.unique, result.scored) == (120, 60, 60)
+    assert set(result.scores["n_rows"]) == {2}
+    assert_same(result.scores, reference)
+
+
+def test_only_what_is_new_is_scored(tmp_path, reference):
+    for n, already in ((20, 0), (60, 20), (60, 60)):
+        (tmp_path / "grown.txt").write_text("\n".join(PROMPTS[:n]))
+        result = scan(tmp_path / "grown.txt", model=BUNDLE, store=tmp_path / "store")
+        assert (result.unique, result.already_scored, result.scored) == (n, already, n - already)
+    assert_same(result.scores, reference)
+
+
+def test_scores_of_other_settings_never_mix(tmp_path, epsilon_bundle_path):
+    (tmp_path / "p.txt").write_text("\n".join(PROMPTS[:3]))
+    ids = []
+    for model, config in (
+        (BUNDLE, ScanConfig()),
+        (BUNDLE, ScanConfig(seeds=(0, 1, 2))),
+        (BUNDLE, ScanConfig(guidance_scale=3.0)),
+        (epsilon_bundle_path, ScanConfig()),
+    ):
+        result = scan(tmp_path / "p.txt", model=model, store=tmp_path / "store", config=config)
+        assert (result.scored, result.other_scans) == (3, 3 * len(ids))
+        ids.append(result.scan_id)
+    assert len(set(ids)) == 4
+
+
+def test_more_steps_leave_the_first_step_alone(tmp_path):
+    (tmp_path / "p.txt").write_text("\n".join(PROMPTS[:3]))
+    one, two = (
+        scan(tmp_path / "p.txt", model=BUNDLE, store=tmp_path / "store", config=ScanConfig(first_steps=steps)).scores
+        for steps in (1, 2)
+    )
+    for name in SCORES:
+        np.testing.assert_array_equal(one[name], two[name])
+
+
+def test_bad_captions_are_rows_with_a_status(tmp_path):
+    bad = [
+        "",
+        "  ",
+        None,
+        "x" * 10_000,
+        "nul\x00byte",
+        "<script>alert(1)</script>",
+        "\u202eright to left שלום",
+        "\ufffd",
+    ]
+    pl.DataFrame({"caption": bad}).write_parquet(tmp_path / "bad.parquet")
+    scores = scan(tmp_path / "bad.parquet", model=BUNDLE, store=tmp_path / "store").scores
+    assert scores.select("status", "truncated", "n_rows").rows() == [
+        ("empty", None, 2),
+        ("null", None, 1),
+        ("scored", True, 1),
+        ("scored", False, 1),
+        ("scored", True, 1),
+        ("scored", True, 1),
+        ("undecodable", None, 1),
+    ]
+    assert scores.filter(status="scored").select(SCORES).null_count().sum_horizontal().item() == 0
+
+
+def test_an_empty_dataset_is_refused(tmp_path):
+    pl.DataFrame({"caption": []}, schema={"caption": pl.String}).write_parquet(tmp_path / "none.parquet")
+    with pytest.raises(ScannerError, match="no caption rows in it"):
+        scan(tmp_path / "none.parquet", model=BUNDLE, store=tmp_path / "store")
+
+
+def test_only_bad_captions_are_no_crash(tmp_path):
+    (tmp_path / "p.txt").write_text("\n\n")
+    result = scan(tmp_path / "p.txt", model=BUNDLE, store=tmp_path / "store")
+    assert (result.scored, result.skipped) == (0, {"null": 1})
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_nothing_is_lost_or_doubled(tmp_path, reference):
+    (tmp_path / "p.txt").write_text("\n".join(PROMPTS))
+    code = (
+        "import scanner.scan as s; s.COMMIT_SECONDS = 0.02; from scanner.demo import BUNDLE;"
+        f"s.scan({str(tmp_path / 'p.txt')!r}, model=BUNDLE, store={str(tmp_path / 'store')!r}, batch_size=4)"
+    )
+    moments = random.Random(1)
+    for _ in range(10):
+        process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+        time.sleep(moments.uniform(0.3, 2.0))
+        process.kill()
+        process.wait()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    rows = pl.read_delta(str(tmp_path / "store/scores"))
+    assert len(rows) == rows["prompt_id"].n_unique() == len(PROMPTS)
+    assert_same(rows, reference)
+
+
+def test_an_interrupt_commits_and_exits_with_3(tmp_path):
+    (tmp_path / "many.txt").write_text("\n".join(f"cat number {i}" for i in range(20_000)))
+    command = [sys.executable, "-c", "from scanner.cli import main; main()", "scan", str(tmp_path / "many.txt")]
+    command += ["--model", str(BUNDLE), "--store", str(tmp_path / "store")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"NO_COLOR": "1"})
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "store/runs/_delta_log/00000000000000000001.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 3, said
+    assert "interrupted: what was computed is committed" in said
+    assert len(pl.read_delta(str(tmp_path / "store/scores"))) > 0

@@ -1,0 +1,146 @@
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import CHECKPOINTS
+
+from engines import EngineError, open_bundle
+from engines.export import export
+from scanner.demo import BUNDLE
+
+
+def feeds(engine, batch):
+    rng = np.random.default_rng(3)
+    arrays = {}
+    for name, spec in engine.inputs.items():
+        shape = (batch, *spec.shape[1:])
+        arrays[name] = rng.integers(0, 900, shape) if spec.dtype == "int64" else rng.standard_normal(shape, np.float32)
+    return arrays
+
+
+@pytest.mark.parametrize("component", ["text_encoder", "unet", "vae_encoder", "vae_decoder"])
+def test_a_batch_equals_its_singles(bundle, component):
+    engine = bundle.engine(component)
+    batch = feeds(engine, 5)
+    (name,) = engine.outputs
+    together = engine.run(batch)[name]
+    singles = [engine.run({key: array[i : i + 1] for key, array in batch.items()})[name] for i in range(5)]
+    assert together.dtype == np.float32
+    assert together.shape == (5, *engine.outputs[name].shape[1:])
+    # other batch sizes take other GEMM kernels: float32 rounding
+    np.testing.assert_allclose(together, np.concatenate(singles), atol=2e-5 * np.abs(together).max())
+
+
+@pytest.mark.parametrize("component", ["text_encoder", "unet", "vae_encoder", "vae_decoder"])
+def test_the_bundled_model_equals_its_checkpoint(bundle, component):
+    reference = open_bundle(CHECKPOINTS["demo-v"], "torch").engine(component)
+    batch = feeds(reference, 3)
+    (name,) = reference.outputs
+    expected = reference.run(batch)[name]
+    np.testing.assert_allclose(bundle.engine(component).run(batch)[name], expected, atol=2e-5 * np.abs(expected).max())
+
+
+def test_tokenizer_equals_the_checkpoints_own(bundle):
+    from tokenizers import Tokenizer
+    from transformers import CLIPTokenizer
+
+    theirs = CLIPTokenizer.from_pretrained(CHECKPOINTS["demo-v"] / "tokenizer")
+    prompts = ["", "a cat", "CAT", "  two  blanks ", "word " * 40, "émile 日本 🎉", "don't <|endoftext|> x", "nul\x00x"]
+    expected = theirs(prompts, padding="max_length", truncation=True, max_length=theirs.model_max_length).input_ids
+    assert [e.ids for e in Tokenizer.from_str(bundle.tokenizer).encode_batch(prompts)] == expected
+
+
+@pytest.mark.parametrize("name", ["engine.json", "unet.onnx", "tokenizer.json", "text_encoder.onnx"])
+def test_a_flipped_byte_is_refused(tmp_path, name):
+    copy = shutil.copytree(BUNDLE, tmp_path / "bundle")
+    damaged = bytearray((copy / name).read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (copy / name).write_bytes(damaged)
+    with pytest.raises(EngineError, match=rf"{name}: (.*damaged|damaged|not a readable manifest)"):
+        open_bundle(copy)
+
+
+def test_incomplete_or_hostile_bundles_are_refused(tmp_path):
+    copy = shutil.copytree(BUNDLE, tmp_path / "bundle")
+    (copy / "unet.onnx").unlink()
+    with pytest.raises(EngineError, match=r"unet\.onnx: missing"):
+        open_bundle(copy)
+    manifest = json.loads((copy / "engine.json").read_text())
+    (copy / "engine.json").write_text(json.dumps(manifest | {"guidance_scale": 3}))
+    with pytest.raises(EngineError, match="not a readable manifest"):
+        open_bundle(copy)
+    (copy / "engine.json").write_text(json.dumps(manifest | {"latent_std": 2.0}))
+    with pytest.raises(EngineError, match="damaged or edited"):
+        open_bundle(copy)
+    replace(open_bundle(BUNDLE).manifest, tokenizer={"../../etc/passwd": "0"}).write(copy)
+    with pytest.raises(EngineError, match="lies outside the bundle"):
+        open_bundle(copy)
+    (copy / "engine.json").write_text(json.dumps(manifest | {"format": 99}))
+    with pytest.raises(EngineError, match="bundle format 99, this overscan reads 1"):
+        open_bundle(copy)
+
+
+def test_refusals_name_the_way_out(tmp_path):
+    with pytest.raises(EngineError, match="no such folder"):
+        open_bundle(tmp_path / "none")
+    with pytest.raises(EngineError, match=r"no engine\.json, so not a bundle: make one with"):
+        open_bundle(tmp_path)
+    with pytest.raises(EngineError, match="or use --backend cpu"):
+        open_bundle(BUNDLE, "torch")
+    with pytest.raises(EngineError, match="there are auto, cpu, torch"):
+        open_bundle(BUNDLE, "quantum")
+    with pytest.raises(EngineError, match=r"holds .* but no upscaler"):
+        open_bundle(BUNDLE).engine("upscaler")
+
+
+def test_auto_takes_torch_for_a_checkpoint():
+    assert open_bundle(CHECKPOINTS["demo-epsilon"]).backend == "torch"
+    assert open_bundle(BUNDLE).backend == "cpu"
+
+
+def test_a_failed_check_leaves_no_bundle(tmp_path):
+    def refuse(bundle):
+        assert (bundle / "engine.json").exists()
+        raise EngineError("not faithful")
+
+    with pytest.raises(EngineError, match="not faithful"):
+        export(CHECKPOINTS["demo-epsilon"], tmp_path / "out", check=refuse)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_float16_export_has_half_the_size_and_near_outputs(tmp_path):
+    export(CHECKPOINTS["demo-epsilon"], tmp_path / "half", "float16")
+    half = open_bundle(tmp_path / "half")
+    assert half.manifest.precision == "float16"
+    assert (tmp_path / "half/unet.onnx").stat().st_size < 0.6 * (BUNDLE / "unet.onnx").stat().st_size
+    reference = open_bundle(CHECKPOINTS["demo-epsilon"], "torch").engine("unet")
+    batch = feeds(reference, 2)
+    expected = reference.run(batch)["output"]
+    np.testing.assert_allclose(half.engine("unet").run(batch)["output"], expected, atol=0.02 * np.abs(expected).max())
+
+
+def test_refuses_other_models(tmp_path):
+    copy = shutil.copytree(CHECKPOINTS["demo-epsilon"], tmp_path / "other")
+    scheduler = json.loads((copy / "scheduler/scheduler_config.json").read_text())
+    (copy / "scheduler/scheduler_config.json").write_text(json.dumps(scheduler | {"rescale_betas_zero_snr": True}))
+    with pytest.raises(EngineError, match="zero-terminal-SNR"):
+        export(copy, tmp_path / "out")
+    index = json.loads((copy / "model_index.json").read_text())
+    (copy / "model_index.json").write_text(json.dumps(index | {"unet": ["diffusers", "FluxTransformer2DModel"]}))
+    with pytest.raises(EngineError, match="has unet = FluxTransformer2DModel; overscan reads Stable Diffusion"):
+        export(copy, tmp_path / "out")
+
+
+def test_a_scan_imports_no_torch(tmp_path):
+    code = (
+        "import sys; from scanner import scan; from scanner.demo import BUNDLE, CAPTIONS;"
+        f"result = scan(CAPTIONS, model=BUNDLE, store={str(tmp_path / 'store')!r}, limit=5);"
+        "heavy = {'torch', 'diffusers', 'transformers', 'onnx'} & set(sys.modules);"
+        "print(result.scored, sorted(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "5 []\n"
