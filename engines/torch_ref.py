@@ -126,7 +126,7 @@ def open_checkpoint(folder: Path, latent_std: float = 1.0) -> Checkpoint:
                 f"v1 and v2 checkpoints, with {name} = {kind.__name__} and one text encoder"
             )
     unet, text_encoder, vae = (
-        CLASSES[name].from_pretrained(folder / name, torch_dtype=torch.float32).eval().requires_grad_(False)
+        CLASSES[name].from_pretrained(folder / name).float().eval().requires_grad_(False)
         for name in ("unet", "text_encoder", "vae")
     )
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")

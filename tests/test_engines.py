@@ -102,25 +102,22 @@ def test_auto_takes_torch_for_a_checkpoint():
     assert open_bundle(BUNDLE).backend == "cpu"
 
 
-def test_a_failed_check_leaves_no_bundle(tmp_path):
-    def refuse(bundle):
-        assert (bundle / "engine.json").exists()
-        raise EngineError("not faithful")
-
-    with pytest.raises(EngineError, match="not faithful"):
-        export(CHECKPOINTS["demo-epsilon"], tmp_path / "out", check=refuse)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_float16_export_has_half_the_size_and_near_outputs(tmp_path):
-    export(CHECKPOINTS["demo-epsilon"], tmp_path / "half", "float16")
-    half = open_bundle(tmp_path / "half")
-    assert half.manifest.precision == "float16"
-    assert (tmp_path / "half/unet.onnx").stat().st_size < 0.6 * (BUNDLE / "unet.onnx").stat().st_size
+def test_float16_export_is_checked_and_a_failed_check_leaves_no_bundle(tmp_path):
     reference = open_bundle(CHECKPOINTS["demo-epsilon"], "torch").engine("unet")
     batch = feeds(reference, 2)
     expected = reference.run(batch)["output"]
-    np.testing.assert_allclose(half.engine("unet").run(batch)["output"], expected, atol=0.02 * np.abs(expected).max())
+
+    def refuse(folder):
+        half = open_bundle(folder)
+        assert half.manifest.precision == "float16"
+        assert (folder / "unet.onnx").stat().st_size < 0.6 * (BUNDLE / "unet.onnx").stat().st_size
+        found = half.engine("unet").run(batch)["output"]
+        np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
+        raise EngineError("not faithful")
+
+    with pytest.raises(EngineError, match="not faithful"):
+        export(CHECKPOINTS["demo-epsilon"], tmp_path / "out", "float16", check=refuse)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_refuses_other_models(tmp_path):

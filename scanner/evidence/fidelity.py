@@ -1,5 +1,7 @@
 """How exactly one engine computes the scores of another: the check of an export."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 
@@ -24,6 +26,8 @@ PROMPTS = (
 
 def compare(reference: Bundle, candidate: Bundle, prompts: pl.DataFrame, config: ScanConfig) -> pl.DataFrame:
     """[score, kind, largest_error, rank_correlation]: relative error for norms, absolute for bounded scores."""
+    latent_std = candidate.manifest.latent_std  # which a checkpoint does not tell
+    reference = replace(reference, manifest=replace(reference.manifest, latent_std=latent_std))
     expected, found = (Scorer(bundle, config)(prompts) for bundle in (reference, candidate))
     rows = []
     for name in SCORES:

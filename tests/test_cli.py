@@ -1,0 +1,96 @@
+import re
+
+import polars as pl
+import pytest
+from click.testing import CliRunner
+
+from scanner.cli import cli, main
+from scanner.demo import BUNDLE
+
+PROMPTS = ["male sign", "a caption nobody saw", "christmas tree"]
+
+
+def run(*arguments):
+    """Whole program with its exit code: stdout, stderr, code."""
+    import contextlib
+    import io
+    import sys
+
+    out, err, saved = io.StringIO(), io.StringIO(), sys.argv
+    sys.argv = ["overscan", *map(str, arguments)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as exit_:
+            main()
+    finally:
+        sys.argv = saved
+    return out.getvalue(), err.getvalue(), exit_.value.code or 0
+
+
+@pytest.fixture
+def scanned(tmp_path):
+    (tmp_path / "p.txt").write_text("\n".join([*PROMPTS, PROMPTS[0], ""]))
+    found = run("scan", tmp_path / "p.txt", "--model", BUNDLE, "--store", tmp_path / "store")
+    return tmp_path, found
+
+
+def test_scan_says_what_it_did(scanned):
+    folder, (out, err, code) = scanned
+    assert code == 0
+    assert re.fullmatch(r"[0-9a-f]{32}\n", out)
+    said = re.sub(r"in [\d.]+ s \([\d.]+ prompts/s, ", "in T s (R prompts/s, ", err)
+    assert said == (
+        "rows            4\n"
+        "unique prompts  3\n"
+        "already scored  0\n"
+        "scored now      3 in T s (R prompts/s, CPUExecutionProvider)\n"
+    )
+    _, err, _ = run("scan", folder / "p.txt", "--model", BUNDLE, "--store", folder / "store")
+    assert "already scored  3\nscored now      0 in" in err
+
+
+def test_report_writes_and_prints_the_ranking(scanned):
+    folder, _ = scanned
+    out, err, code = run("report", "--store", folder / "store", "--out", folder / "report", "--top", "1")
+    assert code == 0
+    assert "A ranking: flagged is not memorized." in err
+    flagged = pl.read_parquet(folder / "report/flagged.parquet")
+    assert flagged.select("rank", "text", "row").rows() == [(1, "male sign", 0), (1, "male sign", 3)]
+    assert len(pl.read_parquet(folder / "report/scores.parquet")) == 3
+
+
+def test_report_tells_of_captions_newer_than_the_scan(scanned):
+    folder, _ = scanned
+    with (folder / "p.txt").open("a") as file:
+        file.write("something new\n")
+    _, err, code = run("report", "--store", folder / "store", "--out", folder / "report")
+    assert code == 0
+    assert "1 prompts of the inputs are newer than the scan" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["scan", "none.txt", "--model", BUNDLE, "--store", "s"], 2, "error: none.txt: no such file"),
+        (["scan", "p.txt", "--model", "nowhere", "--store", "s"], 4, "error: nowhere: no such folder; needed a bundle"),
+        (["scan", "p.txt", "--model", BUNDLE, "--store", "s", "--backend", "torch"], 4, "or use --backend cpu"),
+        (["scan", "p.txt", "--model", BUNDLE, "--store", "s", "--guidance-scale", "0.5"], 2, "needed 1 (no guidance)"),
+        (["scan", "--model", BUNDLE, "--store", "s"], 2, "Missing argument 'INPUT...'"),
+        (["report", "--store", "none", "--out", "r"], 2, "error: none: no store there"),
+        (["report", "--store", "none", "--out", "r", "--top", "1", "--quantile", "0.5"], 2, "needed exactly one of"),
+        (["export", "none", "out"], 4, "error: none: no model_index.json there"),
+    ],
+)
+def test_exit_codes(tmp_path, monkeypatch, arguments, code, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.txt").write_text("a cat\n")
+    out, err, found = run(*arguments)
+    assert (found, out) == (code, "")
+    assert message in err
+
+
+@pytest.mark.parametrize("command", sorted(cli.commands))
+def test_every_command_and_option_is_explained(command):
+    result = CliRunner().invoke(cli, [command, "--help"])
+    assert result.exit_code == 0
+    assert cli.commands[command].help
+    assert f"Usage: cli {command}" in result.output
