@@ -50,7 +50,7 @@ def test_scan_says_what_it_did(scanned):
 
 def test_report_writes_and_prints_the_ranking(scanned):
     folder, _ = scanned
-    out, err, code = run("report", "--store", folder / "store", "--out", folder / "report", "--top", "1")
+    _, err, code = run("report", "--store", folder / "store", "--out", folder / "report", "--top", "1")
     assert code == 0
     assert "A ranking: flagged is not memorized." in err
     flagged = pl.read_parquet(folder / "report/flagged.parquet")

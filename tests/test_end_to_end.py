@@ -204,8 +204,8 @@ def test_only_bad_captions_are_no_crash(tmp_path):
 def test_killed_at_any_moment_nothing_is_lost_or_doubled(tmp_path, reference):
     (tmp_path / "p.txt").write_text("\n".join(PROMPTS))
     code = (
-        "import scanner, sys; s = sys.modules['scanner.scan']; s.COMMIT_SECONDS = 0.02; from scanner.demo import BUNDLE;"
-        f"s.scan({str(tmp_path / 'p.txt')!r}, model=BUNDLE, store={str(tmp_path / 'store')!r}, batch_size=4)"
+        "import scanner, sys; s = sys.modules['scanner.scan']; s.COMMIT_SECONDS = 0.02;"
+        f"s.scan({str(tmp_path / 'p.txt')!r}, model={str(BUNDLE)!r}, store={str(tmp_path / 'store')!r}, batch_size=4)"
     )
     moments = random.Random(1)
     for _ in range(10):
