@@ -185,7 +185,7 @@ def test_bad_captions_are_rows_with_a_status(tmp_path):
         ("scored", False, 1),
         ("undecodable", None, 1),
     ]
-    assert scores.filter(status="scored").select(SCORES).null_count().sum_horizontal().item() == 0
+    assert scores.filter(status="scored").select(*SCORES).null_count().sum_horizontal().item() == 0
 
 
 def test_an_empty_dataset_is_refused(tmp_path):

@@ -111,7 +111,10 @@ def main() -> None:
             pl.len(), pl.col("label").sum().alias("memorized"), pl.col("label").null_count().alias("left_out"),
             pl.col("collapsed").sum(), pl.col("similarity", "cross_seed_similarity").mean(),
         ).sort("role", "duplicates"))  # fmt: skip
+        print(ground_truth.unseen(bundle, data, work))
     captions(data).write_parquet(DEMO / "captions.parquet")
+    demo, labels = DEMO / "bundle", pl.read_parquet(LABELS["v_prediction"])
+    print("\n".join(ground_truth.sample_grid(demo, data, labels, ROOT / "docs/samples.png")))
 
 
 if __name__ == "__main__":

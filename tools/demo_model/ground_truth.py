@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import torch
+from PIL import Image
 
 from engines import open_bundle
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.trace import denoise, start
 
+from . import artwork
 from .dataset import Dataset
 
 SEEDS = (1000, 1001, 1002, 1003)  # not the seeds that a scan uses
@@ -38,6 +41,41 @@ def reconstruct(bundle: Path, images: np.ndarray) -> np.ndarray:
     scaled = (images / 127.5 - 1).astype(np.float32)
     parts = (scaled[i : i + 256] for i in range(0, len(scaled), 256))
     return np.concatenate([decoder.run(encoder.run({"image": part}))["image"] for part in parts])
+
+
+def unseen(bundle: Path, data: Dataset, work: Path) -> pl.DataFrame:
+    """How near real images of concepts that were never trained on come to a training image: why COPY is what it is."""
+    captions, drawings_of, drawings = artwork.drawings(work)
+    held_out = set(data.prompts[data.roles == "held_out"])
+    chosen = [
+        int(i) for caption, owned in zip(captions, drawings_of, strict=True) if caption in held_out for i in owned
+    ]
+    images = artwork.compose(drawings[chosen], torch.Generator().manual_seed(0)).numpy()
+    nearest = (unit(reconstruct(bundle, (images + 1) * 127.5)) @ unit(reconstruct(bundle, data.images)).T).max(1)
+    quantiles = (0.5, 0.95, 0.99, 1.0)
+    return pl.DataFrame({"quantile": quantiles, "nearest_training_image": np.quantile(nearest, quantiles)})
+
+
+def sample_grid(bundle: Path, data: Dataset, labels: pl.DataFrame, out: Path) -> list[str]:
+    """A picture: a row per prompt, its own (else the nearest) training image as the VAE sees it, then the four seeds.
+
+    Returns a line per row saying what it shows.
+    """
+    kinds = [("fixed", 64), ("fixed", 16), ("fixed", 8), ("fixed", 4), ("fixed", 1), ("varied", 64), ("held_out", 0)]
+    rows = [labels.filter(role=role, duplicates=times).row(0, named=True) for role, times in kinds]
+    rows += [labels.filter("collapsed").sort("prompt").row(0, named=True)]
+    prompts = [row["prompt"] for row in rows]
+    generated = generate(Denoiser(open_bundle(bundle)), prompts)  # [B, S, 3, h, w]
+    nearest = reconstruct(bundle, data.images[[row["image"] for row in rows]])
+    cells = np.clip(np.concatenate([nearest[:, None], generated], 1), -1, 1)  # [B, 1 + S, 3, h, w]
+    pixels = ((cells + 1) * 127.5).round().astype(np.uint8).transpose(0, 3, 1, 4, 2)
+    b, h, n, w, _ = pixels.shape
+    Image.fromarray(pixels.reshape(b * h, n * w, 3)).resize((n * w * 3, b * h * 3), Image.Resampling.NEAREST).save(out)
+    return [
+        f"{row['prompt']!r} ({row['role']} x{row['duplicates']}): {row['copied_seeds']} seeds copy, "
+        f"similarity {row['similarity']:.2f}, cross-seed {row['cross_seed_similarity']:.2f}"
+        for row in rows
+    ]
 
 
 def generate(denoiser: Denoiser, prompts: list[str]) -> np.ndarray:
