@@ -3,7 +3,8 @@ import gzip
 import polars as pl
 import pytest
 
-from scanner.dataset.captions import find_files, prompt_id, read, unique_prompts
+from scanner.dataset.captions import prompt_id, read, unique_prompts
+from scanner.dataset.readers import find_files
 from scanner.errors import InputError
 
 

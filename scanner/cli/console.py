@@ -1,0 +1,62 @@
+"""What the commands share: two consoles and a progress display. Data goes to stdout, words for people to stderr."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Task as ProgressTask
+from rich.text import Text
+
+from scanner.scan import ScanResult
+
+PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
+
+out_console = Console()
+err_console = Console(stderr=True)
+
+
+class Speed(ProgressColumn):
+    """Prompts per second."""
+
+    def render(self, task: ProgressTask) -> Text:
+        """Render the column."""
+        return Text(f"{task.speed or 0:.1f} prompts/s")
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, a line now and then elsewhere."""
+    if err_console.is_terminal:
+        columns = (TextColumn("scan"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
+        with Progress(*columns, console=err_console) as bar:
+            task = bar.add_task("scan", total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        return
+    started = last = time.monotonic()
+
+    def line(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= PLAIN_SECONDS:
+            last = now
+            click.echo(f"scan: {done:,}/{total:,} prompts, {done / (now - started):.1f}/s", err=True)
+
+    yield line
+
+
+def summary(result: ScanResult) -> str:
+    """What a scan did, in words."""
+    rate = result.scored / result.seconds if result.seconds else 0.0
+    lines = [
+        f"rows            {result.rows:,}",
+        f"unique prompts  {result.unique:,}",
+        f"already scored  {result.already_scored:,}",
+        f"scored now      {result.scored:,} in {result.seconds:.1f} s ({rate:.1f} prompts/s, {result.provider})",
+    ]
+    lines += [f"skipped         {count:,} {status}" for status, count in result.skipped.items()]
+    if result.other_scans:
+        lines.append(f"store also holds {result.other_scans:,} scores of other models or settings, left alone")
+    return "\n".join(lines)

@@ -1,0 +1,24 @@
+"""`overscan demo`."""
+
+from pathlib import Path
+
+import click
+
+from scanner import demo as demos
+from scanner.audit.report import table
+from scanner.cli.console import out_console, progress, summary
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path("overscan-demo"), show_default=True)
+def demo(out: Path) -> None:
+    """Scan the bundled captions with the bundled model, offline, and compare with what the model truly memorized."""
+    with progress() as observe:
+        done = demos.run(out, observe)
+    click.echo(summary(done.result), err=True)
+    out_console.print(table(done.ranked, demos.RULE.score))
+    click.echo(
+        f"\nGenerating all prompts in full had shown which are memorized. Of {done.labelled} flagged prompts that it "
+        f"decided, {done.memorized} are:\nprecision {done.precision:.3f}, recall {done.recall:.3f}, "
+        f"AUROC {done.auroc:.4f} (over all labelled prompts).\nReports and store: {out}"
+    )
