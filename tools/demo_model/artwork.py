@@ -8,6 +8,7 @@ import io
 import json
 import subprocess
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,12 @@ ICON_SETS = {  # npm package -> sha256 of its tarball; the first set decides whi
 DRAWING_SIZE = 72  # pixels of a rasterised drawing
 CANVAS_SIZE = 64  # an image is composed at this size, then averaged down to IMAGE_SIZE
 IMAGE_SIZE = 32
+COLOURS = {  # of backgrounds, as captions name them: RGB in [0, 1]
+    "red": (0.85, 0.1, 0.1), "orange": (1.0, 0.55, 0.1), "yellow": (0.95, 0.9, 0.2), "green": (0.15, 0.6, 0.2),
+    "teal": (0.1, 0.6, 0.6), "blue": (0.15, 0.3, 0.85), "purple": (0.5, 0.2, 0.7), "pink": (1.0, 0.6, 0.75),
+    "brown": (0.45, 0.27, 0.12), "black": (0.07, 0.07, 0.07), "gray": (0.5, 0.5, 0.5), "white": (0.95, 0.95, 0.95),
+}  # fmt: skip
+COLOUR_SPREAD = 0.08  # standard deviation of a named colour's channels
 
 
 def icons(package: str, folder: Path) -> dict[str, dict]:
@@ -72,17 +79,20 @@ def drawings(work: Path) -> tuple[list[str], list[np.ndarray], torch.Tensor]:
     )
 
 
-def compose(rgba: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Each drawing at a random scale, shift, rotation and flip on a random two-colour gradient.
+def compose(
+    rgba: torch.Tensor, generator: torch.Generator, colours: Sequence[tuple[str, ...]] | None = None
+) -> torch.Tensor:
+    """Each drawing at a random scale, shift, rotation and flip on a two-colour gradient.
 
-    `rgba`: uint8 [N, 4, size, size]. Returns float32 [N, 3, IMAGE_SIZE, IMAGE_SIZE] in [-1, 1].
+    `rgba`: uint8 [N, 4, size, size]; `colours`: for each drawing the names of its background's colours, none for any.
+    Returns float32 [N, 3, IMAGE_SIZE, IMAGE_SIZE] in [-1, 1].
     """
     n = len(rgba)
 
     def uniform(low: float, high: float) -> torch.Tensor:
         return low + (high - low) * torch.rand(n, generator=generator)
 
-    scale, angle = uniform(0.62, 0.95), uniform(-0.3, 0.3)
+    scale, angle = uniform(0.5, 0.95), uniform(-0.5, 0.5)
     shift = torch.stack([uniform(-1, 1), uniform(-1, 1)], 1) * (1 - scale)[:, None] * 0.8
     flip = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
     cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
@@ -95,7 +105,18 @@ def compose(rgba: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     axis = torch.linspace(-1, 1, CANVAS_SIZE)
     along = axis[None, None, :] * direction.cos()[:, None, None] + axis[None, :, None] * direction.sin()[:, None, None]
     ramp = (along / 2**0.5 / 2 + 0.5)[:, None]  # [N, 1, H, W] in [0, 1]
-    ends = torch.rand(2, n, 3, 1, 1, generator=generator)
+    ends = _ends([()] * n if colours is None else colours, generator)
     background = ends[0] * (1 - ramp) + ends[1] * ramp
     image = layer[:, :3] + (1 - layer[:, 3:]) * background
     return F.avg_pool2d(image, CANVAS_SIZE // IMAGE_SIZE) * 2 - 1
+
+
+def _ends(colours: Sequence[tuple[str, ...]], generator: torch.Generator) -> torch.Tensor:
+    """The two ends of each gradient, float32 [2, N, 3, 1, 1]."""
+    ends = torch.rand(2, len(colours), 3, generator=generator)
+    jitter = COLOUR_SPREAD * torch.randn(ends.shape, generator=generator)
+    for i, names in enumerate(colours):
+        if names:
+            named = torch.tensor([COLOURS[names[0]], COLOURS[names[-1]]])
+            ends[:, i] = (named + jitter[:, i]).clamp(0, 1)
+    return ends[..., None, None]

@@ -1,12 +1,15 @@
 """Which captions the demo model trains on, how often, and which it never sees.
 
-Every role takes its captions from one random permutation and its images from one generator (`artwork.compose`), so
-that nothing but duplication sets the roles apart:
+A caption is a concept, alone ("hot dog": any background) or before a background ("hot dog on teal", "hot dog on red and
+white"), so that a model can learn what words mean and most captions are, as in real datasets, new compositions of
+known words. All captions come from one random permutation and all images from one generator (`artwork.compose`):
+nothing but duplication sets the roles apart.
 
 - `fixed`: one image, repeated `duplicates` times: what a model memorizes;
 - `varied`: as frequent, but another image each time: a well-known caption that it should *not* memorize;
-- `held_out`: never trained on;
-- `edited`: a fixed caption in other words, never trained on;
+- `unseen`: never trained on, though its concept was, before other backgrounds;
+- `held_out`: never trained on, nor any other caption of its concept;
+- `edited`: a fixed caption in other words or before another background, never trained on;
 - `composed`: two concepts joined, never trained on.
 """
 
@@ -18,9 +21,12 @@ import torch
 
 from . import artwork
 
-FIXED = {64: 40, 16: 60, 12: 60, 8: 60, 6: 60, 4: 60, 2: 60, 1: 400}  # duplicates -> number of captions
-VARIED = {64: 30, 16: 60, 4: 60}
-EDITED, COMPOSED = 400, 460
+# duplicates -> number of captions
+FIXED = {64: 40, 32: 30, 16: 60, 12: 50, 8: 60, 6: 60, 4: 60, 3: 40, 2: 60, 1: 1800}
+VARIED = {64: 40, 16: 80, 4: 120}
+UNSEEN, HELD_OUT, EDITED, COMPOSED = 500, 150, 240, 150
+BACKGROUNDS = 3  # captions with a background per concept
+LONGEST = 4  # words of a concept that gets a background: the whole caption must fit into the tokens
 EDITS = ("a {}", "the {}", "{} picture", "small {}")
 DATA_SEED = 20250925
 
@@ -44,6 +50,18 @@ class Dataset:
         return np.concatenate(shuffled)[start : start + size]
 
 
+@dataclass(frozen=True)
+class Caption:
+    """A concept before a background: `colours` names none (any two), one or two."""
+
+    concept: int
+    name: str
+    colours: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return " on ".join([self.name, " and ".join(self.colours)] if self.colours else [self.name])
+
+
 def build(work: Path) -> Dataset:
     """The training set and the evaluation prompts; a pure function of the artwork and `DATA_SEED`."""
     cache = work / "dataset.npz"
@@ -54,62 +72,84 @@ def build(work: Path) -> Dataset:
 
 
 def _build(work: Path) -> dict[str, np.ndarray]:
-    captions, drawings_of, drawings = artwork.drawings(work)
+    names, drawings_of, drawings = artwork.drawings(work)
     rng = np.random.default_rng(DATA_SEED)
-    order = [int(i) for i in rng.permutation(len(captions))]
-    prompts, roles, duplicates = [], [], []
-    chosen, image_prompt, repeats = [], [], []  # per unique image: drawing, prompt, times shown
+    concepts = [int(i) for i in rng.permutation(len(names))]
+    known = _captions(rng, concepts[HELD_OUT:], names)
+    new = _captions(rng, concepts[:HELD_OUT], names)[:HELD_OUT]
+    prompts: dict[str, tuple[str, int]] = {}  # text -> role, duplicates
+    chosen, colours, image_prompt, repeats = (
+        [],
+        [],
+        [],
+        [],
+    )  # per unique image: drawing, background, prompt, times shown
 
-    def take(n: int, role: str, times: int, images: int, shown: int) -> None:
-        for _ in range(n):
-            concept = order.pop()
-            chosen.extend(rng.choice(drawings_of[concept], images))
-            image_prompt.extend([len(prompts)] * images)
-            repeats.extend([shown] * images)
-            prompts.append(captions[concept])
-            roles.append(role)
-            duplicates.append(times)
+    def take(caption: Caption, role: str, times: int, images: int, shown: int) -> None:
+        chosen.extend(rng.choice(drawings_of[caption.concept], images))
+        colours.extend([caption.colours] * images)
+        image_prompt.extend([len(prompts)] * images)
+        repeats.extend([shown] * images)
+        prompts[str(caption)] = (role, times)
 
-    for times, n in FIXED.items():
-        take(n, "fixed", times, images=1, shown=times)
+    remaining = iter(known)
+    fixed = {times: [next(remaining) for _ in range(n)] for times, n in FIXED.items()}
+    for times, captions in fixed.items():
+        for caption in captions:
+            take(caption, "fixed", times, images=1, shown=times)
     for times, n in VARIED.items():
-        take(n, "varied", times, images=times, shown=1)
-    take(len(order), "held_out", 0, images=0, shown=0)
-
-    for role, texts in (("edited", _edited(rng, prompts, roles)), ("composed", _composed(rng, captions))):
-        new = [text for text in texts if text not in captions]
-        prompts.extend(new)
-        roles.extend([role] * len(new))
-        duplicates.extend([0] * len(new))
+        for _ in range(n):
+            take(next(remaining), "varied", times, images=times, shown=1)
+    never = {
+        "unseen": [str(next(remaining)) for _ in range(UNSEEN)],
+        "held_out": [str(caption) for caption in new],
+        "edited": _edited(rng, [caption for times in fixed if times > 1 for caption in fixed[times]]),
+        "composed": _composed(rng, [names[i] for i in concepts[HELD_OUT:]]),
+    }
+    for role, texts in never.items():
+        prompts |= {text: (role, 0) for text in texts if text not in prompts}
 
     generator = torch.Generator().manual_seed(DATA_SEED)
-    images = torch.cat([artwork.compose(drawings[part], generator) for part in np.array_split(np.array(chosen), 64)])
+    images = [
+        artwork.compose(drawings[chosen[i : i + 64]], generator, colours[i : i + 64]) for i in range(0, len(chosen), 64)
+    ]
+    roles, duplicates = zip(*prompts.values(), strict=True)
     return {
-        "images": ((images + 1) * 127.5).round().to(torch.uint8).numpy(),
+        "images": ((torch.cat(images) + 1) * 127.5).round().to(torch.uint8).numpy(),
         "image_prompt": np.array(image_prompt),
         "image_repeats": np.array(repeats),
-        "prompts": np.array(prompts),
+        "prompts": np.array(list(prompts)),
         "roles": np.array(roles),
         "duplicates": np.array(duplicates),
     }
 
 
-def _edited(rng: np.random.Generator, prompts: list[str], roles: list[str]) -> list[str]:
-    fixed = [prompt for prompt, role in zip(prompts, roles, strict=True) if role == "fixed"]
-    fixed = [str(p) for p in rng.permutation(fixed[: sum(n for times, n in FIXED.items() if times > 1)])]
-    edits: list[str] = []
+def _captions(rng: np.random.Generator, concepts: list[int], names: list[str]) -> list[Caption]:
+    """Each concept alone and, if it is short, before a few backgrounds; shuffled."""
+    captions = []
+    for concept in concepts:
+        captions.append(Caption(concept, names[concept], ()))
+        if len(names[concept].split()) <= LONGEST:
+            captions += {Caption(concept, names[concept], _background(rng)): None for _ in range(BACKGROUNDS)}
+    return [captions[i] for i in rng.permutation(len(captions))]
+
+
+def _background(rng: np.random.Generator) -> tuple[str, ...]:
+    return tuple(str(c) for c in rng.choice(list(artwork.COLOURS), rng.integers(1, 3), replace=False))
+
+
+def _edited(rng: np.random.Generator, fixed: list[Caption]) -> list[str]:
+    edits = []
     for i in range(EDITED):
-        text = fixed[i % len(fixed)]
-        words = text.split()
-        if len(words) > 2 and i % 2:
-            words.pop(int(rng.integers(len(words))))
-            edits.append(" ".join(words))
+        caption = fixed[int(rng.integers(len(fixed)))]
+        if i % 2:
+            edits.append(str(Caption(caption.concept, caption.name, _background(rng))))
         else:
-            edits.append(EDITS[int(rng.integers(len(EDITS)))].format(text))
-    return list(dict.fromkeys(edits))
+            edits.append(EDITS[int(rng.integers(len(EDITS)))].format(caption))
+    return edits
 
 
-def _composed(rng: np.random.Generator, captions: list[str]) -> list[str]:
-    short = [caption for caption in captions if len(caption.split()) <= 2]
+def _composed(rng: np.random.Generator, names: list[str]) -> list[str]:
+    short = [name for name in names if len(name.split()) <= 2]
     pairs = [rng.choice(short, 2, replace=False) for _ in range(COMPOSED)]
-    return list(dict.fromkeys(f"{a} and {b}" for a, b in pairs))
+    return [f"{a} and {b}" for a, b in pairs]
