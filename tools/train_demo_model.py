@@ -1,13 +1,16 @@
-"""Make the bundled demo model, from the packages' artwork to labelled captions, with one command:
+"""Make the bundled demo models, from the packages' artwork to labelled captions, with one command:
 
     python tools/train_demo_model.py --work build/demo-model
 
 Every stage keeps its result in the work folder; interrupted, the same command goes on where it stopped. Seeded; on
 other hardware the weights differ in their last bits, and with them some borderline labels.
+
+`--seed N --out FOLDER` makes other models, with other captions, images and splits, to confirm what was chosen on these.
 """
 
 import argparse
 import copy
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +23,30 @@ from engines import open_bundle
 from engines.export import export
 
 ROOT = Path(__file__).parent.parent
-CHECKPOINTS = {"v_prediction": ROOT / "tests/checkpoints/demo-v", "epsilon": ROOT / "tests/checkpoints/demo-epsilon"}
 DEMO = ROOT / "scanner/demo"
-LABELS = {"v_prediction": DEMO / "labels.parquet", "epsilon": ROOT / "tests/checkpoints/labels-epsilon.parquet"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the results of one model go."""
+
+    checkpoint: Path
+    bundle: Path
+    labels: Path
+
+
+def places(work: Path, out: Path | None) -> dict[str, Place]:
+    """For each prediction type: into the repository, only the demo's bundle being kept there, or all into `out`."""
+    if out is not None:
+        return {
+            kind: Place(out / f"checkpoint-{kind}", out / f"bundle-{kind}", out / f"labels-{kind}.parquet")
+            for kind in ("v_prediction", "epsilon")
+        }
+    checkpoints = ROOT / "tests/checkpoints"
+    return {
+        "v_prediction": Place(checkpoints / "demo-v", DEMO / "bundle", DEMO / "labels.parquet"),
+        "epsilon": Place(checkpoints / "demo-epsilon", work / "bundle-epsilon", checkpoints / "labels-epsilon.parquet"),
+    }
 
 
 @torch.no_grad()
@@ -36,16 +60,15 @@ def encode(vae: torch.nn.Module, data: dataset.Dataset) -> torch.Tensor:
     return latents * vae.config.scaling_factor
 
 
-def train(work: Path) -> None:
+def train(work: Path, data: dataset.Dataset, checkpoints: dict[str, Path]) -> None:
     """Train the VAE, the v-prediction model and, from it, the epsilon model; save both as fp16 diffusers folders."""
-    data = dataset.build(work)
     _, _, drawings = artwork.drawings(work)
     print(f"{len(data.images)} images, {data.image_repeats.sum()} per epoch, {len(data.prompts)} prompts", flush=True)
     texts = [str(prompt) for prompt in data.prompts]
     tokenizer = training.train_tokenizer(texts, work / "tokenizer")
     tokens = training.tokenize(tokenizer, [*texts, ""])
 
-    torch.manual_seed(0)
+    torch.manual_seed(data.seed)
     vae, text_encoder, unet = training.new_vae(), training.new_text_encoder(tokenizer), training.new_unet()
 
     def fresh_images(generator: torch.Generator) -> torch.Tensor:
@@ -68,7 +91,7 @@ def train(work: Path) -> None:
             *halves, tokenizer, copy.deepcopy(unet).half(), training.scheduler(name),
             safety_checker=None, feature_extractor=None, requires_safety_checker=False,
         )  # fmt: skip
-        pipeline.save_pretrained(CHECKPOINTS[name])
+        pipeline.save_pretrained(checkpoints[name])
 
 
 def latent_std(vae_encoder: object, data: dataset.Dataset) -> float:
@@ -79,42 +102,45 @@ def latent_std(vae_encoder: object, data: dataset.Dataset) -> float:
     return float(np.sqrt(np.square(latents - latents.mean(0)).mean()))
 
 
-def export_bundles(work: Path) -> dict[str, Path]:
-    """The demo's bundle into the package, the epsilon model's into the work folder."""
-    bundles = {"v_prediction": DEMO / "bundle", "epsilon": work / "bundle-epsilon"}
-    data = dataset.build(work)
-    for name, bundle in bundles.items():
-        if not bundle.exists():
-            std = latent_std(open_bundle(CHECKPOINTS[name]).engine("vae_encoder"), data)
-            export(CHECKPOINTS[name], bundle, latent_std=round(std, 4), report=print)
-    return bundles
+def export_bundle(place: Place, data: dataset.Dataset) -> None:
+    """Export a checkpoint with the spread of its training latents."""
+    std = latent_std(open_bundle(place.checkpoint).engine("vae_encoder"), data)
+    export(place.checkpoint, place.bundle, latent_std=round(std, 4), report=print)
 
 
 def captions(data: dataset.Dataset) -> pl.DataFrame:
     """The demo's dataset: a row for each row of the training set, and one for each prompt that was never trained on."""
     times = np.maximum(data.duplicates, 1)
-    rows = np.random.default_rng(dataset.DATA_SEED).permutation(np.repeat(np.arange(len(data.prompts)), times))
+    rows = np.random.default_rng(data.seed).permutation(np.repeat(np.arange(len(data.prompts)), times))
     return pl.DataFrame({"caption": data.prompts[rows].tolist()})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=ROOT / "build/demo-model", help="folder for intermediate results")
-    work = parser.parse_args().work
-    data = dataset.build(work)
-    if not all((folder / "model_index.json").exists() for folder in CHECKPOINTS.values()):
-        train(work)
-    for name, bundle in export_bundles(work).items():
-        table = ground_truth.table(bundle, data, work / f"ground-truth-{name}")
-        table.write_parquet(LABELS[name])
+    parser.add_argument("--seed", type=int, default=dataset.SEED)
+    parser.add_argument("--out", type=Path, help="folder for the results, instead of the repository")
+    arguments = parser.parse_args()
+    work, out = arguments.work, arguments.out
+    if arguments.seed != dataset.SEED and out is None:
+        parser.error("another --seed needs --out: the repository holds the models of the default seed")
+    data, kinds = dataset.build(work, arguments.seed), places(work, out)
+    if not all((place.checkpoint / "model_index.json").exists() for place in kinds.values()):
+        train(work, data, {kind: place.checkpoint for kind, place in kinds.items()})
+    for kind, place in kinds.items():
+        if not place.bundle.exists():
+            export_bundle(place, data)
+        table = ground_truth.table(place.bundle, data, work / f"ground-truth-{kind}")
+        table.write_parquet(place.labels)
         print(table.group_by("role", "duplicates").agg(
             pl.len(), pl.col("label").sum().alias("memorized"), pl.col("label").null_count().alias("left_out"),
             pl.col("collapsed").sum(), pl.col("similarity", "cross_seed_similarity").mean(),
         ).sort("role", "duplicates"))  # fmt: skip
-        print(ground_truth.unseen(bundle, data, work))
-    captions(data).write_parquet(DEMO / "captions.parquet")
-    demo, labels = DEMO / "bundle", pl.read_parquet(LABELS["v_prediction"])
-    print("\n".join(ground_truth.sample_grid(demo, data, labels, ROOT / "docs/samples.png")))
+        print(ground_truth.unseen(place.bundle, data, work))
+    if out is None:
+        captions(data).write_parquet(DEMO / "captions.parquet")
+        labels = pl.read_parquet(kinds["v_prediction"].labels)
+        print("\n".join(ground_truth.sample_grid(DEMO / "bundle", data, labels, ROOT / "docs/samples.png")))
 
 
 if __name__ == "__main__":

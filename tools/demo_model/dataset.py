@@ -28,7 +28,7 @@ UNSEEN, HELD_OUT, EDITED, COMPOSED = 500, 150, 240, 150
 BACKGROUNDS = 3  # captions with a background per concept
 LONGEST = 4  # words of a concept that gets a background: the whole caption must fit into the tokens
 EDITS = ("a {}", "the {}", "{} picture", "small {}")
-DATA_SEED = 20250925
+SEED = 20250925  # of the bundled model
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,13 @@ class Dataset:
     prompts: np.ndarray  # [p] str
     roles: np.ndarray  # [p] str
     duplicates: np.ndarray  # [p] int: rows of the training set that bear this caption
+    seed: int
 
     def batch(self, step: int, size: int) -> np.ndarray:
         """Image indices of one training step: consecutive pieces of an endless row of shuffled epochs."""
         rows = np.repeat(np.arange(len(self.images)), self.image_repeats)
         epoch, start = divmod(step * size, len(rows))
-        shuffled = [np.random.default_rng([DATA_SEED, epoch + i]).permutation(rows) for i in (0, 1)]
+        shuffled = [np.random.default_rng([self.seed, epoch + i]).permutation(rows) for i in (0, 1)]
         return np.concatenate(shuffled)[start : start + size]
 
 
@@ -62,18 +63,18 @@ class Caption:
         return " on ".join([self.name, " and ".join(self.colours)] if self.colours else [self.name])
 
 
-def build(work: Path) -> Dataset:
-    """The training set and the evaluation prompts; a pure function of the artwork and `DATA_SEED`."""
+def build(work: Path, seed: int) -> Dataset:
+    """The training set and the evaluation prompts; a pure function of the artwork and the seed."""
     cache = work / "dataset.npz"
     if not cache.exists():
         work.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(cache, **_build(work))
-    return Dataset(**np.load(cache))
+        np.savez_compressed(cache, **_build(work, seed))
+    return Dataset(**np.load(cache), seed=seed)
 
 
-def _build(work: Path) -> dict[str, np.ndarray]:
+def _build(work: Path, seed: int) -> dict[str, np.ndarray]:
     names, drawings_of, drawings = artwork.drawings(work)
-    rng = np.random.default_rng(DATA_SEED)
+    rng = np.random.default_rng(seed)
     concepts = [int(i) for i in rng.permutation(len(names))]
     known = _captions(rng, concepts[HELD_OUT:], names)
     new = _captions(rng, concepts[:HELD_OUT], names)[:HELD_OUT]
@@ -109,7 +110,7 @@ def _build(work: Path) -> dict[str, np.ndarray]:
     for role, texts in never.items():
         prompts |= {text: (role, 0) for text in texts if text not in prompts}
 
-    generator = torch.Generator().manual_seed(DATA_SEED)
+    generator = torch.Generator().manual_seed(seed)
     images = [
         artwork.compose(drawings[chosen[i : i + 64]], generator, colours[i : i + 64]) for i in range(0, len(chosen), 64)
     ]

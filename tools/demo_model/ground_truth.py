@@ -44,16 +44,26 @@ def reconstruct(bundle: Path, images: np.ndarray) -> np.ndarray:
 
 
 def unseen(bundle: Path, data: Dataset, work: Path) -> pl.DataFrame:
-    """How near real images of concepts that were never trained on come to a training image: why COPY is what it is."""
-    captions, drawings_of, drawings = artwork.drawings(work)
-    held_out = set(data.prompts[data.roles == "held_out"])
-    chosen = [
-        int(i) for caption, owned in zip(captions, drawings_of, strict=True) if caption in held_out for i in owned
-    ]
-    images = artwork.compose(drawings[chosen], torch.Generator().manual_seed(0)).numpy()
-    nearest = (unit(reconstruct(bundle, (images + 1) * 127.5)) @ unit(reconstruct(bundle, data.images)).T).max(1)
+    """How near real images of captions that were never trained on come to a training image: why COPY is what it is.
+
+    One row per quantile; a column for new backgrounds of known concepts, one for concepts never shown.
+    """
+    names, drawings_of, drawings = artwork.drawings(work)
+    training = unit(reconstruct(bundle, data.images))
+    columns = {}
+    for role in ("unseen", "held_out"):
+        chosen, colours = [], []
+        for prompt in data.prompts[data.roles == role]:
+            name, _, background = str(prompt).partition(" on ")
+            owned = drawings_of[names.index(name)] if name in names else []
+            chosen += [int(i) for i in owned]
+            colours += [tuple(background.split(" and ")) if background else ()] * len(owned)
+        images = artwork.compose(drawings[chosen], torch.Generator().manual_seed(0), colours).numpy()
+        columns[role] = (unit(reconstruct(bundle, (images + 1) * 127.5)) @ training.T).max(1)
     quantiles = (0.5, 0.95, 0.99, 1.0)
-    return pl.DataFrame({"quantile": quantiles, "nearest_training_image": np.quantile(nearest, quantiles)})
+    return pl.DataFrame(
+        {"quantile": quantiles} | {role: np.quantile(found, quantiles) for role, found in columns.items()}
+    )
 
 
 def sample_grid(bundle: Path, data: Dataset, labels: pl.DataFrame, out: Path) -> list[str]:
