@@ -5,6 +5,7 @@ uninterrupted one would have seen.
 """
 
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +52,7 @@ def fit(name: str, modules: list[nn.Module], loss: Loss, steps: int, lr: float, 
     average = None
     for step in range(first, steps):
         for group in optimizer.param_groups:
-            group["lr"] = lr * min((step + 1) / 60, 0.5 + 0.5 * np.cos(np.pi * step / steps))
+            group["lr"] = lr * min((step + 1) / 60, 0.5 + 0.5 * math.cos(math.pi * step / steps))
         value = loss(step, torch.Generator().manual_seed(_seed(name, step)))
         optimizer.zero_grad()
         value.backward()
