@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 
@@ -34,6 +35,7 @@ class ScanResult:
     skipped: dict[str, int]  # status -> unique prompts, of the whole input
     other_scans: int  # rows in the store that belong to other models or settings
     seconds: float
+    canaries: pl.DataFrame = field(repr=False)  # [canary, scores...]: fixed prompts, as this run computes them
     scores: pl.DataFrame = field(repr=False)
 
 
@@ -47,10 +49,12 @@ def scan(
     backend: str = "auto",
     batch_size: int | None = None,
     limit: int | None = None,
+    purpose: Literal["scan", "calibration"] = "scan",
     progress: Callable[[int, int], None] = lambda committed, total: None,
 ) -> ScanResult:
     """Score every unique caption of `inputs` that `store` does not hold yet.
 
+    `purpose`: captions scored for a "calibration" are not what `read_store` calls the newest scan.
     `progress(done, total)` hears of every chunk. Interrupted, nothing committed is lost or computed again.
     Raises ScannerError or engines.EngineError.
     """
@@ -62,7 +66,9 @@ def scan(
         raise InputError(f"{', '.join(map(str, inputs))}: no caption rows in it")
     scorer = Scorer(open_bundle(model, backend), config, batch_size)
     ledger = Ledger(store, tuple(SCORES))
-    ledger.begin(scorer.scan_id, _record(inputs, column, limit, model, scorer, config))
+    canaries = scorer.canaries()
+    night = {"purpose": purpose, "canaries": canaries.to_dicts()}
+    ledger.begin(scorer.scan_id, _record(inputs, column, limit, model, scorer, config) | night)
     pending = ledger.pending(scorer.scan_id, prompts)
     _run(scorer, ledger, pending, progress)
     scores = _join(prompts, ledger, scorer.scan_id)
@@ -77,6 +83,7 @@ def scan(
         skipped=statuses,
         other_scans=ledger.count_others(scorer.scan_id),
         seconds=time.monotonic() - started,
+        canaries=canaries,
         scores=scores,
     )
 
@@ -85,11 +92,12 @@ def scan(
 class StoredScan:
     """The newest scan of a store, with the captions as they are now.
 
-    `captions`: lazy [file, row, text]; `scores` as in ScanResult, the status null where a caption is
+    `captions`: lazy [file, row, text]; `canaries` and `scores` as in ScanResult, the status null where a caption is
     newer than the scan.
     """
 
     scan_id: str
+    canaries: pl.DataFrame = field(repr=False)
     captions: pl.LazyFrame = field(repr=False)
     scores: pl.DataFrame = field(repr=False)
 
@@ -99,7 +107,9 @@ def read_store(store: str | Path) -> StoredScan:
     ledger = Ledger(store)
     scan_id, record = ledger.last_run()
     rows = captions.read(record["inputs"], record["column"], record["limit"])
-    return StoredScan(scan_id, rows, _join(captions.unique_prompts(rows), ledger, scan_id))
+    schema = {"canary": pl.String} | dict.fromkeys(SCORES, pl.Float32)
+    canaries = pl.DataFrame(record.get("canaries", []), schema=schema)
+    return StoredScan(scan_id, canaries, rows, _join(captions.unique_prompts(rows), ledger, scan_id))
 
 
 def _join(prompts: pl.DataFrame, ledger: Ledger, scan_id: str) -> pl.DataFrame:

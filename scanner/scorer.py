@@ -9,6 +9,17 @@ from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.scores import SCORES, gram
 from scanner.diffusion.trace import start, trace
 
+CANARIES = (
+    "a dog",
+    "the moon over a harbour at night",
+    "Portrait of a woman, oil on canvas, 1889",
+    "red car, studio photograph",
+    "mountains",
+    "a slice of pizza and a glass of water",
+    "DON'T PANIC",
+    "un café à Paris",
+)
+
 
 class Scorer:
     """Scores of prompts under one model and configuration.
@@ -34,6 +45,11 @@ class Scorer:
         if ready.is_empty():
             return skipped
         return pl.concat([self._score(ready), skipped], how="diagonal")
+
+    def canaries(self) -> pl.DataFrame:
+        """[canary, scores...] of a few fixed prompts, computed now: the same every night, or the engine changed."""
+        prompts = pl.DataFrame({"prompt_id": CANARIES, "text": CANARIES, "status": "pending"})
+        return self._score(prompts).select("prompt_id", *SCORES).rename({"prompt_id": "canary"})
 
     def _score(self, prompts: pl.DataFrame) -> pl.DataFrame:
         config = self.config

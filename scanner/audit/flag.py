@@ -1,6 +1,6 @@
 """Scores -> flagged prompts -> the dataset rows that bear them.
 
-A rule here ranks; without null captions it says nothing of false alarms. *Flagged* is not *memorized*.
+Without null captions a rule only ranks: it says nothing of false alarms. *Flagged* is not *memorized*.
 """
 
 import math
@@ -8,43 +8,83 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from scanner.audit.calibrate import Calibration, q_values
 from scanner.errors import ScannerError
+
+ROUNDING = 1 + 1e-12  # p*m/rank may lie a last digit above the limit that it equals
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What to flag by one score: exactly one of `top` n prompts, from a `quantile` up, from a `threshold` up."""
+    """What to flag by one score, exactly one of these.
+
+    A ranking: the `top` n prompts, from a `quantile` up, from a `threshold` up. A decision, which needs a calibration:
+    q-value up to `fdr` (false discovery rate), p-value up to `fpr` (false positive rate).
+    """
 
     score: str
     top: int | None = None
     quantile: float | None = None
     threshold: float | None = None
+    fdr: float | None = None
+    fpr: float | None = None
 
     def __post_init__(self) -> None:
-        if [self.top, self.quantile, self.threshold].count(None) != 2:
-            raise ScannerError("needed exactly one of top, quantile, threshold")
+        if len(self.limit) != 1:
+            raise ScannerError("needed exactly one of top, quantile, threshold, fdr, fpr")
         if self.top is not None and self.top < 1:
             raise ScannerError(f"top {self.top}: needed 1 or more")
         if self.quantile is not None and not 0 <= self.quantile <= 1:
             raise ScannerError(f"quantile {self.quantile}: needed 0 to 1")
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise ScannerError(f"threshold {self.threshold}: needed a finite number")
+        for name, rate in (("fdr", self.fdr), ("fpr", self.fpr)):
+            if rate is not None and not 0 < rate < 1:
+                raise ScannerError(f"{name} {rate}: needed more than 0 and less than 1")
+
+    @property
+    def limit(self) -> dict[str, float]:
+        """The one limit that is set, by name."""
+        limits = {name: getattr(self, name) for name in ("top", "quantile", "threshold", "fdr", "fpr")}
+        return {name: value for name, value in limits.items() if value is not None}
+
+    @property
+    def decides(self) -> bool:
+        """Whether the rule bounds false alarms, rather than ranks."""
+        return self.fdr is not None or self.fpr is not None
 
 
-def rank(scores: pl.DataFrame, rule: Rule) -> pl.DataFrame:
+def rank(scores: pl.DataFrame, rule: Rule, calibration: Calibration | None = None) -> pl.DataFrame:
     """All prompts, best score first, with `rank` (1 = highest; null where not scored) and `flagged`.
 
-    Equal scores are ranked by prompt_id, so the order is the same every night.
+    With a calibration also `p_value` and `q_value`. Equal scores are ranked by prompt_id, so the order is the same
+    every night. A score that is not finite is null, and never flagged. Raises ScannerError.
     """
     if rule.score not in scores.columns:
         held = [name for name, dtype in scores.schema.items() if dtype == pl.Float32]
         raise ScannerError(f"score {rule.score!r} is not in the store; it has {', '.join(held)}")
     value = pl.col(rule.score)
-    ordered = scores.sort(value, "prompt_id", descending=[True, False], nulls_last=True)
+    finite = scores.with_columns(pl.when(value.is_finite()).then(value))
+    ordered = finite.sort(value, "prompt_id", descending=[True, False], nulls_last=True)
     ordered = ordered.with_columns(pl.when(value.is_not_null()).then(pl.int_range(1, pl.len() + 1)).alias("rank"))
     if ordered["rank"].null_count() == len(ordered):
         raise ScannerError(f"no prompt has a {rule.score}: scan with two seeds or more, or name another --score")
+    if calibration is not None:
+        ordered = _judge(ordered, rule, calibration)
+    elif rule.decides:
+        raise ScannerError("fdr and fpr need a calibration: make one with `overscan calibrate`, or use top or quantile")
     return ordered.with_columns(flagged=_flagged(ordered, rule).fill_null(False))
+
+
+def _judge(ordered: pl.DataFrame, rule: Rule, calibration: Calibration) -> pl.DataFrame:
+    if calibration.score != rule.score:
+        raise ScannerError(f"a calibration of {calibration.score} cannot judge {rule.score}")
+    if rule.fpr is not None:
+        calibration.threshold(rule.fpr)  # refuses what this null cannot tell
+    if rule.fdr is not None:
+        calibration.least_hits(ordered["rank"].count(), rule.fdr)
+    judged = ordered.with_columns(calibration.p_values(ordered[rule.score]))
+    return judged.with_columns(q_value=q_values(pl.col("p_value")))
 
 
 def _flagged(ordered: pl.DataFrame, rule: Rule) -> pl.Expr:
@@ -52,6 +92,10 @@ def _flagged(ordered: pl.DataFrame, rule: Rule) -> pl.Expr:
         return pl.col("rank") <= rule.top
     if rule.quantile is not None:
         return pl.col(rule.score) >= ordered[rule.score].quantile(rule.quantile, "higher")
+    if rule.fdr is not None:
+        return pl.col("q_value") <= rule.fdr * ROUNDING
+    if rule.fpr is not None:
+        return pl.col("p_value") <= rule.fpr * ROUNDING
     return pl.col(rule.score) >= rule.threshold
 
 

@@ -1,11 +1,15 @@
 """The command line, a module per command: parse, call one function, print."""
 
 import sys
+import traceback
 
 import click
+import polars as pl
 
 from engines import EngineError
+from scanner.cli.calibrate import calibrate
 from scanner.cli.demo import demo
+from scanner.cli.diff import diff
 from scanner.cli.export import export
 from scanner.cli.report import report
 from scanner.cli.scan import scan
@@ -18,12 +22,15 @@ def cli() -> None:
     """Find the captions that a text-to-image diffusion model has likely memorized, without generating an image."""
 
 
-for command in (scan, report, export, demo):
+for command in (scan, calibrate, report, diff, export, demo):
     cli.add_command(command)
 
 
 def main() -> None:
-    """Run the command line; exit codes: 0 done, 2 usage or input, 3 interrupted (resumable), 4 engine."""
+    """Run the command line: 0 done, 1 policy violated, 2 usage or input, 3 interrupted (resumable), 4 engine.
+
+    1 is the policy's alone (`report --fail-on`): a crash, which Python would end with 1, is 4.
+    """
     try:
         code = cli.main(standalone_mode=False)
     except (KeyboardInterrupt, click.Abort):
@@ -37,5 +44,9 @@ def main() -> None:
         code = error.exit_code
     except EngineError as error:
         click.echo(f"error: {error}", err=True)
+        code = 4
+    except (Exception, pl.exceptions.PanicException):
+        traceback.print_exc()
+        click.echo("error: a bug in overscan, or a broken installation; please report the lines above", err=True)
         code = 4
     sys.exit(code)

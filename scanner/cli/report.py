@@ -1,38 +1,86 @@
 """`overscan report`."""
 
+import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from scanner.audit.flag import Rule, rank, sources
+from scanner.audit import calibrate, policy
+from scanner.audit.calibrate import DEFAULT_FDR
+from scanner.audit.flag import Rule
+from scanner.audit.night import decide
 from scanner.audit.report import table, write
 from scanner.cli.console import out_console
 from scanner.diffusion.scores import DEFAULT_SCORE, SCORES
 from scanner.scan import read_store
 
 DEFAULT_QUANTILE = 0.99
+FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()
 @click.option("--store", required=True, type=click.Path(path_type=Path), help="Folder that a scan filled.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the report's files.")
-@click.option("--top", type=int, help="Flag the N highest prompts.")
-@click.option("--quantile", type=float, help=f"Flag from this quantile up.  [default: {DEFAULT_QUANTILE}]")
-@click.option("--threshold", type=float, help="Flag from this score up.")
 @click.option("--score", type=click.Choice(list(SCORES)), default=DEFAULT_SCORE, show_default=True)
+@click.option("--top", type=int, help="Ranking: flag the N highest prompts.")
+@click.option("--quantile", type=float, help=f"Ranking: flag from this quantile up.  [default: {DEFAULT_QUANTILE}]")
+@click.option("--threshold", type=float, help="Ranking: flag from this score up.")
+@click.option("--calibration", type=FILE, help="Null scores of `overscan calibrate`: adds p_value and q_value.")
+@click.option(
+    "--fdr", type=float, help=f"Flag at this false discovery rate.  [default with --calibration: {DEFAULT_FDR}]"
+)
+@click.option("--fpr", type=float, help="Flag at this false positive rate.")
+@click.option("--baseline", type=FILE, help="Findings in this file are known, not new.")
+@click.option("--write-baseline", type=FILE, help="Write this night's findings as a baseline.")
+@click.option("--allow", type=FILE, help="CSV of prompt_id,reason,expires: prompts that may stay until then.")
+@click.option("--fail-on", metavar="new|any|N", help="Exit with 1: on new findings, on any not allowed, on N new ones.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def report(
-    store: Path, out: Path, score: str, top: int | None, quantile: float | None, threshold: float | None
+    store: Path,
+    out: Path,
+    score: str,
+    calibration: Path | None,
+    baseline: Path | None,
+    write_baseline: Path | None,
+    allow: Path | None,
+    fail_on: str | None,
+    as_json: bool,
+    **limits: float | None,
 ) -> None:
-    """Rank the store's newest scan and write scores.parquet and flagged.parquet, .csv, .jsonl."""
-    if top is None and threshold is None and quantile is None:
-        quantile = DEFAULT_QUANTILE
-    rule = Rule(score, top, quantile, threshold)
-    stored = read_store(store)
-    ranked = rank(stored.scores, rule)
-    paths = write(out, ranked, sources(ranked, stored.captions))
-    out_console.print(table(ranked, score))
-    if unscored := ranked["status"].null_count():
-        click.echo(
-            f"{unscored:,} prompts of the inputs are newer than the scan and have no score: scan again", err=True
-        )
-    click.echo("A ranking: flagged is not memorized. Written: " + ", ".join(map(str, paths)), err=True)
+    """Flag prompts of the store's newest scan; write scores.parquet, flagged.parquet, .csv, .jsonl and summary.json.
+
+    A ranking by --top, --quantile or --threshold says nothing of false alarms; a decision by --fdr or --fpr needs
+    --calibration.
+    """
+    if all(limit is None for limit in limits.values()):
+        limits |= {"quantile": DEFAULT_QUANTILE} if calibration is None else {"fdr": DEFAULT_FDR}
+    rule = Rule(score, **limits)  # type: ignore[arg-type]
+    fails = None if fail_on is None else policy.FailOn.parse(fail_on)
+    stored, today = read_store(store), datetime.now(UTC).date()
+    night = decide(
+        stored.scores,
+        stored.captions,
+        stored.scan_id,
+        stored.canaries,
+        rule,
+        today,
+        calibration=None if calibration is None else calibrate.read(calibration, score),
+        baseline=None if baseline is None else policy.read_baseline(baseline),
+        allow=None if allow is None else policy.read_allow(allow),
+    )
+    paths = write(out, night)
+    if write_baseline is not None:
+        policy.write_baseline(write_baseline, night.ranked, stored.scan_id, score, today)
+        paths.append(write_baseline)
+    if as_json:
+        click.echo(json.dumps(night.summary, indent=1))
+    else:
+        out_console.print(table(night.ranked, score))
+    for note in night.summary["notes"]:
+        click.echo(f"note: {note}", err=True)
+    kind = "A decision" if rule.decides else "A ranking"
+    click.echo(f"{kind}: flagged is not memorized. Written: {', '.join(map(str, paths))}", err=True)
+    if fails is not None and (violation := fails.violation(night.ranked)):
+        click.echo(violation, err=True)
+        click.get_current_context().exit(1)

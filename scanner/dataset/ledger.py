@@ -27,6 +27,7 @@ SCORE_KEYS: Columns = {
 }
 RAW: Columns = dict.fromkeys(("q1", "q2", "q3"), pl.List(pl.Float32))  # a number per seed
 RUNS: Columns = {"scan_id": pl.String(), "started": pl.Datetime("us", "UTC"), "record": pl.String()}
+PURPOSE = pl.col("record").str.json_path_match("$.purpose")  # scan or calibration
 
 
 class Ledger:
@@ -59,10 +60,9 @@ class Ledger:
         self._write("runs", pl.DataFrame([row]).with_columns(pl.col("started").dt.cast_time_unit("us")))
 
     def last_run(self) -> tuple[str, dict[str, Any]]:
-        """scan_id and record of the newest run. Raises StoreError where there is none."""
-        rows = (
-            pl.scan_delta(str(self.folder / "runs")).sort("started", descending=True).head(1).collect().rows(named=True)
-        )
+        """scan_id and record of the newest scan (no calibration). Raises StoreError where there is none."""
+        runs = pl.scan_delta(str(self.folder / "runs")).filter(PURPOSE.ne_missing("calibration"))
+        rows = runs.sort("started", descending=True).head(1).collect().rows(named=True)
         if not rows:
             raise StoreError(f"{self.folder}: no scan in this store yet: run `overscan scan` first")
         return rows[0]["scan_id"], json.loads(rows[0]["record"])

@@ -1,0 +1,125 @@
+"""Signs that p-values mean less than they say: null and data that differ, an engine or a dataset that drifted.
+
+Absence of a sign proves nothing. Distances are two-sample Kolmogorov-Smirnov: no bins to choose.
+"""
+
+import math
+
+import numpy as np
+import polars as pl
+
+from scanner.audit.calibrate import Calibration, Floats
+from scanner.errors import ScannerError
+
+CHANCE = 1.63  # sqrt(-ln(.01/2)/2): times sqrt(1/n + 1/m), what chance alone exceeds in 1 % of comparisons
+TOLERATED = 0.1  # a distance that matters: in the bulk, 20 % of memorized prompts move it by this much at most
+CANARY_TOLERANCE = 0.01  # of the null's interquartile range: less moves no p-value noticeably
+QUANTILES = (*(i / 100 for i in range(101)), 0.995, 0.999)
+
+
+class EngineChangedError(ScannerError):
+    """The engine no longer computes what it computed at calibration."""
+
+    exit_code = 4
+
+
+def kolmogorov_smirnov(before: Floats, after: Floats, up_to: float = math.inf) -> float:
+    """Largest difference of the two distribution functions up to a value, in -1 to 1; positive: `after` is larger."""
+    before, after = np.sort(before), np.sort(after)
+    at = np.unique(np.concatenate([before, after]))
+    at = at[at <= up_to]
+    if not len(at):
+        return 0.0
+    difference = np.searchsorted(before, at, side="right") / len(before) - np.searchsorted(
+        after, at, side="right"
+    ) / len(after)
+    return float(difference[np.abs(difference).argmax()])
+
+
+def compare(before: pl.Series, after: pl.Series, up_to: float = math.inf) -> dict[str, float]:
+    """One comparison: {n_before, n_after, median_before, median_after, distance, chance, differs (0 or 1)}.
+
+    `differs`: the distance is more than chance explains, and enough to matter. Neither sample may be empty.
+    """
+    a, b = (series.cast(pl.Float64).to_numpy() for series in (before, after))
+    distance = kolmogorov_smirnov(a, b, up_to)
+    chance = CHANCE * math.sqrt(1 / len(before) + 1 / len(after))
+    return {
+        "n_before": len(before),
+        "n_after": len(after),
+        "median_before": float(np.median(a)),
+        "median_after": float(np.median(b)),
+        "distance": distance,
+        "chance": chance,
+        "differs": abs(distance) > max(chance, TOLERATED),
+    }
+
+
+def exchangeability(calibration: Calibration, ranked: pl.DataFrame) -> pl.DataFrame:
+    """Null ("before") against data ("after"): [check, ... of `compare`, length_correlation].
+
+    `bulk`: scores up to the null's median. Memorized prompts lie above it, so a share of them moves this distance by at
+    most half of that share, while a null that is too easy or too hard moves it by as much as it is off. `length`:
+    characters of the captions; it matters in so far as length goes with the score (`length_correlation`, Spearman, in
+    the null).
+    """
+    data = ranked.filter(pl.col("rank").is_not_null())
+    median = float(np.median(calibration.null))
+    bulk = compare(pl.Series(calibration.null), data[calibration.score], median)
+    length = compare(calibration.prompts["characters"], data["text"].str.len_chars())
+    spearman = calibration.prompts.select(pl.corr("characters", calibration.score, method="spearman")).item()
+    correlation = spearman if spearman is not None and math.isfinite(spearman) else 0.0
+    rows = [{"check": "bulk"} | bulk, {"check": "length"} | length]
+    return pl.DataFrame(rows).with_columns(length_correlation=pl.lit(correlation))
+
+
+def warnings(checks: pl.DataFrame) -> list[str]:
+    """What `exchangeability` found, in sentences."""
+    said = []
+    for row in checks.filter("differs").iter_rows(named=True):
+        if row["check"] == "bulk":
+            higher = row["distance"] > 0
+            said.append(
+                f"ordinary prompts of this dataset score {'higher' if higher else 'lower'} than the null captions "
+                f"(distance {abs(row['distance']):.2f} below the null's median, chance explains {row['chance']:.2f}): "
+                + ("expect more false alarms than asked" if higher else "p-values are too large, and hits missed")
+                + "; calibrate with captions of the same kind"
+            )
+        else:
+            said.append(
+                f"captions have {row['median_after']:.0f} characters here and {row['median_before']:.0f} in the null "
+                f"(medians; distance {abs(row['distance']):.2f}, chance explains {row['chance']:.2f}); length "
+                f"correlates {row['length_correlation']:.2f} with the score"
+            )
+    return said
+
+
+def quantile_pairs(null: Floats, data: Floats) -> pl.DataFrame:
+    """QQ plot: [quantile, null, data] at each percent, .995 and .999. Equal but for the top where all is well."""
+    return pl.DataFrame(
+        {"quantile": QUANTILES, "null": np.quantile(null, QUANTILES), "data": np.quantile(data, QUANTILES)}
+    )
+
+
+def check_canaries(calibration: Calibration, tonight: pl.DataFrame) -> float:
+    """Largest difference of a canary's score from the calibration's; raises EngineChangedError beyond the tolerance.
+
+    Canaries are a few fixed prompts that every run scores anew. `tonight`: [canary, score].
+    """
+    score = calibration.score
+    then = calibration.canaries.select("canary", then=score).drop_nulls()
+    both = then.join(tonight.select("canary", now=score), on="canary", how="left")
+    if both.is_empty() or both["now"].null_count():
+        raise EngineChangedError(
+            f"the night's run and the calibration have not scored the same canary prompts ({len(then)} in the "
+            "calibration): calibrate and scan again with one version of overscan"
+        )
+    difference = float(both.select((pl.col("now") - pl.col("then")).abs().max()).item())
+    low, high = np.quantile(calibration.null, (0.25, 0.75))
+    if not difference <= CANARY_TOLERANCE * (high - low):
+        raise EngineChangedError(
+            f"the engine changed: {score} of a canary prompt differs by {difference:.2g} from the calibration, allowed "
+            f"{CANARY_TOLERANCE * (high - low):.2g} ({CANARY_TOLERANCE:.0%} of the null's interquartile range). Scores "
+            "kept in this store are of the old engine: scan and calibrate into a new --store"
+        )
+    return difference

@@ -1,0 +1,132 @@
+"""One night's decision: ranked prompts, flagged rows, and a summary that says what was asked and found."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from scanner.audit import diagnose
+from scanner.audit.calibrate import Calibration, null_needed
+from scanner.audit.flag import Rule, rank, sources
+from scanner.audit.policy import Baseline, classify
+from scanner.errors import ScannerError
+
+FORMAT = "overscan report 1"
+
+
+@dataclass(frozen=True)
+class Night:
+    """`ranked`: every unique prompt, as of `rank`, with `finding`; `flagged`: every row that bears a flagged one.
+
+    `summary`: JSON-able; its `notes` are sentences that a reader of the flags must know.
+    """
+
+    ranked: pl.DataFrame = field(repr=False)
+    flagged: pl.DataFrame = field(repr=False)
+    summary: Mapping[str, Any]
+
+
+def decide(
+    scores: pl.DataFrame,
+    captions: pl.LazyFrame,
+    scan_id: str,
+    canaries: pl.DataFrame,
+    rule: Rule,
+    today: date,
+    *,
+    calibration: Calibration | None = None,
+    baseline: Baseline | None = None,
+    allow: pl.DataFrame | None = None,
+) -> Night:
+    """Scores and captions of a scan -> flags, findings, summary.
+
+    `canaries`: [canary, scores...] as this scan's engine gives them, compared with the calibration's. Raises
+    ScannerError where the calibration is of another scan, too small, or of an engine that has changed.
+    """
+    if calibration is not None and calibration.scan_id != scan_id:
+        raise ScannerError(
+            f"the calibration is of scan_id {calibration.scan_id}, the scan has {scan_id}: scores of other models or "
+            "settings do not compare; calibrate with the --model and settings of the scan"
+        )
+    ranked, notes = classify(rank(scores, rule, calibration), baseline, allow, today)
+    if baseline is not None and (baseline.scan_id, baseline.score) != (scan_id, rule.score):
+        notes.append(f"the baseline of {baseline.date} was written for another model, setting or score")
+    if unscored := ranked["status"].null_count():
+        notes.append(f"{unscored:,} prompts of the inputs are newer than the scan and have no score: scan again")
+    judged = None
+    if calibration is not None:
+        judged, found = _judge(ranked, rule, calibration, canaries)
+        notes += found
+    flagged = ranked.filter("flagged")
+    kinds = dict(flagged.group_by("finding").len().iter_rows())
+    summary = {
+        "format": FORMAT,
+        "date": today.isoformat(),
+        "scan_id": scan_id,
+        "score": rule.score,
+        "rule": rule.limit,
+        "kind": "decision" if rule.decides else "ranking",
+        "prompts": len(ranked),
+        "scored": ranked["rank"].count(),
+        "flagged": len(flagged),
+        "flagged_rows": int(flagged["n_rows"].sum()),
+        "findings": {kind: kinds.get(kind, 0) for kind in ("new", "known", "allowed")},
+        "lowest_flagged": flagged[rule.score].min(),
+        "calibration": judged,
+        "notes": notes,
+    }
+    return Night(ranked, sources(ranked, captions), summary)
+
+
+def _judge(
+    ranked: pl.DataFrame, rule: Rule, calibration: Calibration, canaries: pl.DataFrame
+) -> tuple[dict[str, Any], list[str]]:
+    """What the calibration can tell of this dataset, and the signs against it."""
+    difference = diagnose.check_canaries(calibration, canaries)
+    checks = diagnose.exchangeability(calibration, ranked)
+    n, m = len(calibration.null), ranked["rank"].count()
+    shared = ranked.filter(pl.col("rank").is_not_null()).join(calibration.prompts, on="prompt_id", how="semi")
+    above = ranked.filter(pl.col(rule.score) > calibration.null[-1])
+    notes = diagnose.warnings(checks)
+    if len(shared):
+        notes.append(f"{len(shared):,} prompts of the dataset are null captions themselves, taken to be benign")
+    judged: dict[str, Any] = {
+        "source": dict(calibration.source),
+        "n": n,
+        "smallest_p": calibration.smallest_p,
+        "above_null": len(above),
+        "canary_difference": difference,
+        "exchangeability": checks.to_dicts(),
+    }
+    if rule.fpr is not None:
+        judged |= {"threshold": calibration.threshold(rule.fpr), "expected_false_alarms": rule.fpr * m}
+        notes.append(
+            f"of {m:,} prompts up to {rule.fpr * m:,.0f} would be flagged at fpr {rule.fpr:g} were all of them benign"
+        )
+    if rule.fdr is not None:
+        least = calibration.least_hits(m, rule.fdr)
+        judged["least_hits"] = least
+        notes.append(detectable(n, m, least, rule.fdr))
+        if len(above) and not ranked["flagged"].any():
+            notes.append(
+                f"{len(above):,} prompts score above every null caption, too few for this null: see the line above, or "
+                "use --fpr"
+            )
+    return judged, notes
+
+
+def detectable(n: int, m: int, least: int, fdr: float) -> str:
+    """What `n` null captions can find in `m` prompts, in one sentence."""
+    said = f"{n:,} null captions: p-values from {1 / (n + 1):.2g} up; at fdr {fdr:g}"
+    if least == 1:
+        return f"{said} a single one of {m:,} prompts can be found"
+    return f"{said} they flag {least:,} or more of {m:,} prompts, or none (to find a single one: {null_needed(m, 1, fdr):,})"
+
+
+def quantiles(night: Night, calibration: Calibration) -> pl.DataFrame:
+    """Quantile pairs of null and data, for a QQ plot."""
+    data = night.ranked[calibration.score].drop_nulls().cast(pl.Float64).to_numpy()
+    return diagnose.quantile_pairs(calibration.null, np.asarray(data))

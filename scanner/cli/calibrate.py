@@ -1,0 +1,34 @@
+"""`overscan calibrate`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from scanner.audit import calibrate as calibrations
+from scanner.cli.console import progress, summary
+from scanner.cli.options import scan_options
+from scanner.config import ScanConfig
+from scanner.diffusion.scores import SCORES
+from scanner.scan import scan
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="NULL_INPUT...")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Calibration file to write.")
+@scan_options
+def calibrate(
+    inputs: tuple[str, ...], out: Path, seeds: int, first_steps: int, guidance_scale: float, **options: Any
+) -> None:
+    """Score benign captions (NULL_INPUT, read like a scan's INPUT) and keep the distribution of every score.
+
+    Take captions of the same kind as the dataset's that the model cannot have memorized, with the scan's model and
+    settings. Run again, only new captions are scored.
+    """
+    config = ScanConfig(guidance_scale=guidance_scale, first_steps=first_steps, seeds=tuple(range(seeds)))
+    with progress() as observe:
+        result = scan(inputs, config=config, purpose="calibration", progress=observe, **options)
+    source = {"inputs": list(inputs), "model": str(options["model"])}
+    n = calibrations.write(out, result.scan_id, result.scores, list(SCORES), result.canaries, **source)
+    click.echo(f"{summary(result)}\n{calibrations.reach(n)}", err=True)
+    click.echo(str(out))
