@@ -45,7 +45,10 @@ def test_the_newest_run_is_remembered(tmp_path):
         ledger.last_run()
     ledger.begin("one", {"inputs": ["x"]})
     ledger.begin("two", {"inputs": ["y"]})
+    ledger.begin("null", {"inputs": ["z"], "purpose": "calibration"})  # not a scan
     assert Ledger(tmp_path).last_run() == ("two", {"inputs": ["y"]})
+    ledger.begin("three", {"purpose": "scan"})
+    assert Ledger(tmp_path).last_run() == ("three", {"purpose": "scan"})
 
 
 def test_refuses_what_is_no_store_of_ours(tmp_path):

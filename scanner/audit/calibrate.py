@@ -9,7 +9,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -129,7 +128,12 @@ def q_values(p: pl.Expr) -> pl.Expr:
 
 
 def write(
-    path: Path, scan_id: str, scores: pl.DataFrame, score_names: list[str], canaries: pl.DataFrame, **source: Any
+    path: Path,
+    scan_id: str,
+    scores: pl.DataFrame,
+    score_names: list[str],
+    canaries: pl.DataFrame,
+    source: Mapping[str, Any],
 ) -> int:
     """Write the null of every score to one file: whole, or not at all; returns the number of null captions.
 
@@ -143,7 +147,7 @@ def write(
         "format": FORMAT,
         "scan_id": scan_id,
         "canaries": canaries.to_dicts(),
-        "source": {"date": date.today().isoformat(), "captions": len(kept)} | source,
+        "source": {"captions": len(kept)} | dict(source),
     }
     head["hash"] = _hash(head, kept)
     path.parent.mkdir(parents=True, exist_ok=True)

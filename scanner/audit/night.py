@@ -123,7 +123,8 @@ def detectable(n: int, m: int, least: int, fdr: float) -> str:
     said = f"{n:,} null captions: p-values from {1 / (n + 1):.2g} up; at fdr {fdr:g}"
     if least == 1:
         return f"{said} a single one of {m:,} prompts can be found"
-    return f"{said} they flag {least:,} or more of {m:,} prompts, or none (to find a single one: {null_needed(m, 1, fdr):,})"
+    one = null_needed(m, 1, fdr)
+    return f"{said} they flag {least:,} or more of {m:,} prompts, or none (a single one could be found with {one:,})"
 
 
 def quantiles(night: Night, calibration: Calibration) -> pl.DataFrame:

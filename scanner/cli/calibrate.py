@@ -1,5 +1,6 @@
 """`overscan calibrate`."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def calibrate(
     config = ScanConfig(guidance_scale=guidance_scale, first_steps=first_steps, seeds=tuple(range(seeds)))
     with progress() as observe:
         result = scan(inputs, config=config, purpose="calibration", progress=observe, **options)
-    source = {"inputs": list(inputs), "model": str(options["model"])}
-    n = calibrations.write(out, result.scan_id, result.scores, list(SCORES), result.canaries, **source)
+    source = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "inputs": list(inputs), "model": str(options["model"])}
+    n = calibrations.write(out, result.scan_id, result.scores, list(SCORES), result.canaries, source)
     click.echo(f"{summary(result)}\n{calibrations.reach(n)}", err=True)
     click.echo(str(out))

@@ -1,0 +1,99 @@
+import numpy as np
+import polars as pl
+import pytest
+
+from scanner.audit.calibrate import Calibration
+from scanner.audit.diagnose import (
+    EngineChangedError,
+    check_canaries,
+    compare,
+    exchangeability,
+    kolmogorov_smirnov,
+    quantile_pairs,
+    warnings,
+)
+
+RNG = np.random.default_rng(0)
+
+
+def prompts(values, text="ordinary"):
+    n = len(values)
+    frame = pl.DataFrame({"prompt_id": [f"{i:032x}" for i in range(n)], "text": [text] * n, "rank": range(1, n + 1)})
+    return frame.with_columns(pl.Series("s_v1", values, pl.Float32))
+
+
+def canaries(*values):
+    frame = pl.DataFrame({"canary": [f"canary {i}" for i in range(len(values))], "s_v1": values})
+    return frame.cast({"canary": pl.String, "s_v1": pl.Float32})
+
+
+def calibration(values, text="ordinary"):
+    return Calibration.of("scan", "s_v1", prompts(values, text), canaries(1.0, 2.0), {})
+
+
+def test_kolmogorov_smirnov_by_hand():
+    a, b = np.array([1.0, 2, 3, 4]), np.array([3.0, 4, 5, 6])
+    assert kolmogorov_smirnov(a, b) == 0.5  # at 2: half of a, none of b; positive, as b is larger
+    assert kolmogorov_smirnov(b, a) == -0.5
+    assert kolmogorov_smirnov(a, b, up_to=1) == 0.25
+    assert kolmogorov_smirnov(a, b, up_to=0) == 0.0
+    assert kolmogorov_smirnov(a, a) == 0.0
+
+
+def test_chance_explains_most_comparisons_of_equal_samples():
+    beyond = 0
+    for _ in range(300):
+        found = compare(pl.Series(RNG.standard_normal(150)), pl.Series(RNG.standard_normal(100)))
+        beyond += abs(found["distance"]) > found["chance"]
+    assert beyond <= 9  # 1 % of 300, plus three of its standard errors
+
+
+def test_a_tenth_of_memorized_prompts_is_no_sign_against_exchangeability():
+    benign = RNG.standard_normal(3600)
+    data = prompts(np.concatenate([benign, RNG.normal(6, 1, 400)]))
+    checks = exchangeability(calibration(RNG.standard_normal(4000)), data)
+    assert checks["check"].to_list() == ["bulk", "length"]
+    assert 0.02 < checks["distance"][0] < 0.08  # half of a tenth
+    assert warnings(checks) == []
+
+
+@pytest.mark.parametrize(
+    ("shift", "said"), [(0.5, "higher than the null captions"), (-0.5, "lower than the null captions")]
+)
+def test_a_null_of_another_kind_is_said(shift, said):
+    checks = exchangeability(calibration(RNG.standard_normal(2000)), prompts(RNG.normal(shift, 1, 2000)))
+    (warning,) = warnings(checks)
+    assert f"ordinary prompts of this dataset score {said}" in warning
+    assert ("more false alarms than asked" in warning) == (shift > 0)
+
+
+def test_captions_of_another_length_are_said():
+    scores = np.linspace(0, 1, 1000)
+    (warning,) = warnings(exchangeability(calibration(scores), prompts(scores, text="a" * 30)))
+    assert warning == (
+        "captions have 30 characters here and 8 in the null (medians; distance 1.00, chance explains 0.07); length "
+        "correlates 0.00 with the score"
+    )
+
+
+def test_quantile_pairs():
+    pairs = quantile_pairs(np.arange(101.0), np.arange(101.0) * 2)
+    assert pairs.filter(pl.col("quantile").is_in([0.0, 0.5, 0.999])).rows() == [
+        (0.0, 0.0, 0.0),
+        (0.5, 50.0, 100.0),
+        (0.999, pytest.approx(99.9), pytest.approx(199.8)),
+    ]
+
+
+def test_canaries_tell_whether_the_engine_changed():
+    made = calibration(np.linspace(0, 2, 101))  # interquartile range 1: 0.01 is allowed
+    assert check_canaries(made, canaries(1.0, 2.0)) == 0
+    assert check_canaries(made, canaries(1.005, 2.0)) == pytest.approx(0.005, rel=1e-4)
+    with pytest.raises(
+        EngineChangedError, match=r"the engine changed: s_v1 of a canary prompt differs by 0.02 .* 0.01"
+    ):
+        check_canaries(made, canaries(1.0, 1.98))
+    for tonight in (canaries(), canaries(1.0), canaries(1.0, None)):
+        with pytest.raises(EngineChangedError, match="have not scored the same canary prompts"):
+            check_canaries(made, tonight)
+    assert EngineChangedError.exit_code == 4

@@ -1,0 +1,102 @@
+from datetime import date
+
+import numpy as np
+import polars as pl
+import pytest
+
+from scanner.audit.diff import count, diff, notes, read_night
+from scanner.audit.flag import Rule
+from scanner.audit.night import decide
+from scanner.audit.report import write
+from scanner.audit.report.terminal import change_lines
+from scanner.errors import ScannerError
+
+
+def report(folder, scores, scan_id="scan", score="s_v1", threshold=0.5):
+    """A real report of prompts named as their ids: each in as many rows as its number."""
+    texts = list(scores)
+    frame = pl.DataFrame(
+        {"prompt_id": texts, "text": texts, "n_rows": [1] * len(texts), "status": ["scored"] * len(texts)}
+    )
+    frame = frame.with_columns(pl.Series(score, list(scores.values()), pl.Float32))
+    rows = pl.LazyFrame(
+        {"file": [f"{folder.name}.txt"] * len(texts) * 2, "row": range(len(texts) * 2), "text": texts * 2}
+    )
+    none = pl.DataFrame(schema={"canary": pl.String})
+    night = decide(frame, rows, scan_id, none, Rule(score, threshold=threshold), date(2030, 1, 1))
+    write(folder, night)
+    return read_night(folder)
+
+
+BEFORE = {"stays": 0.9, "goes": 0.8, "falls": 0.7, "rises": 0.2, "low": 0.1, "moves": 0.6, "rounds": 0.55}
+AFTER = {"stays": 0.9, "comes": 0.99, "falls": 0.3, "rises": 0.7, "low": 0.15, "moves": 0.65, "rounds": 0.550001}
+
+
+@pytest.fixture
+def nights(tmp_path):
+    return report(tmp_path / "mon", BEFORE), report(tmp_path / "tue", AFTER)
+
+
+def test_what_changed_between_two_nights(nights):
+    changes = diff(*nights)
+    assert changes.columns == [
+        "change", "prompt_id", "text", "score_before", "score_after", "rank_before", "rank_after", "sources"
+    ]  # fmt: skip
+    assert list(change_lines(changes)) == [
+        "change\tprompt_id\tscore_before\tscore_after\tsources\ttext",
+        "new\tcomes\t\t0.9900\ttue.txt:1 +1\tcomes",
+        "flagged\trises\t0.2000\t0.7000\ttue.txt:3 +1\trises",
+        "unflagged\tfalls\t0.7000\t0.3000\tmon.txt:2 +1\tfalls",
+        "gone\tgoes\t0.8000\t\tmon.txt:1 +1\tgoes",
+        "moved\tmoves\t0.6000\t0.6500\ttue.txt:5 +1\tmoves",
+    ]
+    assert changes["sources"][0].to_list() == [{"file": "tue.txt", "row": 1}, {"file": "tue.txt", "row": 8}]
+    assert count(changes) == "1 new, 1 flagged, 1 unflagged, 1 gone, 1 moved"
+    assert notes(*nights) == []
+
+
+def test_a_night_compared_with_itself_changed_nothing(nights):
+    changes = diff(nights[0], nights[0])
+    assert changes.is_empty()
+    assert list(change_lines(changes)) == ["change\tprompt_id\tscore_before\tscore_after\tsources\ttext"]
+    assert count(changes) == "0 new, 0 flagged, 0 unflagged, 0 gone, 0 moved"
+
+
+def test_nights_of_other_settings(tmp_path, nights):
+    other = report(tmp_path / "wed", AFTER, scan_id="other", threshold=0.6)
+    assert notes(nights[0], other) == [
+        "the nights are of different models or settings: scores moved for that reason",
+        "the nights flag by different rules, {'threshold': 0.5} and {'threshold': 0.6}",
+    ]
+    with pytest.raises(ScannerError, match="reports of s_v1 and of r_v1 do not compare"):
+        diff(nights[0], report(tmp_path / "thu", AFTER, score="r_v1"))
+
+
+def test_drift_looks_at_new_prompts_only(tmp_path):
+    rng = np.random.default_rng(0)
+    old = {f"old {i}": value for i, value in enumerate(rng.normal(0, 0.1, 500))}
+    same = {f"new {i}": value for i, value in enumerate(rng.normal(0, 0.1, 300))}
+    first = report(tmp_path / "mon", old)
+    assert notes(first, report(tmp_path / "tue", old | same)) == []
+    (said,) = notes(first, report(tmp_path / "wed", old | {name: value + 0.1 for name, value in same.items()}))
+    assert said.startswith(
+        "drift: the 300 new prompts score otherwise than the earlier night's (medians 0.09795 and -0.00502, "
+    )
+
+
+@pytest.mark.parametrize("harm", ["summary.json", "scores.parquet", "flagged.parquet", "truncated", "foreign", "newer"])
+def test_a_folder_that_is_no_whole_report_is_refused(tmp_path, nights, harm):
+    folder = tmp_path / "mon"
+    if harm == "truncated":
+        (folder / "scores.parquet").write_bytes((folder / "scores.parquet").read_bytes()[:-50])
+    elif harm == "foreign":
+        (folder / "summary.json").write_text('["x"]')
+    elif harm == "newer":
+        (folder / "summary.json").write_text('{"format": "overscan report 2"}')
+    else:
+        (folder / harm).unlink()
+    wanted = (
+        "this overscan reads 'overscan report 1'" if harm == "newer" else "mon: not a whole report .*overscan report"
+    )
+    with pytest.raises(ScannerError, match=wanted):
+        read_night(folder)

@@ -1,0 +1,130 @@
+import json
+from datetime import date
+
+import polars as pl
+import pytest
+
+from scanner.audit.policy import Baseline, FailOn, classify, read_allow, read_baseline, write_baseline
+from scanner.errors import ScannerError
+
+A, B, C, D, UNKNOWN = (letter * 32 for letter in "abcdf")
+TODAY = date(2030, 6, 15)
+RANKED = pl.DataFrame({"prompt_id": [A, B, C, D], "flagged": [True, True, True, False]})
+BASELINE = Baseline((B, C, D), "scan", "s_v1", "2030-06-01")
+
+
+def allow(tmp_path, *lines):
+    path = tmp_path / "allow.csv"
+    path.write_text("\n".join(["prompt_id,reason,expires", *lines, ""]))
+    return path
+
+
+def test_findings_are_new_known_or_allowed(tmp_path):
+    listed = read_allow(allow(tmp_path, f"{C},our own logo,2030-06-15", "", f'{D},"a, quoted ""reason""",2030-12-31'))
+    assert listed["reason"].to_list() == ["our own logo", 'a, quoted "reason"']
+    found, notes = classify(RANKED, BASELINE, listed, TODAY)
+    assert found["finding"].to_list() == ["new", "known", "allowed", None]  # the date itself still allows
+    assert notes == []
+    assert classify(RANKED, None, None, TODAY)[0]["finding"].to_list() == ["new", "new", "new", None]
+
+
+def test_expired_and_unknown_entries_are_said_and_do_not_allow(tmp_path):
+    listed = read_allow(allow(tmp_path, f"{A},x,2030-06-14", f"{UNKNOWN},x,2031-01-01"))
+    found, notes = classify(RANKED, BASELINE, listed, TODAY)
+    assert found["finding"].to_list() == ["new", "known", "known", None]
+    assert notes == [
+        f"allow-list: 1 expired, so no longer allowed: {A}",
+        f"allow-list: 1 not in this dataset: {UNKNOWN}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([f"{A},x"], "line 2: 2 cells, needed 3: prompt_id,reason,expires"),
+        ([f"{A},x,2031-01-01", "abc,x,2031-01-01"], "line 3: prompt_id 'abc', needed 32 hexadecimal digits"),
+        ([f"{A}, ,2031-01-01"], "line 2: no reason: say why this caption may stay"),
+        ([f"{A},x,"], "line 2: expires '', needed a date like 2030-12-31"),
+        ([f"{A},x,31.12.2030"], "line 2: expires '31.12.2030', needed a date"),
+        ([f"{A},x,2031-01-01", f"{A},y,2031-01-01"], f"line 3: {A} is listed twice"),
+        ([f'{A},"x,2031-01-01'], "cannot be read .*needed a CSV file in UTF-8"),
+    ],
+)
+def test_a_malformed_allow_list_is_an_error_with_the_line(tmp_path, lines, message):
+    with pytest.raises(ScannerError, match=message):
+        read_allow(allow(tmp_path, *lines))
+
+
+def test_an_allow_list_needs_its_header(tmp_path):
+    path = tmp_path / "allow.csv"
+    for content in ("", f"{A},x,2031-01-01\n"):
+        path.write_text(content)
+        with pytest.raises(ScannerError, match=r"line 1: .*needed the header prompt_id,reason,expires"):
+            read_allow(path)
+    path.write_bytes(b"prompt_id,reason,expires\n\xff\xfe")
+    with pytest.raises(ScannerError, match="cannot be read"):
+        read_allow(path)
+    with pytest.raises(ScannerError, match=r"none\.csv: cannot be read"):
+        read_allow(tmp_path / "none.csv")
+    path.write_text("\ufeffprompt_id,reason,expires\n")  # as spreadsheets write it
+    assert read_allow(path).rows() == []
+
+
+def test_a_baseline_keeps_what_is_flagged_and_not_allowed(tmp_path):
+    listed = read_allow(allow(tmp_path, f"{C},x,2031-01-01"))
+    path = tmp_path / "ci" / "baseline.json"
+    write_baseline(path, classify(RANKED, BASELINE, listed, TODAY)[0], "scan", "s_v1", TODAY)
+    assert path.read_text() == (
+        '{\n "format": "overscan baseline 1",\n "scan_id": "scan",\n "score": "s_v1",\n "date": "2030-06-15",\n'
+        f' "prompt_ids": [\n  "{A}",\n  "{B}"\n ]\n}}\n'
+    )
+    assert read_baseline(path) == Baseline((A, B), "scan", "s_v1", "2030-06-15")
+    assert classify(RANKED, read_baseline(path), listed, TODAY)[0]["finding"].to_list() == [
+        "known",
+        "known",
+        "allowed",
+        None,
+    ]
+    assert len(list(path.parent.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file; `overscan report ... --write-baseline"),
+        ("", "not a baseline"),
+        ("[]", "not a baseline"),
+        ("{}", "not a baseline"),
+        ('{"format": "overscan baseline 2"}', "format 'overscan baseline 2', this overscan reads"),
+        (json.dumps({"format": "overscan baseline 1", "prompt_ids": ["x"]}), "not a baseline"),
+        (json.dumps({"format": "overscan baseline 1", "prompt_ids": [A]}), "not a baseline .KeyError.'scan_id'"),
+    ],
+)
+def test_a_file_that_is_no_baseline_is_refused(tmp_path, content, message):
+    path = tmp_path / "baseline.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ScannerError, match=message):
+        read_baseline(path)
+
+
+@pytest.mark.parametrize(
+    ("fail_on", "sentence"),
+    [
+        ("new", "policy violated: 2 new findings, --fail-on new"),
+        ("any", "policy violated: 3 new or known findings, --fail-on any"),
+        ("2", "policy violated: 2 new findings, --fail-on 2"),
+        ("3", None),
+    ],
+)
+def test_policies(fail_on, sentence):
+    ranked = pl.DataFrame({"finding": ["new", "new", "known", "allowed", None]})
+    assert FailOn.parse(fail_on).violation(ranked) == sentence
+    harmless = pl.DataFrame({"finding": ["allowed", None]})
+    assert FailOn.parse(fail_on).violation(harmless) is None
+
+
+@pytest.mark.parametrize("asked", ["", "0", "-1", "1.5", "all", "²"])
+def test_a_policy_that_means_nothing_is_refused(asked):
+    with pytest.raises(ScannerError, match="needed new, any, or a number from 1 up"):
+        FailOn.parse(asked)
