@@ -2,11 +2,11 @@
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 
@@ -92,14 +92,20 @@ def scan(
 class StoredScan:
     """The newest scan of a store, with the captions as they are now.
 
-    `captions`: lazy [file, row, text]; `canaries` and `scores` as in ScanResult, the status null where a caption is
-    newer than the scan.
+    `captions`: lazy [file, row, text]; `scores` as in ScanResult, the status null where a caption is
+    newer than the scan. `record`: what the run was asked, and with which versions.
     """
 
     scan_id: str
-    canaries: pl.DataFrame = field(repr=False)
+    record: Mapping[str, Any] = field(repr=False)
     captions: pl.LazyFrame = field(repr=False)
     scores: pl.DataFrame = field(repr=False)
+
+    @property
+    def canaries(self) -> pl.DataFrame:
+        """[canary, scores...] as in ScanResult; empty where an older overscan scanned."""
+        schema = {"canary": pl.String} | dict.fromkeys(SCORES, pl.Float32)
+        return pl.DataFrame(self.record.get("canaries", []), schema=schema)
 
 
 def read_store(store: str | Path) -> StoredScan:
@@ -107,9 +113,7 @@ def read_store(store: str | Path) -> StoredScan:
     ledger = Ledger(store)
     scan_id, record = ledger.last_run()
     rows = captions.read(record["inputs"], record["column"], record["limit"])
-    schema = {"canary": pl.String} | dict.fromkeys(SCORES, pl.Float32)
-    canaries = pl.DataFrame(record.get("canaries", []), schema=schema)
-    return StoredScan(scan_id, canaries, rows, _join(captions.unique_prompts(rows), ledger, scan_id))
+    return StoredScan(scan_id, record, rows, _join(captions.unique_prompts(rows), ledger, scan_id))
 
 
 def _join(prompts: pl.DataFrame, ledger: Ledger, scan_id: str) -> pl.DataFrame:

@@ -77,7 +77,7 @@ def test_captions_of_another_length_are_said():
 
 
 def test_quantile_pairs():
-    pairs = quantile_pairs(np.arange(101.0), np.arange(101.0) * 2)
+    pairs = quantile_pairs(calibration(np.arange(101.0)), prompts(np.arange(101.0) * 2))
     assert pairs.filter(pl.col("quantile").is_in([0.0, 0.5, 0.999])).rows() == [
         (0.0, 0.0, 0.0),
         (0.5, 50.0, 100.0),

@@ -94,11 +94,11 @@ def warnings(checks: pl.DataFrame) -> list[str]:
     return said
 
 
-def quantile_pairs(null: Floats, data: Floats) -> pl.DataFrame:
+def quantile_pairs(calibration: Calibration, ranked: pl.DataFrame) -> pl.DataFrame:
     """QQ plot: [quantile, null, data] at each percent, .995 and .999. Equal but for the top where all is well."""
-    return pl.DataFrame(
-        {"quantile": QUANTILES, "null": np.quantile(null, QUANTILES), "data": np.quantile(data, QUANTILES)}
-    )
+    data = ranked[calibration.score].drop_nulls().cast(pl.Float64).to_numpy()
+    null, data = (np.quantile(values, QUANTILES) for values in (calibration.null, data))
+    return pl.DataFrame({"quantile": QUANTILES, "null": null, "data": data})
 
 
 def check_canaries(calibration: Calibration, tonight: pl.DataFrame) -> float:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from scanner.audit import diagnose
@@ -27,6 +26,7 @@ class Night:
     ranked: pl.DataFrame = field(repr=False)
     flagged: pl.DataFrame = field(repr=False)
     summary: Mapping[str, Any]
+    calibration: Calibration | None = None
 
 
 def decide(
@@ -78,7 +78,7 @@ def decide(
         "calibration": judged,
         "notes": notes,
     }
-    return Night(ranked, sources(ranked, captions), summary)
+    return Night(ranked, sources(ranked, captions), summary, calibration)
 
 
 def _judge(
@@ -125,9 +125,3 @@ def detectable(n: int, m: int, least: int, fdr: float) -> str:
         return f"{said} a single one of {m:,} prompts can be found"
     one = null_needed(m, 1, fdr)
     return f"{said} they flag {least:,} or more of {m:,} prompts, or none (a single one could be found with {one:,})"
-
-
-def quantiles(night: Night, calibration: Calibration) -> pl.DataFrame:
-    """Quantile pairs of null and data, for a QQ plot."""
-    data = night.ranked[calibration.score].drop_nulls().cast(pl.Float64).to_numpy()
-    return diagnose.quantile_pairs(calibration.null, np.asarray(data))

@@ -45,6 +45,9 @@ def main() -> None:
     except EngineError as error:
         click.echo(f"error: {error}", err=True)
         code = 4
+    except OSError as error:
+        click.echo(f"error: {error}", err=True)
+        code = 4
     except (Exception, pl.exceptions.PanicException):
         traceback.print_exc()
         click.echo("error: a bug in overscan, or a broken installation; please report the lines above", err=True)

@@ -16,7 +16,9 @@ from scanner.scan import scan
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="NULL_INPUT...")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Calibration file to write.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Calibration file to write."
+)
 @scan_options
 def calibrate(
     inputs: tuple[str, ...], out: Path, seeds: int, first_steps: int, guidance_scale: float, **options: Any

@@ -17,11 +17,12 @@ from scanner.scan import read_store
 
 DEFAULT_QUANTILE = 0.99
 FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 @click.command()
-@click.option("--store", required=True, type=click.Path(path_type=Path), help="Folder that a scan filled.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the report's files.")
+@click.option("--store", required=True, type=FOLDER, help="Folder that a scan filled.")
+@click.option("--out", required=True, type=FOLDER, help="Folder for the report's files.")
 @click.option("--score", type=click.Choice(list(SCORES)), default=DEFAULT_SCORE, show_default=True)
 @click.option("--top", type=int, help="Ranking: flag the N highest prompts.")
 @click.option("--quantile", type=float, help=f"Ranking: flag from this quantile up.  [default: {DEFAULT_QUANTILE}]")

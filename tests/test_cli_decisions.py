@@ -1,0 +1,192 @@
+"""Calibrated reports, policies and diffs, through the whole program."""
+
+import csv
+import json
+import re
+
+import polars as pl
+import pytest
+from test_cli import run
+
+from scanner.audit import calibrate
+from scanner.cli import cli
+from scanner.demo import BUNDLE
+from scanner.scan import read_store
+
+DATA = ["male sign", "a caption nobody saw", "christmas tree", "male sign"]
+NULL = [f"a plain sentence number {i}" for i in range(19)]
+SCORE = "text_noise_norm_v1"
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory):
+    """A store with a scan, then a calibration; what `calibrate` said."""
+    folder = tmp_path_factory.mktemp("night")
+    (folder / "data.txt").write_text("\n".join(DATA))
+    (folder / "null.txt").write_text("\n".join(NULL))
+    made = ["--model", BUNDLE, "--store", folder / "store"]
+    assert run("scan", folder / "data.txt", *made)[2] == 0
+    return folder, run("calibrate", folder / "null.txt", *made, "--out", folder / "cal.parquet")
+
+
+def report(folder, *arguments, out="report"):
+    return run("report", "--store", folder / "store", "--out", folder / out, "--score", SCORE, *arguments)
+
+
+def test_calibrate_says_what_it_can_tell(night):
+    folder, (out, err, code) = night
+    assert (out, code) == (f"{folder / 'cal.parquet'}\n", 0)
+    assert re.sub(r"in [\d.]+ s \([\d.]+ prompts/s, ", "in T s (R prompts/s, ", err) == (
+        "rows            19\n"
+        "unique prompts  19\n"
+        "already scored  0\n"
+        "scored now      19 in T s (R prompts/s, CPUExecutionProvider)\n"
+        "19 null captions: p-values from 0.05 up; at fdr 0.05 they flag 1 of a dataset's prompts or more, or none\n"
+    )
+    made = ["--model", BUNDLE, "--store", folder / "store", "--out", folder / "again.parquet"]
+    assert "already scored  19\nscored now      0 in" in run("calibrate", folder / "null.txt", *made)[1]
+
+
+def test_the_newest_scan_is_still_the_newest_scan(night):
+    folder, _ = night
+    stored = read_store(folder / "store")
+    assert set(stored.scores["text"]) == set(DATA)
+    assert calibrate.read(folder / "cal.parquet", SCORE).canaries.equals(stored.canaries.select("canary", SCORE))
+
+
+def test_a_decision_has_p_and_q_values(night):
+    folder, _ = night
+    out, err, code = report(folder, "--calibration", folder / "cal.parquet", "--fpr", "0.5", "--json")
+    assert code == 0
+    assert "note: of 3 prompts up to 2 would be flagged at fpr 0.5 were all of them benign\n" in err
+    assert "A decision: flagged is not memorized. Written: " in err
+    ranked = pl.read_parquet(folder / "report/scores.parquet")
+    assert ranked["flagged"].equals((ranked["p_value"] <= 0.5).alias("flagged"))
+    assert ranked["p_value"].is_between(0.05, 1).all()
+    summary = json.loads(out)
+    assert summary == json.loads((folder / "report/summary.json").read_text())
+    assert (summary["kind"], summary["rule"], summary["scored"]) == ("decision", {"fpr": 0.5}, 3)
+    assert (summary["calibration"]["n"], summary["calibration"]["smallest_p"]) == (19, 0.05)
+    assert summary["calibration"]["canary_difference"] == 0
+    assert {"p_value", "q_value", "finding"} <= set(pl.read_parquet(folder / "report/flagged.parquet").columns)
+
+
+def test_calibrated_without_a_rate_means_a_false_discovery_rate_of_a_twentieth(night):
+    folder, _ = night
+    _, err, code = report(folder, "--calibration", folder / "cal.parquet")
+    assert code == 0
+    assert "note: 19 null captions: p-values from 0.05 up; at fdr 0.05 they flag 3 or more of 3 prompts, or none" in err
+    assert json.loads((folder / "report/summary.json").read_text())["rule"] == {"fdr": 0.05}
+
+
+def test_only_new_findings_break_the_build(night, tmp_path):
+    folder, _ = night
+    everything = ["--threshold", "-1"]
+    _, err, code = report(folder, *everything, "--fail-on", "new", "--write-baseline", tmp_path / "b.json")
+    assert (code, err.splitlines()[-1]) == (1, "policy violated: 3 new findings, --fail-on new")
+    known = [*everything, "--baseline", tmp_path / "b.json"]
+    assert report(folder, *known, "--fail-on", "new")[2] == 0
+    assert report(folder, *known, "--fail-on", "any")[2] == 1
+
+    ids = pl.read_parquet(folder / "report/scores.parquet")["prompt_id"]
+    with (tmp_path / "allow.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [["prompt_id", "reason", "expires"], [ids[0], "ours", "9999-12-31"], [ids[1], "old", "2020-01-01"]]
+        )
+    _, err, code = report(folder, *everything, "--allow", tmp_path / "allow.csv", "--fail-on", "3")
+    assert code == 0
+    assert f"note: allow-list: 1 expired, so no longer allowed: {ids[1]}\n" in err
+    flagged = pl.read_parquet(folder / "report/flagged.parquet")
+    assert dict(flagged.select("prompt_id", "finding").iter_rows()) == {
+        ids[0]: "allowed",
+        ids[1]: "new",
+        ids[2]: "new",
+    }
+    assert report(folder, *everything, "--allow", tmp_path / "allow.csv", "--fail-on", "2")[2] == 1
+
+
+def test_diff_of_two_nights(night):
+    folder, _ = night
+    report(folder, "--top", "1", out="mon")
+    report(folder, "--top", "2", out="tue")
+    out, err, code = run("diff", "--from", folder / "mon", "--to", folder / "tue")
+    second = pl.read_parquet(folder / "tue/scores.parquet").row(1, named=True)
+    places = [i for i, text in enumerate(DATA) if text == second["text"]]
+    more = f" +{len(places) - 1}" if len(places) > 1 else ""
+    row = [
+        second["prompt_id"],
+        *[f"{second[SCORE]:.4f}"] * 2,
+        f"{folder / 'data.txt'}:{places[0]}{more}",
+        second["text"],
+    ]
+    assert (code, out) == (
+        0,
+        "change\tprompt_id\tscore_before\tscore_after\tsources\ttext\n\t".join(["flagged", *row]) + "\n",
+    )
+    assert err == (
+        "note: the nights flag by different rules, {'top': 1} and {'top': 2}\n"
+        "0 new, 1 flagged, 0 unflagged, 0 gone, 0 moved\n"
+    )
+    found = json.loads(run("diff", "--from", folder / "tue", "--to", folder / "mon", "--json")[0])
+    assert [(row["change"], row["rank_before"]) for row in found["changes"]] == [("unflagged", 2)]
+    assert [source["row"] for source in found["changes"][0]["sources"]] == places
+
+
+def test_a_calibration_that_does_not_fit_is_refused(night, tmp_path):
+    folder, _ = night
+    made = ["--model", BUNDLE, "--store", tmp_path / "store", "--seeds", "1", "--out", tmp_path / "one.parquet"]
+    assert run("calibrate", folder / "null.txt", *made)[2] == 0
+    one = calibrate.read(tmp_path / "one.parquet", SCORE).scan_id
+    mine = read_store(folder / "store").scan_id
+    _, err, code = report(folder, "--calibration", tmp_path / "one.parquet", "--fpr", "0.5")
+    assert (code, err) == (
+        2,
+        f"error: the calibration is of scan_id {one}, the scan has {mine}: scores of other models or settings do not "
+        "compare; calibrate with the --model and settings of the scan\n",
+    )
+    with pytest.raises(calibrate.ScannerError, match="no null caption has agreement_v1"):
+        calibrate.read(tmp_path / "one.parquet", "agreement_v1")
+
+
+def test_an_engine_that_changed_is_refused(night, tmp_path):
+    folder, _ = night
+    good = calibrate.read(folder / "cal.parquet", SCORE)
+    changed = good.canaries.with_columns(pl.col(SCORE) * 1.5)
+    scores = good.prompts.with_columns(status=pl.lit("scored"))
+    calibrate.write(tmp_path / "cal.parquet", good.scan_id, scores, [SCORE], changed, good.source)
+    _, err, code = report(folder, "--calibration", tmp_path / "cal.parquet", "--fpr", "0.5")
+    assert code == 4
+    assert err.startswith(f"error: the engine changed: {SCORE} of a canary prompt differs by ")
+    assert err.endswith("are of the old engine: scan and calibrate into a new --store\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--fdr", "0.05"], 2, "error: fdr and fpr need a calibration: make one with `overscan calibrate`"),
+        (["--calibration", "{cal}", "--fpr", "1e-3"], 2, "fpr 0.001 needs smaller: calibrate with 999 or more"),
+        (["--calibration", "{cal}", "--fdr", "0.01"], 2, "so fdr 0.01 can never flag: calibrate with 99 or more"),
+        (["--calibration", "{cal}", "--fdr", "0.1", "--top", "1"], 2, "needed exactly one of top, quantile, threshold"),
+        (["--calibration", "none.parquet"], 2, "error: none.parquet: no such file; `overscan calibrate NULL_INPUT..."),
+        (["--baseline", "none.json"], 2, "error: none.json: no such file; `overscan report ... --write-baseline"),
+        (["--allow", "none.csv"], 2, "error: none.csv: cannot be read"),
+        (["--fail-on", "sometimes"], 2, "error: fail-on 'sometimes': needed new, any, or a number from 1 up"),
+        (["--write-baseline", "/proc/none/b.json"], 4, "error: [Errno 2] No such file or directory"),
+    ],
+)
+def test_wrong_requests_are_never_a_violated_policy(night, arguments, code, message):
+    folder, _ = night
+    arguments = [item.format(cal=folder / "cal.parquet") for item in arguments]
+    _, err, found = report(folder, *arguments, out="refused")
+    assert (found, message in err) == (code, True), err
+
+
+def test_a_crash_is_never_a_violated_policy(monkeypatch, capsys):
+    def crash(**_):
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(cli.commands["diff"], "callback", crash)
+    _, err, code = run("diff", "--from", "a", "--to", "b")
+    assert code == 4
+    assert "RuntimeError: boom" in err
+    assert err.splitlines()[-1].startswith("error: a bug in overscan, or a broken installation")
