@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -15,6 +16,7 @@ from scanner.scan import read_store
 
 DATA = ["male sign", "a caption nobody saw", "christmas tree", "male sign"]
 NULL = [f"a plain sentence number {i}" for i in range(19)]
+DOCS = (Path(__file__).parent.parent / "docs/decisions.md").read_text()
 SCORE = "text_noise_norm_v1"
 
 
@@ -119,10 +121,8 @@ def test_diff_of_two_nights(night):
         f"{folder / 'data.txt'}:{places[0]}{more}",
         second["text"],
     ]
-    assert (code, out) == (
-        0,
-        "change\tprompt_id\tscore_before\tscore_after\tsources\ttext\n\t".join(["flagged", *row]) + "\n",
-    )
+    header = "change\tprompt_id\tscore_before\tscore_after\tsources\ttext\n"
+    assert (code, out) == (0, header + "\t".join(["flagged", *row]) + "\n")
     assert err == (
         "note: the nights flag by different rules, {'top': 1} and {'top': 2}\n"
         "0 new, 1 flagged, 0 unflagged, 0 gone, 0 moved\n"
@@ -190,3 +190,25 @@ def test_a_crash_is_never_a_violated_policy(monkeypatch, capsys):
     assert code == 4
     assert "RuntimeError: boom" in err
     assert err.splitlines()[-1].startswith("error: a bug in overscan, or a broken installation")
+
+
+def test_the_documented_commands_run(tmp_path, monkeypatch):
+    (commands,) = re.findall(r"```sh\n(.*?)```", DOCS, re.DOTALL)
+    (allow,) = re.findall(r"```csv\n(.*?)```", DOCS, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bundle").symlink_to(BUNDLE)
+    (tmp_path / "allow.csv").write_text(allow)
+    (tmp_path / "benign.txt").write_text("\n".join(NULL))
+    pl.DataFrame({"caption": DATA}).write_parquet("captions.parquet")
+    assert [run(*line.split()[1:])[2] for line in commands.splitlines()] == [0] * 5
+
+
+def test_the_documentation_names_only_options_that_exist():
+    known = {option for command in cli.commands.values() for p in command.params for option in p.opts}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", DOCS)) <= known
+
+
+@pytest.mark.parametrize(("share", "n"), re.findall(r"\| ([\d.]+) % \| ([\d,]+) \|", DOCS))
+def test_the_documented_numbers_of_null_captions(share, n):
+    hits = round(10**6 * float(share) / 100)
+    assert f"{calibrate.null_needed(10**6, hits, 0.05):,}" == n
