@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -190,6 +193,16 @@ def test_a_crash_is_never_a_violated_policy(monkeypatch, capsys):
     assert code == 4
     assert "RuntimeError: boom" in err
     assert err.splitlines()[-1].startswith("error: a bug in overscan, or a broken installation")
+
+
+def test_a_closed_pipe_is_never_a_violated_policy(night):
+    folder, _ = night
+    report(folder, "--top", "2", out="piped")
+    command = [sys.executable, "-c", "from scanner.cli import main; main()", "diff", "--from", "piped", "--to", "piped"]
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write) as closed:
+        assert subprocess.run(command, cwd=folder, stdout=closed, stderr=subprocess.DEVNULL).returncode == 4
 
 
 def test_the_documented_commands_run(tmp_path, monkeypatch):

@@ -45,6 +45,8 @@ def main() -> None:
     except EngineError as error:
         click.echo(f"error: {error}", err=True)
         code = 4
+    except SystemExit:  # click's answer to a closed pipe, with 1
+        code = 4
     except OSError as error:
         click.echo(f"error: {error}", err=True)
         code = 4
