@@ -93,19 +93,15 @@ class StoredScan:
     """The newest scan of a store, with the captions as they are now.
 
     `captions`: lazy [file, row, text]; `scores` as in ScanResult, the status null where a caption is
-    newer than the scan. `record`: what the run was asked, and with which versions.
+    newer than the scan. `record`: what the run was asked, and with which versions. `canaries`: as in ScanResult, of
+    every run that scored for this scan.
     """
 
     scan_id: str
     record: Mapping[str, Any] = field(repr=False)
     captions: pl.LazyFrame = field(repr=False)
     scores: pl.DataFrame = field(repr=False)
-
-    @property
-    def canaries(self) -> pl.DataFrame:
-        """[canary, scores...] as in ScanResult; empty where an older overscan scanned."""
-        schema = {"canary": pl.String} | dict.fromkeys(SCORES, pl.Float32)
-        return pl.DataFrame(self.record.get("canaries", []), schema=schema)
+    canaries: pl.DataFrame = field(repr=False)
 
 
 def read_store(store: str | Path) -> StoredScan:
@@ -113,7 +109,10 @@ def read_store(store: str | Path) -> StoredScan:
     ledger = Ledger(store)
     scan_id, record = ledger.last_run()
     rows = captions.read(record["inputs"], record["column"], record["limit"])
-    return StoredScan(scan_id, record, rows, _join(captions.unique_prompts(rows), ledger, scan_id))
+    scores = _join(captions.unique_prompts(rows), ledger, scan_id)
+    canaries = [canary for run in ledger.records(scan_id) for canary in run.get("canaries", [])]
+    schema = {"canary": pl.String} | dict.fromkeys(SCORES, pl.Float32)
+    return StoredScan(scan_id, record, rows, scores, pl.DataFrame(canaries, schema=schema))
 
 
 def _join(prompts: pl.DataFrame, ledger: Ledger, scan_id: str) -> pl.DataFrame:

@@ -8,13 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from test_cli import run
 
 from scanner.audit import calibrate
+from scanner.audit.diagnose import check_canaries
 from scanner.cli import cli
 from scanner.demo import BUNDLE
+from scanner.diffusion.scores import SCORES
 from scanner.scan import read_store
 
 DATA = ["male sign", "a caption nobody saw", "christmas tree", "male sign"]
@@ -49,14 +52,31 @@ def test_calibrate_says_what_it_can_tell(night):
         "19 null captions: p-values from 0.05 up; at fdr 0.05 they flag 1 of a dataset's prompts or more, or none\n"
     )
     made = ["--model", BUNDLE, "--store", folder / "store", "--out", folder / "again.parquet"]
-    assert "already scored  19\nscored now      0 in" in run("calibrate", folder / "null.txt", *made)[1]
+    out, err, _ = run("calibrate", folder / "null.txt", *made, "--batch-size", "3", "--json")
+    assert "already scored  19\nscored now      0 in" in err
+    scan_id = read_store(folder / "store").scan_id
+    assert json.loads(out) == {
+        "calibration": str(folder / "again.parquet"),
+        "scan_id": scan_id,
+        "null_captions": 19,
+    }
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_another_batch_size_is_no_changed_engine(night, score):
+    folder, _ = night
+    made = ["--model", BUNDLE, "--store", folder / "store", "--batch-size", "1"]
+    assert run("scan", folder / "data.txt", *made)[2] == 0
+    made = calibrate.read(folder / "cal.parquet", score)
+    assert check_canaries(made, read_store(folder / "store").canaries) < 1e-3 * np.ptp(made.null)
 
 
 def test_the_newest_scan_is_still_the_newest_scan(night):
     folder, _ = night
     stored = read_store(folder / "store")
     assert set(stored.scores["text"]) == set(DATA)
-    assert calibrate.read(folder / "cal.parquet", SCORE).canaries.equals(stored.canaries.select("canary", SCORE))
+    canaries = calibrate.read(folder / "cal.parquet", SCORE).canaries
+    assert stored.canaries.select("canary", SCORE).unique().sort("canary").equals(canaries.sort("canary"))
 
 
 def test_a_decision_has_p_and_q_values(night):
@@ -72,7 +92,7 @@ def test_a_decision_has_p_and_q_values(night):
     assert summary == json.loads((folder / "report/summary.json").read_text())
     assert (summary["kind"], summary["rule"], summary["scored"]) == ("decision", {"fpr": 0.5}, 3)
     assert (summary["calibration"]["n"], summary["calibration"]["smallest_p"]) == (19, 0.05)
-    assert summary["calibration"]["canary_difference"] == 0
+    assert summary["calibration"]["canary_difference"] < 1e-3
     assert {"p_value", "q_value", "finding"} <= set(pl.read_parquet(folder / "report/flagged.parquet").columns)
 
 

@@ -93,6 +93,9 @@ def test_canaries_tell_whether_the_engine_changed():
         EngineChangedError, match=r"the engine changed: s_v1 of a canary prompt differs by 0.02 .* 0.01"
     ):
         check_canaries(made, canaries(1.0, 1.98))
+    nights = pl.concat([canaries(1.0, 2.0), canaries(1.0, 2.02), canaries(1.0, 2.0)])
+    with pytest.raises(EngineChangedError, match=r"differs by 0.02"):  # one of the runs whose scores are judged
+        check_canaries(made, nights)
     for tonight in (canaries(), canaries(1.0), canaries(1.0, None)):
         with pytest.raises(EngineChangedError, match="have not scored the same canary prompts"):
             check_canaries(made, tonight)

@@ -101,18 +101,19 @@ def quantile_pairs(calibration: Calibration, ranked: pl.DataFrame) -> pl.DataFra
     return pl.DataFrame({"quantile": QUANTILES, "null": null, "data": data})
 
 
-def check_canaries(calibration: Calibration, tonight: pl.DataFrame) -> float:
+def check_canaries(calibration: Calibration, scored: pl.DataFrame) -> float:
     """Largest difference of a canary's score from the calibration's; raises EngineChangedError beyond the tolerance.
 
-    Canaries are a few fixed prompts that every run scores anew. `tonight`: [canary, score].
+    Canaries are a few fixed prompts that every run scores anew. `scored`: [canary, score], of every run whose scores
+    are judged, so a canary may come several times.
     """
     score = calibration.score
     then = calibration.canaries.select("canary", then=score).drop_nulls()
-    both = then.join(tonight.select("canary", now=score), on="canary", how="left")
+    both = then.join(scored.select("canary", now=score), on="canary", how="left")
     if both.is_empty() or both["now"].null_count():
         raise EngineChangedError(
-            f"the night's run and the calibration have not scored the same canary prompts ({len(then)} in the "
-            "calibration): calibrate and scan again with one version of overscan"
+            f"the scan and the calibration have not scored the same canary prompts ({len(then)} in the calibration): "
+            "calibrate and scan again with one version of overscan"
         )
     difference = float(both.select((pl.col("now") - pl.col("then")).abs().max()).item())
     low, high = np.quantile(calibration.null, (0.25, 0.75))

@@ -43,8 +43,8 @@ def decide(
 ) -> Night:
     """Scores and captions of a scan -> flags, findings, summary.
 
-    `canaries`: [canary, scores...] as this scan's engine gives them, compared with the calibration's. Raises
-    ScannerError where the calibration is of another scan, too small, or of an engine that has changed.
+    `canaries`: [canary, scores...] as the engine gave them in every run of this scan, compared with the calibration's.
+    Raises ScannerError where the calibration is of another scan, too small, or of an engine that has changed.
     """
     if calibration is not None and calibration.scan_id != scan_id:
         raise ScannerError(

@@ -1,5 +1,6 @@
 """`overscan calibrate`."""
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,15 @@ from scanner.scan import scan
     "--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Calibration file to write."
 )
 @scan_options
+@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
 def calibrate(
-    inputs: tuple[str, ...], out: Path, seeds: int, first_steps: int, guidance_scale: float, **options: Any
+    inputs: tuple[str, ...],
+    out: Path,
+    seeds: int,
+    first_steps: int,
+    guidance_scale: float,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Score benign captions (NULL_INPUT, read like a scan's INPUT) and keep the distribution of every score.
 
@@ -34,4 +42,5 @@ def calibrate(
     source = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "inputs": list(inputs), "model": str(options["model"])}
     n = calibrations.write(out, result.scan_id, result.scores, list(SCORES), result.canaries, source)
     click.echo(f"{summary(result)}\n{calibrations.reach(n)}", err=True)
-    click.echo(str(out))
+    facts = {"calibration": str(out), "scan_id": result.scan_id, "null_captions": n}
+    click.echo(json.dumps(facts, indent=1) if as_json else str(out))

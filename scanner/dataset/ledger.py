@@ -67,6 +67,11 @@ class Ledger:
             raise StoreError(f"{self.folder}: no scan in this store yet: run `overscan scan` first")
         return rows[0]["scan_id"], json.loads(rows[0]["record"])
 
+    def records(self, scan_id: str) -> list[dict[str, Any]]:
+        """Records of all runs of one scan, calibrations among them."""
+        runs = pl.scan_delta(str(self.folder / "runs")).filter(scan_id=scan_id)
+        return [json.loads(record) for record in runs.sort("started").collect()["record"]]
+
     def read(self, scan_id: str) -> pl.DataFrame:
         """Score rows of one scan, one per prompt_id (two scans at once may have computed the same row twice)."""
         return self._of(scan_id).unique("prompt_id", keep="any").drop("scan_id").collect(engine="streaming")
