@@ -6,7 +6,7 @@ import pytest
 
 from scanner.audit.diff import count, diff, notes, read_night
 from scanner.audit.flag import Rule
-from scanner.audit.night import decide
+from scanner.audit.night import decide, write_summary
 from scanner.audit.report import write
 from scanner.audit.report.terminal import change_lines
 from scanner.errors import ScannerError
@@ -24,7 +24,8 @@ def report(folder, scores, scan_id="scan", score="s_v1", threshold=0.5):
     )
     none = pl.DataFrame(schema={"canary": pl.String})
     night = decide(frame, rows, scan_id, none, Rule(score, threshold=threshold), date(2030, 1, 1))
-    write(folder, night)
+    write(folder, night.ranked, night.flagged)
+    write_summary(folder, night.summary)
     return read_night(folder)
 
 
@@ -84,13 +85,17 @@ def test_drift_looks_at_new_prompts_only(tmp_path):
     )
 
 
-@pytest.mark.parametrize("harm", ["summary.json", "scores.parquet", "flagged.parquet", "truncated", "foreign", "newer"])
+@pytest.mark.parametrize(
+    "harm", ["summary.json", "scores.parquet", "flagged.parquet", "truncated", "foreign", "newer", "mixed"]
+)
 def test_a_folder_that_is_no_whole_report_is_refused(tmp_path, nights, harm):
     folder = tmp_path / "mon"
     if harm == "truncated":
         (folder / "scores.parquet").write_bytes((folder / "scores.parquet").read_bytes()[:-50])
     elif harm == "foreign":
         (folder / "summary.json").write_text('["x"]')
+    elif harm == "mixed":
+        (tmp_path / "tue/scores.parquet").replace(folder / "scores.parquet")  # a rewrite that was cut off
     elif harm == "newer":
         (folder / "summary.json").write_text('{"format": "overscan report 2"}')
     else:

@@ -28,6 +28,9 @@ def read_night(folder: Path) -> Night:
             "prompt_id", "text", "rank", "flagged", summary["score"]
         )
         flagged = pl.read_parquet(folder / "flagged.parquet").select("prompt_id", "file", "row")
+        ids = ranked.filter("flagged")["prompt_id"].sort()
+        if not ids.equals(flagged["prompt_id"].unique().sort()) or len(ids) != summary["flagged"]:
+            raise ValueError("its files are of different reports")
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
         reason = str(error).splitlines()[0]
         raise ScannerError(f"{folder}: not a whole report ({reason}): needed a folder of `overscan report`") from error

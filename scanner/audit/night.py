@@ -1,8 +1,10 @@
 """One night's decision: ranked prompts, flagged rows, and a summary that says what was asked and found."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -27,6 +29,13 @@ class Night:
     flagged: pl.DataFrame = field(repr=False)
     summary: Mapping[str, Any]
     calibration: Calibration | None = None
+
+
+def write_summary(out: Path, summary: Mapping[str, Any]) -> Path:
+    """Write `summary.json` beside the report's other files, after them: with it the report is whole."""
+    partial = out / ".summary.json.partial"
+    partial.write_text(json.dumps(summary, indent=1) + "\n")
+    return partial.replace(out / "summary.json")
 
 
 def decide(
@@ -60,7 +69,7 @@ def decide(
     if calibration is not None:
         judged, found = _judge(ranked, rule, calibration, canaries)
         notes += found
-    flagged = ranked.filter("flagged")
+    flagged, rows = ranked.filter("flagged"), sources(ranked, captions)
     kinds = dict(flagged.group_by("finding").len().iter_rows())
     summary = {
         "format": FORMAT,
@@ -72,13 +81,13 @@ def decide(
         "prompts": len(ranked),
         "scored": ranked["rank"].count(),
         "flagged": len(flagged),
-        "flagged_rows": int(flagged["n_rows"].sum()),
+        "flagged_rows": len(rows),
         "findings": {kind: kinds.get(kind, 0) for kind in ("new", "known", "allowed")},
         "lowest_flagged": flagged[rule.score].min(),
         "calibration": judged,
         "notes": notes,
     }
-    return Night(ranked, sources(ranked, captions), summary, calibration)
+    return Night(ranked, rows, summary, calibration)
 
 
 def _judge(

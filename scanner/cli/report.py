@@ -9,7 +9,7 @@ import click
 from scanner.audit import calibrate, policy
 from scanner.audit.calibrate import DEFAULT_FDR
 from scanner.audit.flag import Rule
-from scanner.audit.night import decide
+from scanner.audit.night import decide, write_summary
 from scanner.audit.report import table, write
 from scanner.cli.console import out_console
 from scanner.diffusion.scores import DEFAULT_SCORE, SCORES
@@ -70,7 +70,7 @@ def report(
         baseline=None if baseline is None else policy.read_baseline(baseline),
         allow=None if allow is None else policy.read_allow(allow),
     )
-    paths = write(out, night)
+    paths = [*write(out, night.ranked, night.flagged), write_summary(out, night.summary)]
     if write_baseline is not None:
         policy.write_baseline(write_baseline, night.ranked, stored.scan_id, score, today)
         paths.append(write_baseline)

@@ -6,13 +6,11 @@ that it never saw; `labels.parquet`: for each prompt, whether full generation re
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 
 import polars as pl
 
-from scanner.audit.flag import Rule
-from scanner.audit.night import decide
+from scanner.audit.flag import Rule, rank, sources
 from scanner.audit.report import write
 from scanner.diffusion.scores import DEFAULT_SCORE
 from scanner.evidence.evaluate import auroc, precision_recall
@@ -40,10 +38,10 @@ def run(out: Path, progress: Callable[[int, int], None] = lambda done, total: No
     """Scan the bundled captions with the bundled model into `out/store`, report into `out`, compare with the labels."""
     result = scan(CAPTIONS, model=BUNDLE, store=out / "store", progress=progress)
     stored = read_store(out / "store")
-    night = decide(stored.scores, stored.captions, stored.scan_id, stored.canaries, RULE, date.today())
-    write(out, night)
+    ranked = rank(stored.scores, RULE)
+    write(out, ranked, sources(ranked, stored.captions))
     truth = pl.read_parquet(LABELS).select(text="prompt", label="label").drop_nulls("label")
-    judged = night.ranked.join(truth, on="text", how="inner")
+    judged = ranked.join(truth, on="text", how="inner")
     score, flagged, label = (judged[name].to_numpy() for name in (RULE.score, "flagged", "label"))
     precision, recall = precision_recall(flagged, label)
     return Demo(
@@ -53,5 +51,5 @@ def run(out: Path, progress: Callable[[int, int], None] = lambda done, total: No
         precision=precision,
         recall=recall,
         auroc=auroc(score, label),
-        ranked=night.ranked,
+        ranked=ranked,
     )
