@@ -2,10 +2,11 @@
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -86,10 +87,11 @@ class StoredScan:
     """The newest scan of a store, with the captions as they are now.
 
     `captions`: lazy [file, row, text]; `scores` as in ScanResult, the status null where a caption is
-    newer than the scan.
+    newer than the scan. `record`: what the run was asked, and with which versions.
     """
 
     scan_id: str
+    record: Mapping[str, Any] = field(repr=False)
     captions: pl.LazyFrame = field(repr=False)
     scores: pl.DataFrame = field(repr=False)
 
@@ -99,7 +101,7 @@ def read_store(store: str | Path) -> StoredScan:
     ledger = Ledger(store)
     scan_id, record = ledger.last_run()
     rows = captions.read(record["inputs"], record["column"], record["limit"])
-    return StoredScan(scan_id, rows, _join(captions.unique_prompts(rows), ledger, scan_id))
+    return StoredScan(scan_id, record, rows, _join(captions.unique_prompts(rows), ledger, scan_id))
 
 
 def _join(prompts: pl.DataFrame, ledger: Ledger, scan_id: str) -> pl.DataFrame:
