@@ -58,6 +58,20 @@ def test_report_writes_and_prints_the_ranking(scanned):
     assert len(pl.read_parquet(folder / "report/scores.parquet")) == 3
 
 
+def test_a_redacted_report_shows_no_whole_caption_anywhere(scanned):
+    folder, _ = scanned
+    out, _, code = run("report", "--store", folder / "store", "--out", folder / "report", "--top", "3", "--redact")
+    assert code == 0
+    printed = [out, *(path.read_text() for path in (folder / "report").iterdir() if path.suffix != ".parquet")]
+    for name in ("scores", "flagged"):
+        printed.append(str(pl.read_parquet(folder / f"report/{name}.parquet").rows()))
+    assert not [caption for caption in PROMPTS for text in printed if caption in text]
+    page = (folder / "report/report.html").read_text()
+    assert "3 captions flagged as likely memorized" in page
+    assert "the 3 highest by agreement_v1" in page
+    assert str(folder / "p.txt") in page
+
+
 def test_report_tells_of_captions_newer_than_the_scan(scanned):
     folder, _ = scanned
     with (folder / "p.txt").open("a") as file:

@@ -1,4 +1,4 @@
-from datetime import date
+from datetime import UTC, date, datetime
 
 import numpy as np
 import polars as pl
@@ -7,7 +7,7 @@ import pytest
 from scanner.audit.diff import count, diff, notes, read_night
 from scanner.audit.flag import Rule
 from scanner.audit.night import decide, write_summary
-from scanner.audit.report import write
+from scanner.audit.report import contents_of, write
 from scanner.audit.report.terminal import change_lines
 from scanner.errors import ScannerError
 
@@ -24,7 +24,8 @@ def report(folder, scores, scan_id="scan", score="s_v1", threshold=0.5):
     )
     none = pl.DataFrame(schema={"canary": pl.String})
     night = decide(frame, rows, scan_id, none, Rule(score, threshold=threshold), date(2030, 1, 1))
-    write(folder, night.ranked, night.flagged)
+    made = datetime(2030, 1, 1, tzinfo=UTC)
+    write(folder, contents_of(night, "threshold", {}, made))
     write_summary(folder, night.summary)
     return read_night(folder)
 

@@ -10,7 +10,7 @@ from scanner.audit import calibrate, policy
 from scanner.audit.calibrate import DEFAULT_FDR
 from scanner.audit.flag import Rule
 from scanner.audit.night import decide, write_summary
-from scanner.audit.report import table, write
+from scanner.audit.report import contents_of, facts_of, redact, rule_in_words, table, write
 from scanner.cli.console import out_console
 from scanner.diffusion.scores import DEFAULT_SCORE, SCORES
 from scanner.scan import read_store
@@ -36,6 +36,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--write-baseline", type=FILE, help="Write this night's findings as a baseline.")
 @click.option("--allow", type=FILE, help="CSV of prompt_id,reason,expires: prompts that may stay until then.")
 @click.option("--fail-on", metavar="new|any|N", help="Exit with 1: on new findings, on any not allowed, on N new ones.")
+@click.option("--redact", "redacted", is_flag=True, help="Keep only the first words of each caption, everywhere.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def report(
     store: Path,
@@ -46,10 +47,11 @@ def report(
     write_baseline: Path | None,
     allow: Path | None,
     fail_on: str | None,
+    redacted: bool,
     as_json: bool,
     **limits: float | None,
 ) -> None:
-    """Flag prompts of the store's newest scan; write scores.parquet, flagged.parquet, .csv, .jsonl and summary.json.
+    """Flag prompts of the store's newest scan; write report.html, summaries and the flagged prompts and rows as data.
 
     A ranking by --top, --quantile or --threshold says nothing of false alarms; a decision by --fdr or --fpr needs
     --calibration.
@@ -58,26 +60,29 @@ def report(
         limits |= {"quantile": DEFAULT_QUANTILE} if calibration is None else {"fdr": DEFAULT_FDR}
     rule = Rule(score, **limits)  # type: ignore[arg-type]
     fails = None if fail_on is None else policy.FailOn.parse(fail_on)
-    stored, today = read_store(store), datetime.now(UTC).date()
+    stored, made = read_store(store), datetime.now(UTC)
     night = decide(
         stored.scores,
         stored.captions,
         stored.scan_id,
         stored.canaries,
         rule,
-        today,
+        made.date(),
         calibration=None if calibration is None else calibrate.read(calibration, score),
         baseline=None if baseline is None else policy.read_baseline(baseline),
         allow=None if allow is None else policy.read_allow(allow),
     )
-    paths = [*write(out, night.ranked, night.flagged), write_summary(out, night.summary)]
+    contents = contents_of(night, rule_in_words(score, rule.limit), facts_of(stored.scan_id, stored.record), made)
+    if redacted:
+        contents = redact(contents)
+    paths = [*write(out, contents), write_summary(out, night.summary)]
     if write_baseline is not None:
-        policy.write_baseline(write_baseline, night.ranked, stored.scan_id, score, today)
+        policy.write_baseline(write_baseline, night.ranked, stored.scan_id, score, made.date())
         paths.append(write_baseline)
     if as_json:
         click.echo(json.dumps(night.summary, indent=1))
     else:
-        out_console.print(table(night.ranked, score))
+        out_console.print(table(contents.ranked, score))
     for note in night.summary["notes"]:
         click.echo(f"note: {note}", err=True)
     kind = "A decision" if rule.decides else "A ranking"

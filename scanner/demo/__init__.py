@@ -6,12 +6,13 @@ that it never saw; `labels.parquet`: for each prompt, whether full generation re
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 
 from scanner.audit.flag import Rule, rank, sources
-from scanner.audit.report import write
+from scanner.audit.report import Contents, facts_of, rule_in_words, write
 from scanner.diffusion.scores import DEFAULT_SCORE
 from scanner.evidence.evaluate import auroc, precision_recall
 from scanner.scan import ScanResult, read_store, scan
@@ -39,7 +40,15 @@ def run(out: Path, progress: Callable[[int, int], None] = lambda done, total: No
     result = scan(CAPTIONS, model=BUNDLE, store=out / "store", progress=progress)
     stored = read_store(out / "store")
     ranked = rank(stored.scores, RULE)
-    write(out, ranked, sources(ranked, stored.captions))
+    contents = Contents(
+        score=RULE.score,
+        rule=rule_in_words(RULE.score, {"quantile": RULE.quantile}),
+        made=datetime.now(UTC),
+        facts=facts_of(stored.scan_id, stored.record),
+        ranked=ranked,
+        flagged=sources(ranked, stored.captions),
+    )
+    write(out, contents)
     truth = pl.read_parquet(LABELS).select(text="prompt", label="label").drop_nulls("label")
     judged = ranked.join(truth, on="text", how="inner")
     score, flagged, label = (judged[name].to_numpy() for name in (RULE.score, "flagged", "label"))

@@ -1,26 +1,54 @@
-"""Ranked prompts and flagged rows as files; each appears whole or not at all."""
+"""A report as files: a table of formats, each one function; each file appears whole or not at all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import polars as pl
+from scanner.audit.report import html, markdown
+from scanner.audit.report.contents import Contents, rows_to_drop, to_drop
+from scanner.audit.report.safe import spreadsheet
+from scanner.errors import ScannerError
 
-FORMATS: dict[str, Callable[[pl.DataFrame, Path], None]] = {
-    "parquet": lambda frame, path: frame.write_parquet(path),
-    "csv": lambda frame, path: frame.write_csv(path),
-    "jsonl": lambda frame, path: frame.write_ndjson(path),
+
+def _drop_list(contents: Contents, path: Path) -> None:
+    to_drop(contents).select("prompt_id").write_csv(path, include_header=False)
+
+
+def _summary(contents: Contents, path: Path) -> None:
+    path.write_bytes(markdown.render(contents).encode())
+
+
+def _page(contents: Contents, path: Path) -> None:
+    path.write_bytes(html.render(contents).encode())
+
+
+FORMATS: Mapping[str, Callable[[Contents, Path], None]] = {
+    "scores.parquet": lambda contents, path: contents.ranked.write_parquet(path),
+    "flagged.parquet": lambda contents, path: contents.flagged.write_parquet(path),
+    "flagged.csv": lambda contents, path: spreadsheet(contents.flagged).write_csv(path),
+    "flagged.jsonl": lambda contents, path: contents.flagged.write_ndjson(path),
+    "drop_list.txt": _drop_list,
+    "rows_to_drop.parquet": lambda contents, path: rows_to_drop(contents).write_parquet(path),
+    "summary.md": _summary,
+    "report.html": _page,
 }
 
 
-def write(out: Path, ranked: pl.DataFrame, flagged: pl.DataFrame) -> list[Path]:
-    """Write `scores.parquet` (one row per unique prompt) and `flagged.*` (one per dataset row); returns the paths."""
-    out.mkdir(parents=True, exist_ok=True)
-    written = [_write(ranked, out / "scores.parquet")]
-    return written + [_write(flagged, out / f"flagged.{suffix}") for suffix in FORMATS]
+def write(out: Path, contents: Contents) -> list[Path]:
+    """Write every format into the folder `out`; returns the paths. Raises ScannerError where it cannot."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return [_write(contents, out / name) for name in FORMATS]
+    except OSError as error:
+        raise ScannerError(
+            f"{out}: the report cannot be written ({error.strerror or error}): needed a folder with room"
+        ) from error
 
 
-def _write(frame: pl.DataFrame, path: Path) -> Path:
+def _write(contents: Contents, path: Path) -> Path:
     temporary = path.with_name(f".{path.name}.partial")
-    FORMATS[path.suffix[1:]](frame, temporary)
-    temporary.replace(path)
+    try:
+        FORMATS[path.name](contents, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return path

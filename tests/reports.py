@@ -1,0 +1,71 @@
+"""Report contents made by hand, with captions as hostile as they come."""
+
+from datetime import UTC, date, datetime
+
+import polars as pl
+
+from scanner.audit.report import Contents, NullScores
+
+HOSTILE = [
+    "<script>document.title = 'owned'</script>",
+    "</script><script>document.title = 'owned'</script>",
+    '"><img src="https://example.invalid/x.png" onerror="document.title = \'owned\'">',
+    "a\0null \x1b[31m and a bell\x07",
+    "invoice \u202egnp.exe",
+    "شجرة عيد الميلاد مزينة بالأضواء",
+    '=HYPERLINK("https://example.invalid","click")',
+    "long " * 2000,
+    "{{ 7 * 7 }} ${7 * 7} | `code` *bold* [x](https://example.invalid) @someone",
+    "two\nlines",
+]
+
+
+def contents(texts=HOSTILE, n_flagged=None, **optional):
+    """Prompt i has the score 1 - i/len, and i % 3 + 1 dataset rows in files a/b; all in order of score."""
+    n = len(texts)
+    n_flagged = n if n_flagged is None else n_flagged
+    ranked = pl.DataFrame(
+        {
+            "prompt_id": [f"{i:032x}" for i in range(n)],
+            "text": texts,
+            "n_rows": [i % 3 + 1 for i in range(n)],
+            "status": ["scored"] * n,
+            "truncated": [text is not None and len(text) > 300 for text in texts],
+            "agreement_v1": [1 - i / n for i in range(n)],
+            "other_v1": [i * 1.5 for i in range(n)],
+            "rank": range(1, n + 1),
+            "flagged": [i < n_flagged for i in range(n)],
+        },
+        schema_overrides={"agreement_v1": pl.Float32, "other_v1": pl.Float32},
+    )
+    given = {
+        "score": "agreement_v1",
+        "rule": "the highest",
+        "made": datetime(2026, 11, 24, 3, 0, tzinfo=UTC),
+        "facts": {"Dataset": "data/*.parquet", "Model": "models/<b>sd</b>"},
+        "ranked": ranked,
+    }
+    made = given | optional
+    return Contents(**{"flagged": rows_of(made["ranked"])} | made)
+
+
+def rows_of(ranked):
+    """A dataset row for each of a flagged prompt's `n_rows`."""
+    rows = ranked.filter("flagged").drop("flagged").with_columns(copy=pl.int_ranges(pl.col("n_rows"))).explode("copy")
+    file = pl.when(pl.col("copy") == 0).then(pl.lit("data/a.parquet")).otherwise(pl.lit("data/b.parquet"))
+    return rows.with_columns(file=file, row=pl.col("rank") * 10 + pl.col("copy")).drop("copy")
+
+
+def judged(texts=HOSTILE):
+    """The same with a null, p- and q-values, findings and former nights."""
+    plain = contents(texts)
+    kinds = ["new", "known", "allowed"]
+    ranked = plain.ranked.with_columns(
+        p_value=pl.col("rank") / 1000, q_value=pl.col("rank") / 100,
+        finding=pl.Series([kinds[i % 3] for i in range(len(texts))]),
+    )  # fmt: skip
+    return contents(
+        texts, ranked=ranked, threshold=0.05, notes=["999 null captions can find 1 or more."],
+        null=NullScores(pl.Series([i / 2000 for i in range(999)]), "null.parquet"),
+        nights=pl.DataFrame({"date": [date(2026, 11, 23), date(2026, 11, 24)], "n_flagged": [8, 10], "n_new": [8, 4]}),
+    )  # fmt: skip

@@ -1,0 +1,329 @@
+import base64
+import json
+import re
+import zlib
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import polars as pl
+import pytest
+from reports import HOSTILE, contents, judged, rows_of
+
+from scanner import Rule, rank, read_store, scan, sources
+from scanner.audit.report import charts, facts_of, html, markdown, redact, rule_in_words, write
+from scanner.audit.report.wording import number
+from scanner.demo import BUNDLE
+from scanner.errors import ScannerError
+
+DOCUMENT = (Path(__file__).parent.parent / "docs/report.md").read_text()
+
+FILES = [
+    "scores.parquet",
+    "flagged.parquet",
+    "flagged.csv",
+    "flagged.jsonl",
+    "drop_list.txt",
+    "rows_to_drop.parquet",
+    "summary.md",
+    "report.html",
+]
+
+
+def payload(page):
+    (packed,) = re.findall(r'id="payload">([A-Za-z0-9+/=]*)</script>', page)
+    return json.loads(zlib.decompress(base64.b64decode(packed)))
+
+
+def tags_of(page):
+    """(tag, [(attribute, value)]) of each element, as a browser would parse them."""
+    found = []
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, attributes: found.append((tag, attributes))
+    parser.feed(page)
+    return found
+
+
+def test_every_file_is_written_whole(tmp_path):
+    made = contents()
+    assert [path.name for path in write(tmp_path / "new" / "folder", made)] == FILES
+    out = tmp_path / "new" / "folder"
+    assert sorted(path.name for path in out.iterdir()) == sorted(FILES)
+    assert pl.read_parquet(out / "scores.parquet").equals(made.ranked)
+    assert pl.read_parquet(out / "flagged.parquet").equals(made.flagged)
+    assert [json.loads(line)["text"] for line in (out / "flagged.jsonl").read_text().splitlines()] == made.flagged[
+        "text"
+    ].to_list()
+
+
+def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ScannerError, match="file: the report cannot be written"):
+        write(tmp_path / "file", contents())
+    write(tmp_path / "out", contents(["kept"]))
+    with pytest.raises(pl.exceptions.ColumnNotFoundError):
+        write(tmp_path / "out", replace(contents(), flagged=pl.DataFrame()))
+    assert "kept" in (tmp_path / "out/report.html").read_text()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES)
+
+
+def test_csv_cells_are_no_formulas_and_other_files_are_exact(tmp_path):
+    texts = ["=1+1", "+1", "-1", "@SUM(A1)", "＝1", "1=1", "'quoted'", 'comma, "quote"\nline']
+    write(tmp_path, contents(texts))
+    first = pl.col("text").unique(maintain_order=True)
+    read = pl.read_csv(tmp_path / "flagged.csv").select(first).to_series().to_list()
+    assert read == ["'=1+1", "'+1", "'-1", "'@SUM(A1)", "'＝1", "1=1", "'quoted'", 'comma, "quote"\nline']
+    assert pl.read_parquet(tmp_path / "flagged.parquet").select(first).to_series().to_list() == texts
+
+
+def test_the_drop_lists_filter_a_dataset(tmp_path):
+    made = judged(["one", "two", "three", "four"])  # findings: new, known, allowed, new
+    write(tmp_path, made)
+    assert (tmp_path / "drop_list.txt").read_text().split() == [f"{i:032x}" for i in (0, 1, 3)]
+    dataset = pl.DataFrame({"caption": [f"row {i}" for i in range(50)]})
+    dataset.write_parquet(tmp_path / "a.parquet")
+    kept = (
+        pl.scan_parquet(tmp_path / "a.parquet", row_index_name="row")
+        .with_columns(file=pl.lit("data/a.parquet"), row=pl.col("row").cast(pl.Int64))
+        .join(pl.scan_parquet(tmp_path / "rows_to_drop.parquet"), on=["file", "row"], how="anti")
+        .collect()
+    )
+    assert set(range(50)) - set(kept["row"]) == {10, 20, 40}  # the allowed one, row 30, stays
+    drop = pl.read_parquet(tmp_path / "rows_to_drop.parquet")
+    assert drop.schema == {"file": pl.String, "row": pl.Int64}
+    assert drop.rows() == [
+        ("data/a.parquet", 10), ("data/a.parquet", 20), ("data/b.parquet", 21), ("data/a.parquet", 40),
+    ]  # fmt: skip
+
+
+def test_redaction_never_shows_a_whole_caption(tmp_path):
+    texts = ["Mothers influence on her young hippo", "John Smith", "one", "日本の夜景東京", "x" * 90 + " y z", "", None]
+    hidden = redact(contents(texts, n_flagged=5))
+    ids = [f"{i:032x}"[:8] for i in range(7)]
+    assert hidden.ranked["text"].to_list() == [
+        f"Mothers influence … [{ids[0]}]", f"John … [{ids[1]}]", f"… [{ids[2]}]", f"… [{ids[3]}]",
+        "x" * 24 + f" … [{ids[4]}]", f"… [{ids[5]}]", None,
+    ]  # fmt: skip
+    write(tmp_path, hidden)
+    secrets = [b"hippo", b"Smith", b"y z", "夜景".encode()]
+    for name in FILES:
+        data = (tmp_path / name).read_bytes()
+        if name == "report.html":
+            data += json.dumps(payload(data.decode()), ensure_ascii=False).encode()
+        if name.endswith(".parquet"):
+            data = repr(pl.read_parquet(tmp_path / name).rows()).encode()
+        assert not [secret for secret in secrets if secret in data], name
+    assert "Redacted: captions are replaced" in (tmp_path / "report.html").read_text()
+
+
+def test_the_page_holds_no_caption_as_markup():
+    page = html.render(judged())
+    tags = tags_of(page)
+    assert [tag for tag, _ in tags if tag in ("script", "img", "iframe", "link", "b")] == ["b"] * 5 + ["script"] * 2
+    assert {value for _, attributes in tags for name, value in attributes if name in ("href", "src")} == {"#captions"}
+    assert not [name for _, attributes in tags for name, _ in attributes if name.startswith("on") or name == "style"]
+    assert "models/&lt;b&gt;sd&lt;/b&gt;" in page
+    assert "7 * 7" in page
+    assert "\0" not in page
+    assert "\u202e" not in page
+    assert "invoice ⟨U+202E⟩gnp.exe" in page
+    assert "a⟨U+0000⟩null ⟨U+001B⟩[31m and a bell⟨U+0007⟩" in page
+    assert "… (9500 more characters)" in page
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', page)
+    assert re.fullmatch(
+        r"default-src 'none'; script-src 'sha256-[\w+/]{43}='; style-src 'sha256-[\w+/]{43}='; base-uri 'none'; "
+        r"form-action 'none'; require-trusted-types-for 'script'",
+        policy,
+    )
+
+
+def test_the_page_says_what_a_flag_is():
+    ranking, decision = html.render(contents()), html.render(judged())
+    for page in (ranking, decision):
+        assert "Flagged is not memorized" in page
+        assert "A caption without a flag is not cleared" in page
+        assert not re.search(r"(are|is|were) memorized", page)
+    assert "This is a ranking." in ranking
+    assert "the q-value is" not in ranking
+    assert "Compared with 999 null captions from null.parquet. The p-value is" in decision
+    assert "999 null captions can find 1 or more." in decision
+    assert decision.count("<svg") == 3
+    assert ranking.count("<svg") == 1
+
+
+def test_the_payload_holds_scores_and_the_first_dataset_rows():
+    made = contents(["popular", "rare"])
+    ranked = made.ranked.with_columns(
+        n_rows=pl.Series([25, 1]), other_v1=pl.Series([float("nan"), 1 / 3], dtype=pl.Float32)
+    )
+    data = payload(html.render(replace(made, ranked=ranked, flagged=rows_of(ranked))))
+    assert data["scores"] == ["agreement_v1", "other_v1"]
+    assert data["rows"]["agreement_v1"] == [1.0, 0.5]
+    assert data["rows"]["other_v1"] == [None, 0.33333]
+    assert data["files"] == ["data/a.parquet", "data/b.parquet"]
+    assert data["sources"] == [[[0, 10], *([1, 10 + i] for i in range(1, html.SOURCES))], [[0, 20]]]
+
+
+def test_nothing_flagged_and_nothing_scored_are_reports_too(tmp_path):
+    page = html.render(contents(["a", "b"], n_flagged=0))
+    assert "0 captions flagged as likely memorized" in page
+    assert "No caption is flagged." in page
+    unscored = contents(["a"]).ranked.with_columns(
+        agreement_v1=pl.lit(None, pl.Float32), status=pl.lit(None, pl.String), flagged=False
+    )
+    write(tmp_path, contents(["a"], ranked=unscored))
+    assert "1 not scored yet" in (tmp_path / "report.html").read_text()
+    assert (tmp_path / "drop_list.txt").read_text() == ""
+
+
+def test_ten_thousand_flagged_rows_stay_under_two_megabytes():
+    words = [f"{'abcdefghij'[i % 10]}{i * 7919 % 100_003:x}" for i in range(100_000)]
+    texts = [" ".join(words[i * 10 : i * 10 + 10]) for i in range(10_000)]
+    made = judged(texts)
+    page = html.render(made)
+    assert len(page.encode()) < 2_000_000
+    assert len(payload(page)["rows"]["rank"]) == 10_000
+
+
+def test_new_findings_are_not_cut_before_others(monkeypatch):
+    monkeypatch.setattr(html, "PROMPTS", 3)
+    page = html.render(judged(list("abcdefghi")))  # new: ranks 1, 4, 7
+    assert payload(page)["rows"]["rank"] == [1, 4, 7]
+    assert "This page holds 3 of 9, new and best ranks first; all are in flagged.parquet." in page
+
+
+def test_without_a_baseline_nothing_is_called_new():
+    alone = replace(judged(), compared=False)
+    assert "finding" not in payload(html.render(alone))["rows"]
+    assert "of them new" not in html.render(alone)
+    assert "finding" not in markdown.render(alone)
+
+
+def test_the_summary_is_inert_markdown():
+    text = markdown.render(judged())
+    assert text.startswith("## 10 captions flagged as likely memorized\n\nRule: the highest. Compared with 999 null")
+    assert "| rank | agreement_v1 | q_value | finding | n_rows | prompt |\n" in text
+    assert "| 1 | 1.000 | 0.01000 | new | 1 | <code>&#60;script&#62;document&#46;title &#61; 'owned'" in text
+    assert "&#91;x&#93;&#40;https&#58;&#47;&#47;example&#46;invalid&#41; &#64;someone</code> |\n" in text
+    assert "<code>two lines</code>" in text
+    assert not re.search(r"<(?!/?code>)|\]\(|@|`(?!report|flagged|,|\.| )", text)
+    assert all(line.count("|") == 7 for line in text.splitlines() if line.startswith("|"))
+    assert len(markdown.render(contents(["x"] * 5000))) < 3000
+
+
+def test_histogram_bars_count_prompts():
+    scores = pl.Series([0.0] * 100 + [1.0] * 10 + [2.0])
+    svg = charts.histogram(scores, scores > 1.5, None, 1.5)
+    bars = re.findall(r'<rect class="(bar[ a-z]*)" x="([\d.]+)" y="([\d.]+)" width="[\d.]+" height="([\d.]+)"/>', svg)
+    assert [bar[0] for bar in bars] == ["bar", "bar", "bar", "bar flag"]
+    heights = [float(bar[3]) for bar in bars]
+    assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2], abs=0.2)  # a decade each
+    assert bars[2][1:] == bars[3][1:]
+    assert ">threshold 1.5</text>" in svg
+
+
+def test_histogram_scales_the_null_to_the_prompts():
+    scores, null = pl.Series([0.0] * 50 + [1.0] * 50), pl.Series([0.0, 1.0])
+    svg = charts.histogram(scores, scores > 2, null, None)
+    tops = {float(y) for y in re.findall(r'<rect class="bar" [^>]*y="([\d.]+)"', svg)}
+    (points,) = re.findall(r'<polyline class="null" points="([^"]*)"', svg)
+    outline = {float(pair.split(",")[1]) for pair in points.split()}
+    assert min(outline) == min(tops)
+
+
+@pytest.mark.parametrize("values", [[0.5], [0.5] * 9, [-1e30, 1e30], [1e-12, 2e-12]])
+def test_charts_of_odd_scores_stay_in_the_picture(values):
+    scores = pl.Series(values, dtype=pl.Float32)
+    for svg in (charts.histogram(scores, scores > 0, scores, None), charts.qq(scores, scores)):
+        assert not re.search("nan|inf", svg)
+        assert all(-1 <= float(x) <= charts.WIDTH for x in re.findall(r' (?:x|cx|x1|x2)="([^"]*)"', svg))
+        assert all(0 <= float(y) <= charts.HEIGHT for y in re.findall(r' (?:y|cy|y1|y2)="([^"]*)"', svg))
+
+
+def test_quantiles_of_equal_distributions_lie_on_the_diagonal():
+    scores = pl.Series([i / 1000 for i in range(1000)])
+    points = re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', charts.qq(scores, scores.shuffle(seed=1)))
+    assert len(points) == charts.QUANTILES + 1
+    x, y = [float(p[0]) for p in points], [float(p[1]) for p in points]
+    across, up = charts.WIDTH - charts.RIGHT - charts.LEFT, charts.HEIGHT - charts.BOTTOM - charts.TOP
+    for a, b in zip(x, y, strict=True):
+        assert (a - charts.LEFT) / across == pytest.approx((charts.HEIGHT - charts.BOTTOM - b) / up, abs=0.001)
+
+
+def test_nights_are_bars_in_order():
+    history = pl.DataFrame({"date": ["2026-11-01<", "2026-11-02"], "n_flagged": [10, 5], "n_new": [0, 5]})
+    svg = charts.nights(history)
+    heights = [float(h) for h in re.findall(r'<rect class="bar[^>]* height="([\d.]+)"', svg)]
+    assert heights == [heights[0], heights[0] / 2, heights[0] / 2]
+    assert "2026-11-01&lt;" in svg
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, ""), (12345, "12,345"), (0.5, "0.5000"), (0.0, "0.000"), (3.3e-6, "3.3e-6"), (12345.6, "12,346")],
+)
+def test_numbers(value, text):
+    assert number(value) == text
+
+
+def test_rules_and_facts_in_words():
+    assert rule_in_words("s", {"top": 1000, "quantile": None}) == "the 1,000 highest by s"
+    assert rule_in_words("s", {"fdr": 0.05}) == "false discovery rate of at most 0.05, by s"
+    record = {
+        "inputs": ["a", "b"], "column": None, "limit": 1000, "model": "m", "provider": "p",
+        "versions": {"overscan": "1"},
+        "config": {"guidance_scale": 7.5, "num_inference_steps": 50, "first_steps": 1, "seeds": [0, 1]},
+    }  # fmt: skip
+    assert facts_of("id", record) == {
+        "Dataset": "a, b (first 1,000 rows)", "Model": "m", "Computed by": "p", "Seeds": "0, 1",
+        "Steps": "first 1 of 50", "Guidance scale": "7.5", "Scan": "id", "Versions": "overscan 1",
+    }  # fmt: skip
+
+
+def _luminance(colour):
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("palette", [0, 1], ids=["light", "dark"])
+def test_colours_can_be_told_apart(palette):
+    style = (html.FOLDER / "page.css").read_text()
+    colours = dict(re.findall(r"--(\w+): (#\w+);", re.findall(r":root \{(.*?)\}", style, re.DOTALL)[palette]))
+    colours = {name: "#" + "".join(2 * c for c in v[1:]) if len(v) == 4 else v for name, v in colours.items()}
+    for needed, names in ((4.5, ("ink", "soft", "flag", "null")), (3.0, ("bar", "focus"))):  # WCAG 2 AA
+        for name in names:
+            for ground in ("paper", "raised", "mark") if needed > 3 else ("paper",):
+                light, dark = sorted((_luminance(colours[name]), _luminance(colours[ground])), reverse=True)
+                assert (light + 0.05) / (dark + 0.05) >= needed, (name, ground)
+
+
+def test_hostile_captions_survive_the_payload():
+    texts = payload(html.render(contents()))["rows"]["text"]
+    assert texts[0] == HOSTILE[0]
+    assert texts[1] == HOSTILE[1]
+    assert texts[5] == HOSTILE[5]
+
+
+def test_the_documented_join_drops_the_flagged_rows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    for name, captions in {"a": ["male sign", "a cat", "male sign"], "b": ["a dog", "male sign", "a hat"]}.items():
+        pl.DataFrame({"caption": captions}).write_parquet(tmp_path / f"data/{name}.parquet")
+    scan("data", model=BUNDLE, store="store")
+    stored = read_store("store")
+    scores = stored.scores.with_columns(s=(pl.col("text") == "male sign").cast(pl.Float32))
+    ranked = rank(scores, Rule("s", top=1))
+    write(tmp_path / "report", contents(ranked=ranked, score="s", flagged=sources(ranked, stored.captions)))
+    (example,) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
+    exec(compile(example, "report.md", "exec"), {})
+    kept = pl.read_parquet(tmp_path / "kept.parquet")
+    assert kept.columns == ["caption"]
+    assert kept["caption"].to_list() == ["a cat", "a dog", "a hat"]
+
+
+def test_every_file_is_documented():
+    assert [name for name in FILES if f"`{name}`" not in DOCUMENT.replace("`, `.jsonl`", "`, `flagged.jsonl`")] == []
+    assert f"up to {html.PROMPTS:,} captions" in DOCUMENT
+    assert f"{html.CHARACTERS} characters of each and {html.SOURCES} of its" in DOCUMENT
+    assert f"first {html.PRINTED} captions" in DOCUMENT
