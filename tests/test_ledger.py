@@ -14,14 +14,14 @@ def rows(*ids, score=1.0):
     )
 
 
-def test_pending_is_what_this_scan_has_not_committed(tmp_path):
+def test_scans_of_one_store_are_apart(tmp_path):
     ledger = Ledger(tmp_path, ("s_v1",))
-    prompts = pl.DataFrame({"prompt_id": ["c", "a", "b"]})
-    ledger.append("one", rows("a"))
+    ledger.append("one", rows("a", "c"))
     ledger.append("two", rows("b"))
-    assert ledger.pending("one", prompts)["prompt_id"].to_list() == ["c", "b"]
-    assert Ledger(tmp_path, ("s_v1",)).pending("two", prompts)["prompt_id"].to_list() == ["c", "a"]
+    assert ledger.scored("one").collect().sort("prompt_id").rows() == [("a", "scored"), ("c", "scored")]
+    assert Ledger(tmp_path, ("s_v1",)).scored("two").collect().rows() == [("b", "scored")]
     assert ledger.count_others("one") == 1
+    assert ledger.counts().rows() == [("one", "scored", 2), ("two", "scored", 1)]
 
 
 def test_rows_computed_twice_are_read_once(tmp_path):

@@ -1,29 +1,37 @@
 """The command line, a module per command: parse, call one function, print."""
 
 import sys
+from pathlib import Path
 
 import click
 
 from engines import EngineError
+from scanner.cli import config as settings
+from scanner.cli.compact import compact
 from scanner.cli.demo import demo
 from scanner.cli.export import export
 from scanner.cli.report import report
 from scanner.cli.scan import scan
+from scanner.cli.status import status
 from scanner.errors import ScannerError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OVERSCAN"})
 @click.version_option(package_name="overscan")
-def cli() -> None:
+@settings.option
+def cli(config: Path | None) -> None:
     """Find the captions that a text-to-image diffusion model has likely memorized, without generating an image."""
 
 
-for command in (scan, report, export, demo):
+for command in (scan, report, status, compact, settings.config, export, demo):
     cli.add_command(command)
 
 
 def main() -> None:
-    """Run the command line; exit codes: 0 done, 2 usage or input, 3 interrupted (resumable), 4 engine."""
+    """Run the command line and exit: 0 done, 2 usage, configuration or input, 3 interrupted, 4 environment or engine.
+
+    1 is left to `report`, for a violated policy.
+    """
     try:
         code = cli.main(standalone_mode=False)
     except (KeyboardInterrupt, click.Abort):

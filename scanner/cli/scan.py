@@ -1,33 +1,48 @@
 """`overscan scan`."""
 
-from pathlib import Path
+import json
+from dataclasses import asdict, fields
 from typing import Any
 
 import click
 
-from engines import BACKENDS
-from scanner.cli.console import progress, summary
+from scanner.cli.console import dry_summary, progress, summary
+from scanner.cli.options import scan_options
+from scanner.cli.signals import stoppable
 from scanner.config import ScanConfig
+from scanner.scan import ScanResult
+from scanner.scan import dry_run as run_dry
 from scanner.scan import scan as run_scan
 
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option(
-    "--model", required=True, type=click.Path(path_type=Path), help="Bundle, or a diffusers folder with torch."
-)
-@click.option("--store", required=True, type=click.Path(path_type=Path), help="Folder that keeps the scores.")
-@click.option("--column", help="Column or key of the captions.  [default: guessed]")
-@click.option("--seeds", type=click.IntRange(1), default=2, show_default=True, help="Starting noises per prompt.")
-@click.option("--first-steps", type=click.IntRange(1), default=1, show_default=True, help="Denoising steps to run.")
-@click.option("--guidance-scale", type=float, default=7.5, show_default=True, help="1 = no guidance.")
-@click.option("--batch-size", type=click.IntRange(1), help="UNet samples per run.  [default: by latent size]")
-@click.option("--backend", type=click.Choice(["auto", *BACKENDS]), default="auto", show_default=True)
-@click.option("--limit", type=click.IntRange(1), help="Only the first rows.")
-def scan(inputs: tuple[str, ...], seeds: int, first_steps: int, guidance_scale: float, **options: Any) -> None:
+@scan_options
+@click.option("--dry-run", is_flag=True, help="Only count what is pending and estimate its time; write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+def scan(
+    inputs: tuple[str, ...],
+    seeds: int,
+    first_steps: int,
+    guidance_scale: float,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Score every unique caption of INPUT (parquet, CSV, TSV, JSONL, text lines; files, globs, folders)."""
     config = ScanConfig(guidance_scale=guidance_scale, first_steps=first_steps, seeds=tuple(range(seeds)))
-    with progress() as observe:
-        result = run_scan(inputs, config=config, progress=observe, **options)
+    if dry_run:
+        with stoppable() as stop:
+            plan = run_dry(inputs, config=config, stop=stop, **options)
+        click.echo(dry_summary(plan), err=True)
+        click.echo(json.dumps(asdict(plan), indent=1) if as_json else plan.scan_id)
+        return
+    with stoppable() as stop, progress() as observe:
+        result = run_scan(inputs, config=config, progress=observe, stop=stop, **options)
     click.echo(summary(result), err=True)
-    click.echo(result.scan_id)
+    click.echo(json.dumps(_facts(result), indent=1) if as_json else result.scan_id)
+
+
+def _facts(result: ScanResult) -> dict[str, Any]:
+    names = [item.name for item in fields(result) if item.name not in ("captions", "canaries")]
+    return {name: getattr(result, name) for name in names} | {"store": str(result.store)}
