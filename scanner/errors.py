@@ -32,7 +32,13 @@ class DiskError(ScannerError):
 
 
 DISK_FULL = ("os error 28", "StorageFull")  # how Rust libraries say it
-DISK_CLOSED = ("os error 30", "os error 13", "ReadOnlyFilesystem", "PermissionDenied")
+DISK_CLOSED = (
+    "os error 30",
+    "os error 13",
+    "ReadOnlyFilesystem",
+    "PermissionDenied",
+    "Could not create local directory",
+)
 
 
 def disk_error(where: object, error: BaseException) -> DiskError | None:

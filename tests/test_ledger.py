@@ -1,8 +1,13 @@
+import os
+import shutil
+import subprocess
+
 import polars as pl
 import pytest
 
 from scanner.dataset.ledger import Ledger
-from scanner.errors import StoreError
+from scanner.dataset.status import compact, status
+from scanner.errors import DiskError, StoreError
 
 
 def rows(*ids, score=1.0):
@@ -61,3 +66,104 @@ def test_refuses_what_is_no_store_of_ours(tmp_path):
     Ledger(tmp_path / "ours", ("s_v1",))
     with pytest.raises(StoreError, match=r"another version of overscan \(columns s_v1, s_v2\)"):
         Ledger(tmp_path / "ours", ("s_v2",))
+
+
+def test_a_store_of_a_newer_overscan_is_refused(tmp_path):
+    pl.DataFrame({"x": [1]}).write_delta(
+        str(tmp_path / "scores"), delta_write_options={"description": "overscan store 2"}
+    )
+    for names in ((), ("s_v1",)):
+        with pytest.raises(StoreError, match="store format 2, this overscan reads 1: upgrade it, or name another"):
+            Ledger(tmp_path, names)
+
+
+def test_a_store_of_a_newer_delta_protocol_is_refused(tmp_path):
+    Ledger(tmp_path, ("s_v1",))
+    protocol = '{"protocol":{"minReaderVersion":99,"minWriterVersion":99}}\n'
+    (tmp_path / "scores/_delta_log/00000000000000000001.json").write_text(protocol)
+    with pytest.raises(StoreError, match=r"cannot be read \(.*Unsupported minimum reader version 99\): restore it"):
+        Ledger(tmp_path)
+
+
+def damage_log(store):
+    log = store / "scores/_delta_log/00000000000000000001.json"
+    log.write_text(log.read_text()[:50])
+
+
+def remove_commit(store):
+    (store / "scores/_delta_log/00000000000000000001.json").unlink()
+
+
+def remove_rows(store):
+    next((store / "scores").rglob("*.parquet")).unlink()
+
+
+def garble_rows(store):
+    file = next((store / "scores").rglob("*.parquet"))
+    file.write_bytes(b"PAR1" + b"garbage" * 100 + b"PAR1")
+
+
+@pytest.mark.parametrize("damage", [damage_log, remove_commit, remove_rows, garble_rows])
+def test_a_damaged_store_is_refused(tmp_path, damage):
+    ledger = Ledger(tmp_path, ("s_v1",))
+    for i in range(3):
+        ledger.append("one", rows(f"{i}"))
+    damage(tmp_path)
+    with pytest.raises(StoreError, match=r"the store cannot be read \(.+\): restore it from a copy, or name another"):
+        Ledger(tmp_path).read("one")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 200 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
+    if os.getuid() or not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_told_and_what_is_committed_stays(small_disk):
+    ledger = Ledger(small_disk / "store", ("s_v1",))
+    committed = []
+
+    def fill():
+        while True:
+            ledger.append("one", rows(*(f"{len(committed)}-{j}" for j in range(100))))
+            committed.append(True)
+
+    with pytest.raises(DiskError, match="store: no space left on that disk: make room or name another folder"):
+        fill()
+    assert committed
+    assert len(ledger.read("one")) == 100 * len(committed)
+
+
+def test_a_read_only_folder_is_told(small_disk):
+    ledger = Ledger(small_disk / "store", ("s_v1",))
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(DiskError, match=r"store: cannot be written \(.*Read-only file system.*\): name a folder"):
+        ledger.append("one", rows("a"))
+    with pytest.raises(DiskError, match="other: cannot be written"):
+        Ledger(small_disk / "other", ("s_v1",))
+    assert len(ledger.read("one")) == 0
+
+
+def test_status_and_compaction(tmp_path):
+    ledger = Ledger(tmp_path, ("s_v1",))
+    ledger.begin("one", {"model": "m", "backend": "cpu", "provider": "p", "config": {"seeds": [0, 1]}})
+    ledger.begin("two", {"model": "n", "backend": "cpu", "provider": "p", "config": {"seeds": [0]}})
+    ledger.begin("one", {"model": "m", "backend": "cpu", "provider": "p", "config": {"seeds": [0, 1]}})
+    for i in range(5):
+        ledger.append("one", rows(f"{i}"))
+    ledger.append("one", rows("e").with_columns(status=pl.lit("empty")))
+    scans = status(ledger)["scans"]
+    assert [(scan["scan_id"], scan["runs"], scan["rows"]) for scan in scans] == [
+        ("one", 2, {"empty": 1, "scored": 5}),
+        ("two", 1, {}),
+    ]
+    assert compact(ledger) == {"scores": {"merged": 6, "deleted": 0}, "runs": {"merged": 3, "deleted": 0}}
+    assert status(ledger)["tables"]["scores"]["files"] == 1
+    assert len(ledger.read("one")) == 6
+    assert compact(ledger) == {"scores": {"merged": 0, "deleted": 0}, "runs": {"merged": 0, "deleted": 0}}

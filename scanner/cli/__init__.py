@@ -1,5 +1,6 @@
 """The command line, a module per command: parse, call one function, print."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -32,10 +33,11 @@ def main() -> None:
 
     1 is left to `report`, for a violated policy.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an orderly end, as Ctrl-C
     try:
         code = cli.main(standalone_mode=False)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted: what was computed is committed; the same command goes on from there", err=True)
+        click.echo("interrupted: what was committed stays; run the same command again", err=True)
         code = 3
     except click.ClickException as error:
         error.show()

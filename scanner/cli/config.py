@@ -15,7 +15,7 @@ from scanner.scan import identity
 
 def load(context: click.Context, parameter: click.Parameter, file: Path | None) -> Path | None:
     """Fill click's default_map from `--config` or from the working directory's file. Raises ConfigError."""
-    found = settings.find_file(Path.cwd()) if file is None else file
+    found = settings.find_file(Path()) if file is None else file
     if found is not None and not context.resilient_parsing:
         assert isinstance(context.command, click.Group)
         commands = {name: command for name, command in context.command.commands.items() if name != "config"}
@@ -54,10 +54,12 @@ def show(context: click.Context, as_json: bool, command: str, arguments: tuple[s
         facts = {"file": root.params["config"] and str(root.params["config"]), "settings": rows, "scan_id": scan_id}
         click.echo(json.dumps(facts, indent=1))
         return
-    for name, row in rows.items():
-        click.echo(f"{name:16} {json.dumps(row['value'], ensure_ascii=False):24} {row['from']}")
+    lines = [(name, json.dumps(row["value"], ensure_ascii=False), row["from"]) for name, row in rows.items()]
+    widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
+    for name, value, source in lines:
+        click.echo(f"{name:{widths[0]}}  {value:{widths[1]}}  {source}")
     if scan_id is not None:
-        click.echo(f"{'scan_id':16} {scan_id}")
+        click.echo(f"scan_id {scan_id}")
 
 
 def resolve(root: click.Context, name: str, arguments: list[str]) -> tuple[dict[str, dict[str, Any]], str | None]:
@@ -67,7 +69,8 @@ def resolve(root: click.Context, name: str, arguments: list[str]) -> tuple[dict[
     if command is None:
         raise click.UsageError(f"no command {name!r}; there are {', '.join(root.command.commands)}", root)
     with _optional(command).make_context(name, arguments, parent=root) as context:
-        rows = {key: {"value": _plain(value), "from": _source(context, key)} for key, value in context.params.items()}
+        names = [str(parameter.name) for parameter in command.params]
+        rows = {name: {"value": _plain(context.params[name]), "from": _source(context, name)} for name in names}
         return rows, _scan_id(context.params) if name in ("scan", "calibrate") else None
 
 

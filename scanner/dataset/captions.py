@@ -34,7 +34,7 @@ def unique_prompts(captions: pl.LazyFrame) -> pl.DataFrame:
     """
     try:
         return merge(identify(captions)).sort("first").drop("first").collect(engine="streaming")
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise readers.unreadable("the input", error) from error
 
 

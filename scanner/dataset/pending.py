@@ -54,7 +54,7 @@ def find(
     """
     try:
         _split(identify(captions), folder / "captions")
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise disk_error(folder, error) or unreadable("the input", error) from error
     stop()
     _split(scored, folder / "scored")
