@@ -2,7 +2,7 @@
 
     python tools/torture.py BUNDLE [--kill 20] [--term 10] [--prompts 4000] [--seed 0]
 
-Each round starts one action (a scan, two scans at once, a compaction, a scan beside a compaction) on one store, sends
+Each round starts one action (a scan, two scans at once, compactions, a scan beside compactions) on one store, sends
 SIGKILL or SIGTERM to all its processes at a random moment and reads the store. At the end an undisturbed scan finishes
 the work, and every score is compared with those of a store that nobody disturbed. Exit code 1 if anything is wrong.
 """
@@ -29,7 +29,12 @@ PROGRAM = """
 import sys, scanner
 from scanner.cli import main
 sys.modules["scanner.scan"].COMMIT_SECONDS = 0.1  # many commits, so that signals hit them
-main()
+for _ in range({times}):
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            raise
 """
 Command = list[str]
 ACTIONS: dict[str, Callable[[Command, Command], list[Command]]] = {
@@ -61,8 +66,9 @@ class Round:
         return self.readable and not self.lost and not self.doubled
 
 
-def program(*arguments: str | Path) -> Command:
-    return [sys.executable, "-c", PROGRAM, *map(str, arguments)]
+def program(times: int, *arguments: str | Path) -> Command:
+    """The command line, run again and again in one process until it fails."""
+    return [sys.executable, "-c", PROGRAM.format(times=times), *map(str, arguments)]
 
 
 def committed(store: Path) -> pl.DataFrame:
@@ -105,8 +111,8 @@ def torture(folder: Path, bundle: Path, kills: int, terms: int, prompts: int, se
     moments = random.Random(seed)
     captions, store = folder / "captions.txt", folder / "store"
     captions.write_text("\n".join(f"a drawing of animal number {i}" for i in range(prompts)))
-    scan = program("scan", captions, "--model", bundle, "--store", store, "--batch-size", "8")
-    compact = program("compact", "--store", store)
+    scan = program(1, "scan", captions, "--model", bundle, "--store", store, "--batch-size", "8")
+    compact = program(1000, "compact", "--store", store)
     subprocess.run([*scan, "--limit", "50"], check=True, capture_output=True)
     signals = [signal.SIGKILL] * kills + [signal.SIGTERM] * terms
     moments.shuffle(signals)
