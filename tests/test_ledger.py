@@ -1,6 +1,7 @@
+import multiprocessing
 import os
-import shutil
 import subprocess
+import time
 
 import polars as pl
 import pytest
@@ -113,18 +114,6 @@ def test_a_damaged_store_is_refused(tmp_path, damage):
         Ledger(tmp_path).read("one")
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 200 kB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
-    if os.getuid() or not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a small disk needs root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_a_full_disk_is_told_and_what_is_committed_stays(small_disk):
     ledger = Ledger(small_disk / "store", ("s_v1",))
     committed = []
@@ -150,6 +139,49 @@ def test_a_read_only_folder_is_told(small_disk):
     assert len(ledger.read("one")) == 0
 
 
+def test_a_creation_that_was_killed_is_taken_up(tmp_path):
+    (tmp_path / "scores/_delta_log").mkdir(parents=True)
+    (tmp_path / "scores/_delta_log/_commit_1.json.tmp").write_text("{")
+    Ledger(tmp_path, ("s_v1",)).append("one", rows("a"))
+    assert len(Ledger(tmp_path).read("one")) == 1
+
+
+def append(folder, i, ready):
+    ready.wait()
+    Ledger(folder, ("s_v1",)).append("one", rows(f"{i}"))
+
+
+def test_many_scans_may_create_one_store_at_once(tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    ready = context.Barrier(4)
+    processes = [context.Process(target=append, args=(tmp_path / "store", i, ready)) for i in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert sorted(Ledger(tmp_path / "store").read("one")["prompt_id"]) == ["0", "1", "2", "3"]
+
+
+def test_compaction_deletes_only_what_nobody_can_need(tmp_path):
+    """A file that a killed commit left, a week old; not such a file of today, nor what was replaced just now."""
+    ledger = Ledger(tmp_path, ("s_v1",))
+    for i in range(3):
+        ledger.append("one", rows(f"{i}"))
+    partition = tmp_path / "scores/scan_id=one"
+    week = time.time() - 8 * 86_400
+    for file in partition.iterdir():
+        os.utime(file, (week, week))
+    for name in ("part-old.parquet", "part-new.parquet"):
+        (partition / name).write_bytes(b"half")
+    os.utime(partition / "part-old.parquet", (week, week))
+    assert compact(ledger)["scores"] == {"merged": 3, "deleted": 1}
+    assert not (partition / "part-old.parquet").exists()
+    assert (partition / "part-new.parquet").exists()
+    assert len(pl.read_delta(str(tmp_path / "scores"), version=2)) == 2
+    assert len(ledger.read("one")) == 3
+
+
 def test_status_and_compaction(tmp_path):
     ledger = Ledger(tmp_path, ("s_v1",))
     ledger.begin("one", {"model": "m", "backend": "cpu", "provider": "p", "config": {"seeds": [0, 1]}})
@@ -166,4 +198,5 @@ def test_status_and_compaction(tmp_path):
     assert compact(ledger) == {"scores": {"merged": 6, "deleted": 0}, "runs": {"merged": 3, "deleted": 0}}
     assert status(ledger)["tables"]["scores"]["files"] == 1
     assert len(ledger.read("one")) == 6
+    assert len(pl.read_delta(str(tmp_path / "scores"), version=3)) == 3  # readers of an older version are not disturbed
     assert compact(ledger) == {"scores": {"merged": 0, "deleted": 0}, "runs": {"merged": 0, "deleted": 0}}

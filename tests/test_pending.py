@@ -1,9 +1,11 @@
+import hashlib
+
 import polars as pl
 import pytest
 
 from scanner.dataset.captions import identify, prompt_id, prompt_ids, read, unique_prompts
 from scanner.dataset.pending import SCORED, find
-from scanner.errors import InputError, Interrupted
+from scanner.errors import DiskError, InputError, Interrupted
 
 NOBODY = pl.LazyFrame(schema=SCORED)
 
@@ -60,8 +62,9 @@ def test_nothing_in_nothing_left(tmp_path):
     assert (found.rows, found.unique, found.left, list(found.chunks(8))) == (0, 0, 0, [])
 
 
-def test_stops_between_shards(tmp_path):
-    asked = iter([False] * 5 + [True])
+@pytest.mark.parametrize("after", [0, 1, 5])
+def test_stops_while_it_reads_and_between_shards(tmp_path, after):
+    asked = iter([False] * after + [True])
 
     def stop():
         if next(asked):
@@ -69,6 +72,12 @@ def test_stops_between_shards(tmp_path):
 
     with pytest.raises(Interrupted, match="enough"):
         find(captions("a", "b"), NOBODY, tmp_path, stop)
+
+
+def test_work_files_that_find_no_room_say_so(small_disk):
+    texts = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(10_000)]
+    with pytest.raises(DiskError, match=r"disk \(work files: TMPDIR says where\): no space left on that disk"):
+        find(captions(*texts), NOBODY, small_disk)
 
 
 def test_a_damaged_input_is_named_as_such(tmp_path):

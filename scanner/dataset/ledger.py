@@ -137,11 +137,14 @@ class Ledger:
         try:
             found = DeltaTable(str(path))
         except TableNotFoundError:
-            if self.folder.is_file() or (path.exists() and any(path.iterdir())):
+            begun = {"_delta_log"}  # all there is of a table that another scan creates just now, or was killed creating
+            if self.folder.is_file() or (path.exists() and {item.name for item in path.iterdir()} - begun):
                 raise StoreError(f"{path}: holds files that are no Delta table: name another --store") from None
             options = {"name": table, "description": f"{KIND} {FORMAT}", "partition_by": partition_by}
-            pl.DataFrame(schema=columns).write_delta(str(path), mode="ignore", delta_write_options=options)
-            return
+            options |= {"commit_properties": CommitProperties(max_commit_retries=0)}  # a retry would create it again
+            with suppress(CommitFailedError):  # another scan created it at the same moment
+                pl.DataFrame(schema=columns).write_delta(str(path), mode="ignore", delta_write_options=options)
+            found = DeltaTable(str(path))
         self._check(path, found)
         names = pl.scan_delta(str(path)).collect_schema().names()
         if set(names) != set(columns):

@@ -52,10 +52,17 @@ def find(
 
     `stop` is called now and then, to raise where the work shall end. Raises InputError where captions cannot be read.
     """
+
+    def watched(batch: pl.DataFrame) -> pl.DataFrame:
+        stop()
+        return batch
+
     try:
-        _split(identify(captions), folder / "captions")
+        _split(identify(captions).map_batches(watched, schema=IDENTIFIED, streamable=True), folder / "captions")
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        raise disk_error(folder, error) or unreadable("the input", error) from error
+        raise disk_error(f"{folder} (work files: TMPDIR says where)", error) or unreadable(
+            "the input", error
+        ) from error
     stop()
     _split(scored, folder / "scored")
     rows, unique, left, statuses, files = 0, 0, 0, Counter[str](), []

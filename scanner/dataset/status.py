@@ -52,7 +52,9 @@ def compact(ledger: Ledger) -> dict[str, dict[str, int]]:
             table = ledger.table(name)
             merged = table.optimize.compact()["numFilesRemoved"]
             hours = int(RETENTION.total_seconds() // 3600)
-            deleted = table.vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=True)
+            deleted = table.vacuum(
+                retention_hours=hours, dry_run=False, full=True
+            )  # full: what killed commits left too
             table.create_checkpoint()
             done[name] = {"merged": int(merged), "deleted": len(deleted)}
     return done
