@@ -11,5 +11,46 @@ class InputError(ScannerError):
     """The captions cannot be read as asked."""
 
 
+class ConfigError(ScannerError):
+    """A configuration file cannot be read, or says something that no command knows."""
+
+
 class StoreError(ScannerError):
-    """The store is not ours, or does not hold what was asked."""
+    """The store is not ours, is damaged, or does not hold what was asked."""
+
+
+class Interrupted(ScannerError):  # noqa: N818 (it is no error)
+    """Stopped when asked to; what was computed is committed."""
+
+    exit_code = 3
+
+
+class DiskError(ScannerError):
+    """A folder cannot be written: full, read-only or somebody else's."""
+
+    exit_code = 4
+
+
+DISK_FULL = ("os error 28", "StorageFull")  # how Rust libraries say it
+DISK_CLOSED = (
+    "os error 30",
+    "os error 13",
+    "ReadOnlyFilesystem",
+    "PermissionDenied",
+    "Could not create local directory",
+)
+
+
+def disk_error(where: object, error: BaseException) -> DiskError | None:
+    """The refusal if `error`, of whatever library, comes from a folder that cannot be written; else None."""
+    said = str(error)
+    if any(words in said for words in DISK_FULL):
+        return DiskError(f"{where}: no space left on that disk: make room or name another folder, then run again")
+    if any(words in said for words in DISK_CLOSED):
+        return DiskError(f"{where}: cannot be written ({first_line(error)}): name a folder that is yours to write")
+    return None
+
+
+def first_line(error: BaseException) -> str:
+    """What a library said, without its stack trace."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,9 +1,13 @@
 """The story: captions -> unique prompts -> pending -> chunks -> scores -> ledger."""
 
 import platform
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -15,18 +19,47 @@ from scanner import execute
 from scanner.config import ScanConfig
 from scanner.dataset import captions
 from scanner.dataset.ledger import Ledger
+from scanner.dataset.pending import SCORED, Pending, find
 from scanner.diffusion.scores import SCORES
-from scanner.errors import InputError
+from scanner.errors import InputError, Interrupted
 from scanner.scorer import Scorer
 
 COMMIT_SECONDS = 10.0  # the most work that a kill can cost
+PROBE = 20  # prompts that a dry run scores to estimate the rest
+Inputs = str | Path | Sequence[str | Path]
 
 
 @dataclass(frozen=True)
-class ScanResult:
-    """What a scan found and did. `scores`: one row per unique prompt, [prompt_id, text, n_rows, status, scores...]."""
+class StoredScan:
+    """One scan in a store, with the captions as they are now.
+
+    `record`: what the run was asked, and with which versions; `captions`: lazy [file, row, text].
+    """
 
     scan_id: str
+    store: Path
+    record: Mapping[str, Any] = field(repr=False)
+    captions: pl.LazyFrame = field(repr=False)
+
+    @cached_property
+    def scores(self) -> pl.DataFrame:
+        """One row per unique prompt, [prompt_id, text, n_rows, status, scores..., q1, q2, q3], read when first asked.
+
+        The status is null where a caption is newer than the scan.
+        """
+        prompts = captions.unique_prompts(self.captions).drop("status")
+        return prompts.join(Ledger(self.store).read(self.scan_id), on="prompt_id", how="left", maintain_order="left")
+
+    @cached_property
+    def canaries(self) -> pl.DataFrame:
+        """[canary, scores...] of fixed prompts, as every run that scored for this scan computed them."""
+        return canaries_of(Ledger(self.store).records(self.scan_id))
+
+
+@dataclass(frozen=True)
+class ScanResult(StoredScan):
+    """What a scan found and did."""
+
     provider: str
     rows: int
     unique: int
@@ -35,12 +68,25 @@ class ScanResult:
     skipped: dict[str, int]  # status -> unique prompts, of the whole input
     other_scans: int  # rows in the store that belong to other models or settings
     seconds: float
-    canaries: pl.DataFrame = field(repr=False)  # [canary, scores...]: fixed prompts, as this run computes them
-    scores: pl.DataFrame = field(repr=False)
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a scan would do. `prompts_per_second` and `seconds` come from scoring a few of the pending prompts."""
+
+    scan_id: str
+    provider: str
+    rows: int
+    unique: int
+    duplicates: int
+    already_scored: int
+    pending: int
+    prompts_per_second: float
+    seconds: float
 
 
 def scan(
-    inputs: str | Path | Sequence[str | Path],
+    inputs: Inputs,
     *,
     model: str | Path,
     store: str | Path,
@@ -51,77 +97,126 @@ def scan(
     limit: int | None = None,
     purpose: Literal["scan", "calibration"] = "scan",
     progress: Callable[[int, int], None] = lambda committed, total: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> ScanResult:
     """Score every unique caption of `inputs` that `store` does not hold yet.
 
     `purpose`: captions scored for a "calibration" are not what `read_store` calls the newest scan.
-    `progress(done, total)` hears of every chunk. Interrupted, nothing committed is lost or computed again.
+    `progress(done, total)` hears of every chunk. Once `stop()` is true, the chunk in hand is finished and committed and
+    Interrupted raised. However it ends, nothing committed is lost or computed again.
     Raises ScannerError or engines.EngineError.
     """
     started = time.monotonic()
-    config = config or ScanConfig()
     inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    prompts = captions.unique_prompts(captions.read(inputs, column, limit))
-    if prompts.is_empty():
-        raise InputError(f"{', '.join(map(str, inputs))}: no caption rows in it")
-    scorer = Scorer(open_bundle(model, backend), config, batch_size)
+    rows = captions.read(inputs, column, limit)
+    bundle = open_bundle(model, backend)
+    scorer = Scorer(bundle, config or ScanConfig(), batch_size)
     ledger = Ledger(store, tuple(SCORES))
-    canaries = scorer.canaries()
-    night = {"purpose": purpose, "canaries": canaries.to_dicts()}
-    ledger.begin(scorer.scan_id, _record(inputs, column, limit, model, scorer, config) | night)
-    pending = ledger.pending(scorer.scan_id, prompts)
-    _run(scorer, ledger, pending, progress)
-    scores = _join(prompts, ledger, scorer.scan_id)
-    statuses = dict(scores.filter(pl.col("status") != "scored").group_by("status").len().sort("status").iter_rows())
+    night = {"purpose": purpose, "canaries": scorer.canaries().to_dicts()}
+    record = _record(inputs, column, limit, model, scorer, bundle.backend) | night
+    with _pending(rows, inputs, ledger, scorer.scan_id, stop) as pending:
+        ledger.begin(scorer.scan_id, record)
+        statuses = _run(scorer, ledger, pending, progress, stop)
+    skipped = pending.statuses + statuses
+    skipped.pop("scored", None)
     return ScanResult(
         scan_id=scorer.scan_id,
+        store=Path(store),
+        record=record,
+        captions=rows,
         provider=scorer.denoiser.provider,
-        rows=int(prompts["n_rows"].sum()),
-        unique=len(prompts),
-        already_scored=len(prompts) - len(pending),
-        scored=len(pending.filter(status="pending")),
-        skipped=statuses,
+        rows=pending.rows,
+        unique=pending.unique,
+        already_scored=pending.already_scored,
+        scored=statuses["scored"] + statuses["non_finite"],
+        skipped=dict(sorted(skipped.items())),
         other_scans=ledger.count_others(scorer.scan_id),
         seconds=time.monotonic() - started,
-        canaries=canaries,
-        scores=scores,
     )
 
 
-@dataclass(frozen=True)
-class StoredScan:
-    """The newest scan of a store, with the captions as they are now.
+def dry_run(
+    inputs: Inputs,
+    *,
+    model: str | Path,
+    store: str | Path,
+    column: str | None = None,
+    config: ScanConfig | None = None,
+    backend: str = "auto",
+    batch_size: int | None = None,
+    limit: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> DryRun:
+    """Count what `scan` would score and time a few prompts. Writes nothing and needs no store."""
+    inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    rows = captions.read(inputs, column, limit)
+    scorer = Scorer(open_bundle(model, backend), config or ScanConfig(), batch_size)
+    ledger = Ledger(store) if Path(store).exists() else None
+    with _pending(rows, inputs, ledger, scorer.scan_id, stop) as pending:
+        probe = next(pending.chunks(PROBE), None)
+    started = time.monotonic()
+    if probe is not None:
+        scorer(probe)
+    rate = 0.0 if probe is None else len(probe) / (time.monotonic() - started)
+    return DryRun(
+        scan_id=scorer.scan_id,
+        provider=scorer.denoiser.provider,
+        rows=pending.rows,
+        unique=pending.unique,
+        duplicates=pending.rows - pending.unique,
+        already_scored=pending.already_scored,
+        pending=pending.left,
+        prompts_per_second=rate,
+        seconds=pending.left / rate if rate else 0.0,
+    )
 
-    `captions`: lazy [file, row, text]; `scores` as in ScanResult, the status null where a caption is
-    newer than the scan. `record`: what the run was asked, and with which versions. `canaries`: as in ScanResult, of
-    every run that scored for this scan.
-    """
 
-    scan_id: str
-    record: Mapping[str, Any] = field(repr=False)
-    captions: pl.LazyFrame = field(repr=False)
-    scores: pl.DataFrame = field(repr=False)
-    canaries: pl.DataFrame = field(repr=False)
+def identity(model: str | Path, backend: str, config: ScanConfig) -> str:
+    """The scan_id that a scan with this model, backend and configuration would have. Raises EngineError."""
+    bundle = open_bundle(model, backend)
+    return config.scan_id(bundle.manifest.fingerprint, bundle.backend, bundle.manifest.precision)
 
 
 def read_store(store: str | Path) -> StoredScan:
-    """Read the newest scan's captions again and join them with their scores. Raises ScannerError."""
-    ledger = Ledger(store)
-    scan_id, record = ledger.last_run()
+    """The newest scan; its captions are read again. Raises ScannerError."""
+    scan_id, record = Ledger(store).last_run()
     rows = captions.read(record["inputs"], record["column"], record["limit"])
-    scores = _join(captions.unique_prompts(rows), ledger, scan_id)
-    canaries = [canary for run in ledger.records(scan_id) for canary in run.get("canaries", [])]
-    schema = {"canary": pl.String} | dict.fromkeys(SCORES, pl.Float32)
-    return StoredScan(scan_id, record, rows, scores, pl.DataFrame(canaries, schema=schema))
+    return StoredScan(scan_id, Path(store), record, rows)
 
 
-def _join(prompts: pl.DataFrame, ledger: Ledger, scan_id: str) -> pl.DataFrame:
-    return prompts.drop("status").join(ledger.read(scan_id), on="prompt_id", how="left", maintain_order="left")
+def canaries_of(records: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """[canary, scores...] in the records of runs; none where an older overscan scanned."""
+    rows = [row for record in records for row in record.get("canaries", [])]
+    return pl.DataFrame(rows, schema={"canary": pl.String} | dict.fromkeys(SCORES, pl.Float32))
 
 
-def _run(scorer: Scorer, ledger: Ledger, pending: pl.DataFrame, progress: Callable[[int, int], None]) -> None:
-    """Score and commit; this is the only writer. An interruption commits what is computed before it goes on."""
+@contextmanager
+def _pending(
+    rows: pl.LazyFrame, inputs: Sequence[str | Path], ledger: Ledger | None, scan_id: str, stop: Callable[[], bool]
+) -> Iterator[Pending]:
+    """What is left to score; its work files live as long as the context."""
+
+    def check() -> None:
+        if stop():
+            raise Interrupted("interrupted while reading captions, before anything was scored: run it again")
+
+    with tempfile.TemporaryDirectory(prefix="overscan-") as folder:
+        if ledger is None:
+            found = find(rows, pl.LazyFrame(schema=SCORED), Path(folder), check)
+        else:
+            with ledger.refusals():
+                found = find(rows, ledger.scored(scan_id), Path(folder), check)
+        if not found.rows:
+            raise InputError(f"{', '.join(map(str, inputs))}: no caption rows in it")
+        yield found
+
+
+def _run(
+    scorer: Scorer, ledger: Ledger, pending: Pending, progress: Callable[[int, int], None], stop: Callable[[], bool]
+) -> Counter[str]:
+    """Score and commit; this is the only writer. Whatever ends it, what is computed is committed. Counts by status."""
     computed: list[pl.DataFrame] = []
+    statuses: Counter[str] = Counter()
     done, committed_at = 0, time.monotonic()
 
     def commit() -> None:
@@ -129,19 +224,27 @@ def _run(scorer: Scorer, ledger: Ledger, pending: pl.DataFrame, progress: Callab
             rows = pl.concat(computed, how="diagonal")
             computed.clear()
             ledger.append(scorer.scan_id, _complete(rows))
+            statuses.update(rows["status"])
 
-    progress(0, len(pending))
+    progress(0, pending.left)
     try:
-        for frame in execute.local(scorer, pending.iter_slices(scorer.chunk)):
+        for frame in execute.local(scorer, pending.chunks(scorer.chunk)):
             computed.append(frame)
             done += len(frame)
-            progress(done, len(pending))
+            progress(done, pending.left)
+            if stop() and done < pending.left:
+                commit()
+                raise Interrupted(
+                    f"interrupted: what was computed is committed ({done:,} of {pending.left:,} pending prompts); "
+                    "the same command goes on from there"
+                )
             if time.monotonic() - committed_at > COMMIT_SECONDS:
                 commit()
                 committed_at = time.monotonic()
     finally:
         commit()
     ledger.compact()
+    return statuses
 
 
 def _complete(rows: pl.DataFrame) -> pl.DataFrame:
@@ -153,20 +256,16 @@ def _complete(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _record(
-    inputs: Sequence[str | Path],
-    column: str | None,
-    limit: int | None,
-    model: str | Path,
-    scorer: Scorer,
-    config: ScanConfig,
+    inputs: Sequence[str | Path], column: str | None, limit: int | None, model: str | Path, scorer: Scorer, backend: str
 ) -> dict[str, object]:
     return {
         "inputs": [str(Path(item).absolute()) for item in inputs],
         "column": column,
         "limit": limit,
         "model": str(Path(model).absolute()),
+        "backend": backend,
         "provider": scorer.denoiser.provider,
-        "config": asdict(config),
+        "config": asdict(scorer.config),
         "host": platform.node(),
         "versions": {name: version(name) for name in ("overscan", "polars", "deltalake", "numpy")},
     }

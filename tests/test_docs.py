@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from scanner.cli import cli
+from scanner.config import load
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -32,3 +33,18 @@ def test_the_readme_names_only_options_that_exist():
 def test_ci_runs_the_readmes_test_command():
     assert "make test" in README
     assert "make test" in (ROOT / ".ci/run").read_text()
+
+
+def test_the_page_on_nights_names_only_options_and_settings_that_exist(tmp_path):
+    page = (ROOT / "docs/nights.md").read_text()
+    known = {name: command.params for name, command in cli.commands.items()}
+    options = {option for command in (cli, *cli.commands.values()) for p in command.params for option in p.opts}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page)) <= options | {"--json"}
+    (settings,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "overscan.toml").write_text(settings)
+    by_command = load(tmp_path / "overscan.toml", {name: [str(p.name) for p in ps] for name, ps in known.items()})
+    assert by_command["scan"]["seeds"] == 4
+    variables = re.findall(r"OVERSCAN_(SCAN|REPORT)_([A-Z_]+)=", page)
+    assert variables
+    for command, option in variables:
+        assert option.lower() in [p.name for p in known[command.lower()]]

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -219,7 +220,8 @@ def test_killed_at_any_moment_nothing_is_lost_or_doubled(tmp_path, reference):
     assert_same(rows, reference)
 
 
-def test_an_interrupt_commits_and_exits_with_3(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_commits_the_batch_in_hand_and_exits_with_3(tmp_path, number):
     (tmp_path / "many.txt").write_text("\n".join(f"cat number {i}" for i in range(20_000)))
     command = [sys.executable, "-c", "from scanner.cli import main; main()", "scan", str(tmp_path / "many.txt")]
     command += ["--model", str(BUNDLE), "--store", str(tmp_path / "store")]
@@ -228,8 +230,10 @@ def test_an_interrupt_commits_and_exits_with_3(tmp_path):
     while not (tmp_path / "store/runs/_delta_log/00000000000000000001.json").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 3, said
-    assert "interrupted: what was computed is committed" in said
-    assert len(pl.read_delta(str(tmp_path / "store/scores"))) > 0
+    assert said.startswith("stopping after the batch in hand; once more to stop at once\n")
+    (committed,) = re.findall(r"error: interrupted: what was computed is committed \(([\d,]+) of 20,000 pending", said)
+    rows = pl.read_delta(str(tmp_path / "store/scores"))
+    assert len(rows) == rows["prompt_id"].n_unique() == int(committed.replace(",", "")) > 0

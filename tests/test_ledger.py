@@ -1,8 +1,14 @@
+import multiprocessing
+import os
+import subprocess
+import time
+
 import polars as pl
 import pytest
 
 from scanner.dataset.ledger import Ledger
-from scanner.errors import StoreError
+from scanner.dataset.status import compact, status
+from scanner.errors import DiskError, StoreError
 
 
 def rows(*ids, score=1.0):
@@ -14,14 +20,14 @@ def rows(*ids, score=1.0):
     )
 
 
-def test_pending_is_what_this_scan_has_not_committed(tmp_path):
+def test_scans_of_one_store_are_apart(tmp_path):
     ledger = Ledger(tmp_path, ("s_v1",))
-    prompts = pl.DataFrame({"prompt_id": ["c", "a", "b"]})
-    ledger.append("one", rows("a"))
+    ledger.append("one", rows("a", "c"))
     ledger.append("two", rows("b"))
-    assert ledger.pending("one", prompts)["prompt_id"].to_list() == ["c", "b"]
-    assert Ledger(tmp_path, ("s_v1",)).pending("two", prompts)["prompt_id"].to_list() == ["c", "a"]
+    assert ledger.scored("one").collect().sort("prompt_id").rows() == [("a", "scored"), ("c", "scored")]
+    assert Ledger(tmp_path, ("s_v1",)).scored("two").collect().rows() == [("b", "scored")]
     assert ledger.count_others("one") == 1
+    assert ledger.counts().rows() == [("one", "scored", 2), ("two", "scored", 1)]
 
 
 def test_rows_computed_twice_are_read_once(tmp_path):
@@ -64,3 +70,136 @@ def test_refuses_what_is_no_store_of_ours(tmp_path):
     Ledger(tmp_path / "ours", ("s_v1",))
     with pytest.raises(StoreError, match=r"another version of overscan \(columns s_v1, s_v2\)"):
         Ledger(tmp_path / "ours", ("s_v2",))
+
+
+def test_a_store_of_a_newer_overscan_is_refused(tmp_path):
+    pl.DataFrame({"x": [1]}).write_delta(
+        str(tmp_path / "scores"), delta_write_options={"description": "overscan store 2"}
+    )
+    for names in ((), ("s_v1",)):
+        with pytest.raises(StoreError, match="store format 2, this overscan reads 1: upgrade it, or name another"):
+            Ledger(tmp_path, names)
+
+
+def test_a_store_of_a_newer_delta_protocol_is_refused(tmp_path):
+    Ledger(tmp_path, ("s_v1",))
+    protocol = '{"protocol":{"minReaderVersion":99,"minWriterVersion":99}}\n'
+    (tmp_path / "scores/_delta_log/00000000000000000001.json").write_text(protocol)
+    with pytest.raises(StoreError, match=r"cannot be read \(.*Unsupported minimum reader version 99\): restore it"):
+        Ledger(tmp_path)
+
+
+def damage_log(store):
+    log = store / "scores/_delta_log/00000000000000000001.json"
+    log.write_text(log.read_text()[:50])
+
+
+def remove_commit(store):
+    (store / "scores/_delta_log/00000000000000000001.json").unlink()
+
+
+def remove_rows(store):
+    next((store / "scores").rglob("*.parquet")).unlink()
+
+
+def garble_rows(store):
+    file = next((store / "scores").rglob("*.parquet"))
+    file.write_bytes(b"PAR1" + b"garbage" * 100 + b"PAR1")
+
+
+@pytest.mark.parametrize("damage", [damage_log, remove_commit, remove_rows, garble_rows])
+def test_a_damaged_store_is_refused(tmp_path, damage):
+    ledger = Ledger(tmp_path, ("s_v1",))
+    for i in range(3):
+        ledger.append("one", rows(f"{i}"))
+    damage(tmp_path)
+    with pytest.raises(StoreError, match=r"the store cannot be read \(.+\): restore it from a copy, or name another"):
+        Ledger(tmp_path).read("one")
+
+
+def test_a_full_disk_is_told_and_what_is_committed_stays(small_disk):
+    ledger = Ledger(small_disk / "store", ("s_v1",))
+    committed = []
+
+    def fill():
+        while True:
+            ledger.append("one", rows(*(f"{len(committed)}-{j}" for j in range(100))))
+            committed.append(True)
+
+    with pytest.raises(DiskError, match="store: no space left on that disk: make room or name another folder"):
+        fill()
+    assert committed
+    assert len(ledger.read("one")) == 100 * len(committed)
+
+
+def test_a_read_only_folder_is_told(small_disk):
+    ledger = Ledger(small_disk / "store", ("s_v1",))
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(DiskError, match=r"store: cannot be written \(.*Read-only file system.*\): name a folder"):
+        ledger.append("one", rows("a"))
+    with pytest.raises(DiskError, match="other: cannot be written"):
+        Ledger(small_disk / "other", ("s_v1",))
+    assert len(ledger.read("one")) == 0
+
+
+def test_a_creation_that_was_killed_is_taken_up(tmp_path):
+    (tmp_path / "scores/_delta_log").mkdir(parents=True)
+    (tmp_path / "scores/_delta_log/_commit_1.json.tmp").write_text("{")
+    Ledger(tmp_path, ("s_v1",)).append("one", rows("a"))
+    assert len(Ledger(tmp_path).read("one")) == 1
+
+
+def append(folder, i, ready):
+    ready.wait()
+    Ledger(folder, ("s_v1",)).append("one", rows(f"{i}"))
+
+
+def test_many_scans_may_create_one_store_at_once(tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    ready = context.Barrier(4)
+    processes = [context.Process(target=append, args=(tmp_path / "store", i, ready)) for i in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert sorted(Ledger(tmp_path / "store").read("one")["prompt_id"]) == ["0", "1", "2", "3"]
+
+
+def test_compaction_deletes_only_what_nobody_can_need(tmp_path):
+    """A file that a killed commit left, a week old; not such a file of today, nor what was replaced just now."""
+    ledger = Ledger(tmp_path, ("s_v1",))
+    for i in range(3):
+        ledger.append("one", rows(f"{i}"))
+    partition = tmp_path / "scores/scan_id=one"
+    week = time.time() - 8 * 86_400
+    for file in partition.iterdir():
+        os.utime(file, (week, week))
+    for name in ("part-old.parquet", "part-new.parquet"):
+        (partition / name).write_bytes(b"half")
+    os.utime(partition / "part-old.parquet", (week, week))
+    assert compact(ledger)["scores"] == {"merged": 3, "deleted": 1}
+    assert not (partition / "part-old.parquet").exists()
+    assert (partition / "part-new.parquet").exists()
+    assert len(pl.read_delta(str(tmp_path / "scores"), version=2)) == 2
+    assert len(ledger.read("one")) == 3
+
+
+def test_status_and_compaction(tmp_path):
+    ledger = Ledger(tmp_path, ("s_v1",))
+    ledger.begin("one", {"model": "m", "backend": "cpu", "provider": "p", "config": {"seeds": [0, 1]}})
+    ledger.begin("two", {"model": "n", "backend": "cpu", "provider": "p", "config": {"seeds": [0]}})
+    ledger.begin("one", {"model": "m", "backend": "cpu", "provider": "p", "config": {"seeds": [0, 1]}})
+    for i in range(5):
+        ledger.append("one", rows(f"{i}"))
+    ledger.append("one", rows("e").with_columns(status=pl.lit("empty")))
+    scans = status(ledger)["scans"]
+    assert [(scan["scan_id"], scan["runs"], scan["rows"]) for scan in scans] == [
+        ("one", 2, {"empty": 1, "scored": 5}),
+        ("two", 1, {}),
+    ]
+    assert compact(ledger) == {"scores": {"merged": 6, "deleted": 0}, "runs": {"merged": 3, "deleted": 0}}
+    assert status(ledger)["tables"]["scores"]["files"] == 1
+    assert len(ledger.read("one")) == 6
+    assert len(pl.read_delta(str(tmp_path / "scores"), version=3)) == 3  # readers of an older version are not disturbed
+    assert compact(ledger) == {"scores": {"merged": 0, "deleted": 0}, "runs": {"merged": 0, "deleted": 0}}

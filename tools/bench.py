@@ -10,6 +10,7 @@ import argparse
 import tempfile
 import time
 from collections import Counter
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -73,13 +74,11 @@ def main() -> None:
     peers(arguments.checkpoint, texts[:10])  # warm-up
     before = peers(arguments.checkpoint, texts)
 
-    timed(captions, "unique_prompts", "read captions")
+    timed(import_module("scanner.scan"), "find", "captions and ledger: what is pending")
     timed(Denoiser, "encode", "tokenizer and text encoder")
     timed(Denoiser, "eps", "UNet")
     timed(Scorer, "__call__", "chunk")
     timed(Ledger, "append", "ledger")
-    timed(Ledger, "read", "ledger")
-    timed(Ledger, "pending", "ledger")
     with tempfile.TemporaryDirectory() as folder:
         result = scan(arguments.input, model=arguments.bundle, store=Path(folder) / "store", limit=arguments.prompts)
     after = peers(arguments.checkpoint, texts)

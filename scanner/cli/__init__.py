@@ -1,40 +1,47 @@
 """The command line, a module per command: parse, call one function, print."""
 
+import signal
 import sys
 import traceback
+from pathlib import Path
 
 import click
 import polars as pl
 
 from engines import EngineError
+from scanner.cli import config as settings
 from scanner.cli.calibrate import calibrate
+from scanner.cli.compact import compact
 from scanner.cli.demo import demo
 from scanner.cli.diff import diff
 from scanner.cli.export import export
 from scanner.cli.report import report
 from scanner.cli.scan import scan
+from scanner.cli.status import status
 from scanner.errors import ScannerError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OVERSCAN"})
 @click.version_option(package_name="overscan")
-def cli() -> None:
+@settings.option
+def cli(config: Path | None) -> None:
     """Find the captions that a text-to-image diffusion model has likely memorized, without generating an image."""
 
 
-for command in (scan, calibrate, report, diff, export, demo):
+for command in (scan, calibrate, report, diff, status, compact, settings.config, export, demo):
     cli.add_command(command)
 
 
 def main() -> None:
-    """Run the command line: 0 done, 1 policy violated, 2 usage or input, 3 interrupted (resumable), 4 engine.
+    """Run the command line and exit: 0 done, 2 usage, configuration or input, 3 interrupted, 4 environment or engine.
 
     1 is the policy's alone (`report --fail-on`): a crash, which Python would end with 1, is 4.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an orderly end, as Ctrl-C
     try:
         code = cli.main(standalone_mode=False)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted: what was computed is committed; the same command goes on from there", err=True)
+        click.echo("interrupted: what was committed stays; run the same command again", err=True)
         code = 3
     except click.ClickException as error:
         error.show()

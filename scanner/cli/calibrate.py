@@ -10,9 +10,10 @@ import click
 from scanner.audit import calibrate as calibrations
 from scanner.cli.console import progress, summary
 from scanner.cli.options import scan_options
+from scanner.cli.signals import stoppable
 from scanner.config import ScanConfig
 from scanner.diffusion.scores import SCORES
-from scanner.scan import scan
+from scanner.scan import canaries_of, scan
 
 
 @click.command()
@@ -37,10 +38,10 @@ def calibrate(
     settings. Run again, only new captions are scored.
     """
     config = ScanConfig(guidance_scale=guidance_scale, first_steps=first_steps, seeds=tuple(range(seeds)))
-    with progress() as observe:
-        result = scan(inputs, config=config, purpose="calibration", progress=observe, **options)
+    with stoppable() as stop, progress() as observe:
+        result = scan(inputs, config=config, purpose="calibration", progress=observe, stop=stop, **options)
     source = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "inputs": list(inputs), "model": str(options["model"])}
-    n = calibrations.write(out, result.scan_id, result.scores, list(SCORES), result.canaries, source)
+    n = calibrations.write(out, result.scan_id, result.scores, list(SCORES), canaries_of([result.record]), source)
     click.echo(f"{summary(result)}\n{calibrations.reach(n)}", err=True)
     facts = {"calibration": str(out), "scan_id": result.scan_id, "null_captions": n}
     click.echo(json.dumps(facts, indent=1) if as_json else str(out))

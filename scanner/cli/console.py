@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 from rich.console import Console
@@ -10,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.progress import Task as ProgressTask
 from rich.text import Text
 
-from scanner.scan import ScanResult
+from scanner.scan import DryRun, ScanResult
 
 PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
 
@@ -59,4 +60,48 @@ def summary(result: ScanResult) -> str:
     lines += [f"skipped         {count:,} {status}" for status, count in result.skipped.items()]
     if result.other_scans:
         lines.append(f"store also holds {result.other_scans:,} scores of other models or settings, left alone")
+    return "\n".join(lines)
+
+
+def dry_summary(plan: DryRun) -> str:
+    """What a scan would do, in words."""
+    lines = [
+        f"rows            {plan.rows:,}",
+        f"unique prompts  {plan.unique:,} ({plan.duplicates:,} rows repeat one)",
+        f"already scored  {plan.already_scored:,}",
+        f"pending         {plan.pending:,}",
+    ]
+    if plan.pending:
+        speed = f"at {plan.prompts_per_second:.1f} prompts/s, {plan.provider}"
+        lines.append(f"estimated       {duration(plan.seconds)} ({speed}; nothing was written)")
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever reads best."""
+    unit, size = next(((unit, size) for unit, size in (("h", 3600), ("min", 60)) if seconds >= size), ("s", 1))
+    return f"{seconds / size:.1f} {unit}"
+
+
+def status_table(found: dict[str, Any]) -> str:
+    """A store's scans and tables as lines."""
+    lines = [f"store {found['store']}"]
+    for scan in found["scans"]:
+        config, rows = scan["config"], scan["rows"]
+        counts = ", ".join(f"{count:,} {status}" for status, count in rows.items()) or "none yet"
+        lines += [
+            f"\nscan {scan['scan_id'][:12]}",
+            f"  model     {scan['model']}",
+            f"  backend   {scan['backend']} ({scan['provider']})",
+            f"  settings  seeds {', '.join(map(str, config['seeds']))}; first {config['first_steps']} of "
+            f"{config['num_inference_steps']} steps; guidance scale {config['guidance_scale']}",
+            f"  last run  {scan['last_run']} ({scan['runs']} in all)",
+            f"  rows      {counts}",
+        ]
+    lines.append("")
+    for name, table in found["tables"].items():
+        size = table["bytes"] / 1e6
+        lines.append(
+            f"table {name:6}  version {table['version']}, {table['files']} files, {size:,.1f} MB with old versions"
+        )
     return "\n".join(lines)

@@ -12,6 +12,12 @@ import polars as pl
 from scanner.dataset import readers
 
 REPLACEMENT = "\ufffd"  # what is left of bytes that were not UTF-8
+IDENTIFIED: dict[str, pl.DataType] = {
+    "prompt_id": pl.String(),
+    "text": pl.String(),
+    "n_rows": pl.Int64(),
+    "first": pl.Int64(),
+}
 
 
 def read(inputs: Sequence[str | Path], column: str | None = None, limit: int | None = None) -> pl.LazyFrame:
@@ -21,35 +27,54 @@ def read(inputs: Sequence[str | Path], column: str | None = None, limit: int | N
 
 
 def unique_prompts(captions: pl.LazyFrame) -> pl.DataFrame:
-    """Unique prompts in order of first appearance: [prompt_id, text, n_rows, status].
+    """Unique prompts in order of first appearance: [prompt_id, text, n_rows, status]; all in memory.
 
     `status` is `pending`, or why a prompt cannot be scored: `null` (no caption), `empty`, `undecodable` (bytes that
     were not UTF-8: the exact words are unknown). All three are rows like any other. Raises InputError.
     """
-    counted = (
-        captions.with_row_index("first")
-        .group_by("text")
-        .agg(pl.len().cast(pl.Int64).alias("n_rows"), pl.col("first").min())
-        .sort("first")
-        .drop("first")
-    )
     try:
-        prompts = counted.collect(engine="streaming")
-    except (pl.exceptions.PolarsError, OSError) as error:
+        return merge(identify(captions)).sort("first").drop("first").collect(engine="streaming")
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise readers.unreadable("the input", error) from error
+
+
+def identify(captions: pl.LazyFrame) -> pl.LazyFrame:
+    """Captions with their ids, streamed: [prompt_id, text, n_rows, first], unique within each batch of the stream."""
+    rows = captions.select("text").with_row_index("first")
+    return rows.map_batches(_identify, schema=IDENTIFIED, streamable=True)
+
+
+def merge(identified: pl.LazyFrame) -> pl.LazyFrame:
+    """Each prompt once: [prompt_id, text, n_rows, status, first], `first` being its first row in the dataset."""
+    text = pl.col("text")
     status = (
-        pl.when(pl.col("text").is_null())
+        pl.when(text.is_null())
         .then(pl.lit("null"))
-        .when(pl.col("text") == "")
+        .when(text == "")
         .then(pl.lit("empty"))
-        .when(pl.col("text").str.contains(REPLACEMENT, literal=True))
+        .when(text.str.contains(REPLACEMENT, literal=True))
         .then(pl.lit("undecodable"))
         .otherwise(pl.lit("pending"))
     )
-    ids = pl.Series("prompt_id", [prompt_id(text) for text in prompts["text"]], pl.String)
-    return prompts.select(ids, "text", "n_rows", status=status)
+    prompts = identified.group_by("prompt_id").agg(text.first(), pl.col("n_rows").sum(), pl.col("first").min())
+    return prompts.select("prompt_id", "text", "n_rows", status.alias("status"), "first")
+
+
+def _identify(batch: pl.DataFrame) -> pl.DataFrame:
+    first = pl.col("first").min().cast(pl.Int64)
+    unique = batch.group_by("text", maintain_order=True).agg(pl.len().cast(pl.Int64).alias("n_rows"), first)
+    return unique.select(prompt_ids(unique["text"]), "text", "n_rows", "first")
+
+
+def prompt_ids(texts: pl.Series) -> pl.Series:
+    """`prompt_id` of every text."""
+    return pl.Series("prompt_id", map(_digest, texts.cast(pl.Binary)), pl.String)
 
 
 def prompt_id(text: str | None) -> str:
     """blake2b-128 of the normalised text, in hexadecimal: the same on every machine and version; 32 zeros for null."""
-    return "0" * 32 if text is None else hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return _digest(None if text is None else text.encode())
+
+
+def _digest(utf8: bytes | None) -> str:
+    return "0" * 32 if utf8 is None else hashlib.blake2b(utf8, digest_size=16).hexdigest()

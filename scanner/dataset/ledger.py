@@ -2,21 +2,25 @@
 
 Rows are found by content (scan_id, prompt_id), never by position, so a scan resumes after any interruption, on a
 reordered or grown dataset, and pays only for what is new. The store holds no captions.
+
+Several scans may append at once. A row that two of them computed is stored twice and read once: it is a pure function
+of (scan_id, prompt_id), while refusing the second copy would make every writer wait and read what others wrote.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from scanner.errors import StoreError
+from scanner.errors import ScannerError, StoreError, disk_error, first_line
 
-FORMAT = "overscan store 1"
+KIND, FORMAT = "overscan store", 1
 COMPACT_AFTER = 20  # commits of one run
 Columns = dict[str, pl.DataType]
 SCORE_KEYS: Columns = {
@@ -31,27 +35,33 @@ PURPOSE = pl.col("record").str.json_path_match("$.purpose")  # scan or calibrati
 
 
 class Ledger:
-    """A store folder, opened. `score_names` become columns; a store made with other columns is refused."""
+    """A store folder, opened. `score_names` become columns; a store made with other columns is refused.
+
+    Without `score_names` the store must exist. Every method raises StoreError where the store cannot be read and
+    DiskError where it cannot be written.
+    """
 
     def __init__(self, folder: str | Path, score_names: tuple[str, ...] = ()):
         self.folder = Path(folder)
         self._commits = 0
-        if not score_names:
-            self._verify("scores")
-            self._verify("runs")
-            return
-        self._create("scores", SCORE_KEYS | dict.fromkeys(score_names, pl.Float32()) | RAW, ["scan_id"])
-        self._create("runs", RUNS, None)
+        for table, columns, partition_by in (
+            ("scores", SCORE_KEYS | dict.fromkeys(score_names, pl.Float32()) | RAW, ["scan_id"]),
+            ("runs", RUNS, None),
+        ):
+            with self.refusals():
+                if score_names:
+                    self._create(table, columns, partition_by)
+                else:
+                    self._verify(table)
 
-    def pending(self, scan_id: str, prompts: pl.DataFrame) -> pl.DataFrame:
-        """The prompts that have no row under this scan_id yet, in their order."""
-        done = self._of(scan_id).select("prompt_id").unique().collect(engine="streaming")
-        return prompts.join(done, on="prompt_id", how="anti", maintain_order="left")
+    def scored(self, scan_id: str) -> pl.LazyFrame:
+        """[prompt_id, status] of this scan; a prompt_id may come twice."""
+        with self.refusals():
+            return self._of(scan_id).select("prompt_id", "status")
 
     def append(self, scan_id: str, rows: pl.DataFrame) -> None:
         """Commit rows: all of them, or, interrupted, none."""
-        frame = rows.with_columns(scan_id=pl.lit(scan_id))
-        self._write("scores", frame)
+        self._write("scores", rows.with_columns(scan_id=pl.lit(scan_id)))
         self._commits += 1
 
     def begin(self, scan_id: str, record: Mapping[str, Any]) -> None:
@@ -59,52 +69,87 @@ class Ledger:
         row = {"scan_id": scan_id, "started": datetime.now(UTC), "record": json.dumps(dict(record))}
         self._write("runs", pl.DataFrame([row]).with_columns(pl.col("started").dt.cast_time_unit("us")))
 
+    def runs(self) -> pl.DataFrame:
+        """[scan_id, started, record as JSON] of every run, newest first."""
+        with self.refusals():
+            return pl.scan_delta(str(self.folder / "runs")).sort("started", descending=True).collect()
+
     def last_run(self) -> tuple[str, dict[str, Any]]:
         """scan_id and record of the newest scan (no calibration). Raises StoreError where there is none."""
-        runs = pl.scan_delta(str(self.folder / "runs")).filter(PURPOSE.ne_missing("calibration"))
-        rows = runs.sort("started", descending=True).head(1).collect().rows(named=True)
+        rows = self.runs().filter(PURPOSE.ne_missing("calibration")).head(1).rows(named=True)
         if not rows:
             raise StoreError(f"{self.folder}: no scan in this store yet: run `overscan scan` first")
         return rows[0]["scan_id"], json.loads(rows[0]["record"])
 
     def records(self, scan_id: str) -> list[dict[str, Any]]:
         """Records of all runs of one scan, calibrations among them."""
-        runs = pl.scan_delta(str(self.folder / "runs")).filter(scan_id=scan_id)
-        return [json.loads(record) for record in runs.sort("started").collect()["record"]]
+        return [json.loads(record) for record in self.runs().filter(scan_id=scan_id)["record"]]
 
     def read(self, scan_id: str) -> pl.DataFrame:
         """Score rows of one scan, one per prompt_id (two scans at once may have computed the same row twice)."""
-        return self._of(scan_id).unique("prompt_id", keep="any").drop("scan_id").collect(engine="streaming")
+        with self.refusals():
+            return self._of(scan_id).unique("prompt_id", keep="any").drop("scan_id").collect(engine="streaming")
+
+    def counts(self) -> pl.DataFrame:
+        """[scan_id, status, rows] of the whole store, rows computed twice counted twice."""
+        with self.refusals():
+            counted = pl.scan_delta(str(self.folder / "scores")).group_by("scan_id", "status").agg(rows=pl.len())
+            return counted.sort("scan_id", "status").collect(engine="streaming")
 
     def count_others(self, scan_id: str) -> int:
         """Rows under other scan_ids: other models, settings or backends."""
-        others = pl.scan_delta(str(self.folder / "scores")).filter(pl.col("scan_id") != scan_id)
-        return int(others.select(pl.len()).collect().item())
+        with self.refusals():
+            others = pl.scan_delta(str(self.folder / "scores")).filter(pl.col("scan_id") != scan_id)
+            return int(others.select(pl.len()).collect().item())
 
-    def compact(self) -> None:
-        """Merge this run's small files, if they are many. Old files stay for readers at work."""
-        if self._commits >= COMPACT_AFTER:
-            DeltaTable(str(self.folder / "scores")).optimize.compact()
+    def table(self, name: str) -> DeltaTable:
+        """The Delta table `scores` or `runs`, freshly loaded."""
+        with self.refusals():
+            return DeltaTable(str(self.folder / name))
+
+    def compact(self, after_commits: int = COMPACT_AFTER) -> None:
+        """Merge small files, if this ledger has made as many commits. Old files stay for readers at work."""
+        if self._commits >= after_commits:
+            with self.refusals(), suppress(CommitFailedError):  # somebody else is merging them
+                self.table("scores").optimize.compact()
+
+    @contextmanager
+    def refusals(self) -> Iterator[None]:
+        """Say what is wrong with the store instead of what a library found."""
+        try:
+            yield
+        except ScannerError:
+            raise
+        except CommitFailedError as error:
+            raise StoreError(
+                f"{self.folder}: another process changed the store meanwhile ({first_line(error)}): run again"
+            ) from error
+        except (DeltaError, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+            raise disk_error(self.folder, error) or _damaged(self.folder, error) from error
 
     def _of(self, scan_id: str) -> pl.LazyFrame:
         return pl.scan_delta(str(self.folder / "scores")).filter(pl.col("scan_id") == scan_id)
 
     def _write(self, table: str, frame: pl.DataFrame) -> None:
         path = self.folder / table
-        names = pl.scan_delta(str(path)).collect_schema().names()
-        options = {"commit_properties": CommitProperties(max_commit_retries=200)}
-        frame.select(names).write_delta(str(path), mode="append", delta_write_options=options)
+        with self.refusals():
+            names = pl.scan_delta(str(path)).collect_schema().names()
+            options = {"commit_properties": CommitProperties(max_commit_retries=200)}
+            frame.select(names).write_delta(str(path), mode="append", delta_write_options=options)
 
     def _create(self, table: str, columns: Columns, partition_by: list[str] | None) -> None:
         path = self.folder / table
         try:
             found = DeltaTable(str(path))
         except TableNotFoundError:
-            if self.folder.is_file() or (path.exists() and any(path.iterdir())):
+            begun = {"_delta_log"}  # all there is of a table that another scan creates just now, or was killed creating
+            if self.folder.is_file() or (path.exists() and {item.name for item in path.iterdir()} - begun):
                 raise StoreError(f"{path}: holds files that are no Delta table: name another --store") from None
-            options: dict[str, Any] = {"name": table, "description": FORMAT, "partition_by": partition_by}
-            pl.DataFrame(schema=columns).write_delta(str(path), mode="ignore", delta_write_options=options)
-            return
+            options = {"name": table, "description": f"{KIND} {FORMAT}", "partition_by": partition_by}
+            options |= {"commit_properties": CommitProperties(max_commit_retries=0)}  # a retry would create it again
+            with suppress(CommitFailedError):  # another scan created it at the same moment
+                pl.DataFrame(schema=columns).write_delta(str(path), mode="ignore", delta_write_options=options)
+            found = DeltaTable(str(path))
         self._check(path, found)
         names = pl.scan_delta(str(path)).collect_schema().names()
         if set(names) != set(columns):
@@ -122,7 +167,21 @@ class Ledger:
         self._check(path, found)
 
     def _check(self, path: Path, found: DeltaTable) -> None:
-        if (description := found.metadata().description) != FORMAT:
+        description = found.metadata().description
+        if description == f"{KIND} {FORMAT}":
+            return
+        kind, _, number = (description or "").rpartition(" ")
+        if kind == KIND and number.isdigit():
             raise StoreError(
-                f"{path}: a Delta table described {description!r}, needed {FORMAT!r}: name another --store"
+                f"{path}: store format {number}, this overscan reads {FORMAT}: upgrade it, or name another --store"
             )
+        raise StoreError(
+            f"{path}: a Delta table described {description!r}, needed '{KIND} {FORMAT}': name another --store"
+        )
+
+
+def _damaged(folder: Path, error: BaseException) -> StoreError:
+    return StoreError(
+        f"{folder}: the store cannot be read ({first_line(error)}): restore it from a copy, or name another --store "
+        "and scan again"
+    )

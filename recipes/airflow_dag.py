@@ -1,0 +1,18 @@
+"""A nightly audit as an Airflow DAG. Airflow stops a task with SIGTERM, which the scan answers with exit code 3."""
+
+from datetime import datetime, timedelta
+
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import DAG
+
+with DAG("overscan", schedule="30 2 * * *", start_date=datetime(2026, 1, 1), catchup=False, max_active_runs=1):
+    scan = BashOperator(
+        task_id="scan",
+        bash_command="overscan scan --json",
+        cwd="/srv/overscan",
+        append_env=True,
+        retries=3,  # the same command goes on from there
+        execution_timeout=timedelta(hours=5),
+    )
+    report = BashOperator(task_id="report", bash_command="overscan report", cwd="/srv/overscan", append_env=True)
+    scan >> report

@@ -1,0 +1,106 @@
+"""`overscan config`, and the settings of every command from a configuration file."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from scanner import config as settings
+from scanner.config import ScanConfig
+from scanner.scan import identity
+
+
+def load(context: click.Context, parameter: click.Parameter, file: Path | None) -> Path | None:
+    """Fill click's default_map from `--config` or from the working directory's file. Raises ConfigError."""
+    found = settings.find_file(Path()) if file is None else file
+    if found is not None and not context.resilient_parsing:
+        assert isinstance(context.command, click.Group)
+        commands = {name: command for name, command in context.command.commands.items() if name != "config"}
+        known = {name: [str(item.name) for item in command.params] for name, command in commands.items()}
+        context.default_map = settings.load(found, known)
+    return found
+
+
+option = click.option(
+    "--config",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    callback=load,
+    is_eager=True,
+    help="Settings file.  [default: overscan.toml, or [tool.overscan] of pyproject.toml, here]",
+)
+
+
+@click.group()
+def config() -> None:
+    """Show the settings that commands take from files and the environment."""
+
+
+@config.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.argument("command", default="scan")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def show(context: click.Context, as_json: bool, command: str, arguments: tuple[str, ...]) -> None:
+    """Print the settings that COMMAND [default: scan] with ARGUMENTS would use, and where each comes from.
+
+    For a scan with a model, the scan_id too: it says which stored scores are the same.
+    """
+    root = context.find_root()
+    rows, scan_id = resolve(root, command, list(arguments))
+    if as_json:
+        facts = {"file": root.params["config"] and str(root.params["config"]), "settings": rows, "scan_id": scan_id}
+        click.echo(json.dumps(facts, indent=1))
+        return
+    lines = [(name, json.dumps(row["value"], ensure_ascii=False), row["from"]) for name, row in rows.items()]
+    widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
+    for name, value, source in lines:
+        click.echo(f"{name:{widths[0]}}  {value:{widths[1]}}  {source}")
+    if scan_id is not None:
+        click.echo(f"scan_id {scan_id}")
+
+
+def resolve(root: click.Context, name: str, arguments: list[str]) -> tuple[dict[str, dict[str, Any]], str | None]:
+    """What click makes of a command's settings: {name: {value, from}}, and the scan_id of a scan with a model."""
+    assert isinstance(root.command, click.Group)
+    command = root.command.get_command(root, name)
+    if command is None:
+        raise click.UsageError(f"no command {name!r}; there are {', '.join(root.command.commands)}", root)
+    with _optional(command).make_context(name, arguments, parent=root) as context:
+        names = [str(parameter.name) for parameter in command.params]
+        rows = {name: {"value": _plain(context.params[name]), "from": _source(context, name)} for name in names}
+        return rows, _scan_id(context.params) if name in ("scan", "calibrate") else None
+
+
+def _optional(command: click.Command) -> click.Command:
+    """The command with nothing required, so that it can be resolved without being run."""
+    parameters = [copy.copy(parameter) for parameter in command.params]
+    for parameter in parameters:
+        parameter.required = False
+    return click.Command(command.name, params=parameters)
+
+
+def _source(context: click.Context, key: str) -> str:
+    source = context.get_parameter_source(key)
+    if source is ParameterSource.ENVIRONMENT:
+        return f"{context.auto_envvar_prefix}_{key.upper()}"
+    if source is ParameterSource.DEFAULT_MAP:
+        return str(context.find_root().params["config"])
+    return "command line" if source is ParameterSource.COMMANDLINE else "default"
+
+
+def _scan_id(values: dict[str, Any]) -> str | None:
+    if values["model"] is None:
+        return None
+    numbers = ScanConfig(
+        values["guidance_scale"], first_steps=values["first_steps"], seeds=tuple(range(values["seeds"]))
+    )
+    return identity(values["model"], values["backend"], numbers)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

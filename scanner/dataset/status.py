@@ -1,0 +1,70 @@
+"""What a store holds, and the upkeep of its files."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from scanner.dataset.ledger import Ledger
+
+TABLES = ("scores", "runs")
+RETENTION = timedelta(days=7)  # replaced files stay as long: longer than any scan or report that may still read them
+
+
+def status(ledger: Ledger) -> dict[str, Any]:
+    """Scans of a store, newest run first, and its tables; everything is plain data, ready for JSON.
+
+    `rows` counts score rows by status; where two scans ran at once, a row may be stored twice, but is read once.
+    """
+    counts = ledger.counts()
+    runs = ledger.runs()
+    scans = []
+    for scan_id, number, record in (
+        runs.group_by("scan_id", maintain_order=True).agg(pl.len(), pl.struct("started", "record").first()).iter_rows()
+    ):
+        asked = json.loads(record["record"])
+        scans.append(
+            {
+                "scan_id": scan_id,
+                "model": asked["model"],
+                "backend": asked["backend"],
+                "provider": asked["provider"],
+                "config": asked["config"],
+                "runs": number,
+                "last_run": f"{record['started']:%Y-%m-%dT%H:%M:%SZ}",
+                "rows": dict(counts.filter(scan_id=scan_id).select("status", "rows").iter_rows()),
+            }
+        )
+    return {"store": str(ledger.folder), "scans": scans, "tables": {name: _table(ledger, name) for name in TABLES}}
+
+
+def compact(ledger: Ledger) -> dict[str, dict[str, int]]:
+    """Merge small files and delete those that were replaced longer than RETENTION ago.
+
+    Readers and writers at work are safe: a table's older versions stay readable for that long. Returns, for each
+    table, `merged` and `deleted` numbers of files.
+    """
+    done = {}
+    for name in TABLES:
+        with ledger.refusals():
+            table = ledger.table(name)
+            merged = table.optimize.compact()["numFilesRemoved"]
+            hours = int(RETENTION.total_seconds() // 3600)
+            deleted = table.vacuum(
+                retention_hours=hours, dry_run=False, full=True
+            )  # full: what killed commits left too
+            table.create_checkpoint()
+            done[name] = {"merged": int(merged), "deleted": len(deleted)}
+    return done
+
+
+def _table(ledger: Ledger, name: str) -> dict[str, int]:
+    table = ledger.table(name)
+    return {"version": table.version(), "files": len(table.file_uris()), "bytes": _size(ledger.folder / name)}
+
+
+def _size(folder: Path) -> int:
+    """Bytes on disk, of old versions and of the log too."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -1,0 +1,259 @@
+"""Settings, dry runs, status and exit codes of the command line; signals are in test_end_to_end.py."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import polars as pl
+import pytest
+from test_cli import run
+
+from scanner.config import ScanConfig, find_file, load
+from scanner.demo import BUNDLE
+from scanner.errors import ConfigError
+from scanner.scan import identity
+
+COMMAND = [sys.executable, "-c", "from scanner.cli import main; main()"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working directory with captions and settings."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.txt").write_text("male sign\nchristmas tree\nmale sign\n\n")
+    (tmp_path / "overscan.toml").write_text(
+        f'store = "store"\n[scan]\ninputs = ["p.txt"]\nmodel = "{BUNDLE}"\nseeds = 3\n'
+        '[report]\nout = "report"\ntop = 1\n'
+    )
+    return tmp_path
+
+
+def timeless(text):
+    text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "DATE", text)
+    text = re.sub(r"[\d.]+ (s|min) \(at [\d.]+ prompts/s", "T (at R prompts/s", text)
+    return re.sub(r"in [\d.]+ s \([\d.]+ prompts/s", "in T s (R prompts/s", text)
+
+
+def test_a_night_needs_no_arguments(folder):
+    scan_id = identity(BUNDLE, "auto", ScanConfig(seeds=(0, 1, 2)))
+    out, err, code = run("scan", "--dry-run")
+    assert (out, code, (folder / "store").exists()) == (f"{scan_id}\n", 0, False)
+    assert timeless(err) == (
+        "rows            4\n"
+        "unique prompts  3 (1 rows repeat one)\n"
+        "already scored  0\n"
+        "pending         3\n"
+        "estimated       T (at R prompts/s, CPUExecutionProvider; nothing was written)\n"
+    )
+    out, _, code = run("scan", "--json")
+    done = json.loads(out)
+    del done["seconds"]
+    assert code == 0
+    assert done == {
+        "scan_id": scan_id,
+        "store": "store",
+        "provider": "CPUExecutionProvider",
+        "rows": 4,
+        "unique": 3,
+        "already_scored": 0,
+        "scored": 2,
+        "skipped": {"null": 1},
+        "other_scans": 0,
+    }
+    out, err, _ = run("scan", "--dry-run", "--json")
+    assert err == ("rows            4\nunique prompts  3 (1 rows repeat one)\nalready scored  3\npending         0\n")
+    assert json.loads(out) == {
+        "scan_id": scan_id,
+        "provider": "CPUExecutionProvider",
+        "rows": 4,
+        "unique": 3,
+        "duplicates": 1,
+        "already_scored": 3,
+        "pending": 0,
+        "prompts_per_second": 0.0,
+        "seconds": 0.0,
+    }
+    out, err, code = run("report")
+    assert code == 0
+    assert (folder / "report/flagged.csv").is_file()
+
+    out, err, code = run("status")
+    assert (err, code) == ("", 0)
+    assert re.sub(r"\d+ files, [\d.]+ MB", "N files, S MB", timeless(out)) == (
+        "store store\n\n"
+        f"scan {scan_id[:12]}\n"
+        f"  model     {BUNDLE}\n"
+        "  backend   cpu (CPUExecutionProvider)\n"
+        "  settings  seeds 0, 1, 2; first 1 of 50 steps; guidance scale 7.5\n"
+        "  last run  DATE (1 in all)\n"
+        "  rows      1 null, 2 scored\n\n"
+        "table scores  version 1, N files, S MB with old versions\n"
+        "table runs    version 1, N files, S MB with old versions\n"
+    )
+    found = json.loads(run("status", "--json")[0])
+    assert found["scans"][0]["rows"] == {"null": 1, "scored": 2}
+    assert found["tables"]["scores"]["version"] == 1
+    out, err, code = run("compact")
+    assert (out, err, code) == (
+        "scores: 0 files merged, 0 deleted (kept 7 days)\nruns: 0 files merged, 0 deleted (kept 7 days)\n",
+        "",
+        0,
+    )
+
+
+def test_flags_beat_the_environment_beats_the_file(folder, monkeypatch):
+    monkeypatch.setenv("OVERSCAN_SCAN_SEEDS", "4")
+    monkeypatch.setenv("OVERSCAN_SCAN_LIMIT", "9")
+    out, err, code = run("config", "show", "scan", "--limit", "5")
+    assert (err, code) == ("", 0)
+    width = len(str(BUNDLE)) + 2
+    lines = [
+        ("inputs          ", '["p.txt"]', "overscan.toml"),
+        ("model           ", f'"{BUNDLE}"', "overscan.toml"),
+        ("store           ", '"store"', "overscan.toml"),
+        ("column          ", "null", "default"),
+        ("seeds           ", "4", "OVERSCAN_SCAN_SEEDS"),
+        ("first_steps     ", "1", "default"),
+        ("guidance_scale  ", "7.5", "default"),
+        ("batch_size      ", "null", "default"),
+        ("backend         ", '"auto"', "default"),
+        ("limit           ", "5", "command line"),
+        ("dry_run         ", "false", "default"),
+        ("as_json         ", "false", "default"),
+    ]
+    scan_id = identity(BUNDLE, "auto", ScanConfig(seeds=(0, 1, 2, 3)))
+    assert (
+        out == "".join(f"{name}{value:{width}}  {source}\n" for name, value, source in lines) + f"scan_id {scan_id}\n"
+    )
+    shown = json.loads(run("config", "show", "--json")[0])
+    assert (shown["file"], shown["scan_id"]) == ("overscan.toml", scan_id)
+    assert shown["settings"]["limit"] == {"value": 9, "from": "OVERSCAN_SCAN_LIMIT"}
+    assert "top        1 " in run("config", "show", "report")[0]
+
+
+def test_a_named_file_or_pyproject_serves_too(folder):
+    (folder / "other.toml").write_text("[scan]\nseeds = 5\n")
+    shown = json.loads(run("--config", "other.toml", "config", "show", "--json")[0])
+    assert shown["settings"]["seeds"] == {"value": 5, "from": "other.toml"}
+    assert (shown["settings"]["model"]["value"], shown["scan_id"]) == (None, None)
+    (folder / "overscan.toml").unlink()
+    (folder / "pyproject.toml").write_text('[project]\nname = "x"\n')
+    assert find_file(folder) is None
+    (folder / "pyproject.toml").write_text('[project]\nname = "x"\n[tool.overscan.scan]\nseeds = 6\n')
+    shown = json.loads(run("config", "show", "--json")[0])
+    assert shown["settings"]["seeds"] == {"value": 6, "from": "pyproject.toml"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sed = 3", "overscan.toml: sed is unknown; there are a, b, c"),
+        ("[scan]\nsed = 3", "overscan.toml: scan.sed is unknown; there are a, b"),
+        ("[scam]\na = 3", r"overscan.toml: \[scam\] is unknown; there are report, scan"),
+        ("[scan]\nc = 3", "overscan.toml: scan.c is unknown; there are a, b"),
+        ("= 3", "overscan.toml: no readable TOML"),
+        ("a = '\udcff'", "overscan.toml: no readable TOML"),
+    ],
+)
+def test_settings_that_no_command_knows_are_refused(tmp_path, text, message):
+    (tmp_path / "overscan.toml").write_text(text, errors="surrogateescape")
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path / "overscan.toml", {"scan": ("a", "b"), "report": ("b", "c")})
+
+
+def test_shared_settings_reach_the_commands_that_know_them(tmp_path):
+    (tmp_path / "overscan.toml").write_text("b = 1\nc = 2\n[scan]\nb = 3\n")
+    known = {"scan": ("a", "b"), "report": ("b", "c"), "demo": ("d",)}
+    assert load(tmp_path / "overscan.toml", known) == {"scan": {"b": 3}, "report": {"b": 1, "c": 2}, "demo": {}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--config", "none.toml", "scan"], 2, "File 'none.toml' does not exist"),
+        (["--config", "broken.toml", "scan"], 2, "error: broken.toml: no readable TOML"),
+        (["--config", "typo.toml", "status"], 2, "error: typo.toml: scan.sed is unknown; there are "),
+        (["--config", "wrong.toml", "scan"], 2, "Invalid value for '--seeds'"),
+        (["config", "show", "scam"], 2, "no command 'scam'; there are "),
+        (["config", "show", "scan", "--model", "p.txt"], 4, "error: p.txt: no such folder; needed a bundle"),
+        (["status", "--store", "none"], 2, "error: none: no store there"),
+        (["compact", "--store", "none"], 2, "error: none: no store there"),
+        (["compact", "--store", "p.txt"], 2, "error: p.txt: no store there"),
+        (["scan", "--store", "p.txt"], 2, "p.txt/scores: holds files that are no Delta table"),
+        (["scan", "--store", "foreign"], 2, "a Delta table described None, needed 'overscan store 1'"),
+        (["scan", "--dry-run", "--store", "foreign"], 2, "a Delta table described None, needed 'overscan store 1'"),
+        (["scan", "--store", "/proc/none"], 4, "error: /proc/none: "),
+        (["scan", "--model", "bundle-of-nothing"], 4, "error: bundle-of-nothing: no such folder"),
+    ],
+)
+def test_exit_codes(folder, arguments, code, message):
+    (folder / "broken.toml").write_text("= 3")
+    (folder / "typo.toml").write_text("[scan]\nsed = 3")
+    (folder / "wrong.toml").write_text('[scan]\nseeds = "many"\ninputs = ["p.txt"]\nmodel = "m"\nstore = "s"')
+    pl.DataFrame({"x": [1]}).write_delta(str(folder / "foreign/scores"))
+    out, err, found = run(*arguments)
+    assert (found, out) == (code, ""), err
+    assert message in err
+
+
+def test_a_second_signal_ends_at_once(tmp_path):
+    """Even while one engine call lasts long: batches of 4096 samples take seconds."""
+    (tmp_path / "many.txt").write_text("\n".join(f"cat number {i}" for i in range(20_000)))
+    command = [*COMMAND, "scan", str(tmp_path / "many.txt"), "--model", str(BUNDLE), "--store", str(tmp_path / "store")]
+    process = subprocess.Popen([*command, "--batch-size", "8192"], stderr=subprocess.PIPE, text=True)
+    begun = tmp_path / "store/runs/_delta_log/00000000000000000001.json"
+    deadline = time.monotonic() + 60
+    while not begun.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    assert process.stderr.readline() == "stopping after the batch in hand; once more to stop at once\n"
+    started = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 3
+    assert time.monotonic() - started < 2
+    process.stderr.close()
+    assert run("status", "--store", tmp_path / "store")[2] == 0
+
+
+def test_signals_before_any_scoring_stop_the_scan(tmp_path):
+    from scanner import scan
+    from scanner.errors import Interrupted
+
+    (tmp_path / "p.txt").write_text("a cat\n")
+    with pytest.raises(Interrupted, match="while reading captions, before anything was scored: run it again"):
+        scan(tmp_path / "p.txt", model=BUNDLE, store=tmp_path / "store", stop=lambda: True)
+
+
+def test_two_scans_of_one_store_at_once(tmp_path):
+    (tmp_path / "p.txt").write_text("\n".join(f"cat number {i}" for i in range(100)))
+    command = [*COMMAND, "scan", str(tmp_path / "p.txt"), "--model", str(BUNDLE), "--store", str(tmp_path / "store")]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    for process in processes:
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+    out, _, _ = run("scan", tmp_path / "p.txt", "--model", BUNDLE, "--store", tmp_path / "store", "--json")
+    done = json.loads(out)
+    assert (done["unique"], done["already_scored"], done["scored"]) == (100, 100, 0)
+
+
+def test_completion_and_colours():
+    environment = os.environ | {"_OVERSCAN_COMPLETE": "bash_source", "NO_COLOR": "1"}
+    program = "import sys; sys.argv[0] = 'overscan'; from scanner.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "complete -o nosort -F _overscan_completion overscan" in done.stdout
+
+
+def test_status_tells_scans_apart(folder):
+    run("scan")
+    run("scan", "--seeds", "1", "--limit", "1")
+    scans = json.loads(run("status", "--json")[0])["scans"]
+    assert [(scan["config"]["seeds"], scan["rows"]) for scan in scans] == [
+        ([0], {"scored": 1}),
+        ([0, 1, 2], {"null": 1, "scored": 2}),
+    ]

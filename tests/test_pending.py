@@ -1,0 +1,88 @@
+import hashlib
+
+import polars as pl
+import pytest
+
+from scanner.dataset.captions import identify, prompt_id, prompt_ids, read, unique_prompts
+from scanner.dataset.pending import SCORED, find
+from scanner.errors import DiskError, InputError, Interrupted
+
+NOBODY = pl.LazyFrame(schema=SCORED)
+
+
+def captions(*texts):
+    return pl.LazyFrame({"file": "x", "row": range(len(texts)), "text": texts}, schema_overrides={"text": pl.String})
+
+
+def scored(**statuses):
+    return pl.LazyFrame({"prompt_id": [prompt_id(text) for text in statuses], "status": list(statuses.values())})
+
+
+def test_only_what_the_ledger_does_not_hold_is_left(tmp_path):
+    held = pl.concat([scored(a="scored", b="non_finite", gone="scored"), scored(a="scored")])  # a row stored twice
+    found = find(captions("a", "c", "a", None, "", "b", "c"), held, tmp_path)
+    assert (found.rows, found.unique, found.left, found.already_scored) == (7, 5, 3, 2)
+    assert found.statuses == {"scored": 1, "non_finite": 1}
+    left = pl.concat(found.chunks(2)).sort("text", nulls_last=False)
+    assert left.select("text", "status").rows() == [(None, "null"), ("", "empty"), ("c", "pending")]
+    assert left["prompt_id"].to_list() == [prompt_id(text) for text in (None, "", "c")]
+
+
+def test_sharded_and_in_memory_unique_prompts_are_the_same(tmp_path):
+    texts = [f"caption {i % 700}" for i in range(3000)]
+    found = find(captions(*texts), NOBODY, tmp_path)
+    chunks = list(found.chunks(32))
+    assert [len(chunk) for chunk in chunks] == [32] * 21 + [28]
+    left = pl.concat(chunks)
+    assert left["prompt_id"].is_sorted()
+    expected = unique_prompts(captions(*texts))
+    assert expected["text"].to_list() == texts[:700]
+    assert set(expected["n_rows"]) == {4, 5}
+    assert left.equals(expected.select("prompt_id", "text", "status").sort("prompt_id"))
+
+
+def test_batches_of_a_stream_are_merged(tmp_path):
+    """A prompt that comes in many batches is one prompt, at its first row, with all its rows."""
+    frame = pl.DataFrame({"caption": [f"caption {i % 3}" for i in range(400_000)]})
+    frame.write_parquet(tmp_path / "a.parquet", row_group_size=50_000)
+    rows = read([tmp_path / "a.parquet"])
+    assert len(identify(rows).collect(engine="streaming")) > 3
+    prompts = unique_prompts(rows)
+    assert prompts["text"].to_list() == ["caption 0", "caption 1", "caption 2"]
+    assert prompts["n_rows"].to_list() == [133_334, 133_333, 133_333]
+
+
+def test_ids_of_a_series_are_ids_of_its_texts():
+    texts = ["a cat", None, "", "été", "日本 🎉"]
+    assert prompt_ids(pl.Series(texts)).to_list() == [prompt_id(text) for text in texts]
+
+
+def test_nothing_in_nothing_left(tmp_path):
+    found = find(captions(), NOBODY, tmp_path)
+    assert (found.rows, found.unique, found.left, list(found.chunks(8))) == (0, 0, 0, [])
+
+
+@pytest.mark.parametrize("after", [0, 1, 5])
+def test_stops_while_it_reads_and_between_shards(tmp_path, after):
+    asked = iter([False] * after + [True])
+
+    def stop():
+        if next(asked):
+            raise Interrupted("enough")
+
+    with pytest.raises(Interrupted, match="enough"):
+        find(captions("a", "b"), NOBODY, tmp_path, stop)
+
+
+def test_work_files_that_find_no_room_say_so(small_disk):
+    texts = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(10_000)]
+    with pytest.raises(DiskError, match=r"disk \(work files: TMPDIR says where\): no space left on that disk"):
+        find(captions(*texts), NOBODY, small_disk)
+
+
+def test_a_damaged_input_is_named_as_such(tmp_path):
+    pl.DataFrame({"caption": ["a cat"] * 1000}).write_parquet(tmp_path / "a.parquet")
+    rows = read([tmp_path / "a.parquet"])
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match="cannot be read"):
+        find(rows, NOBODY, tmp_path / "work")
