@@ -52,8 +52,8 @@ def main() -> None:
     except EngineError as error:
         click.echo(f"error: {error}", err=True)
         code = 4
-    except SystemExit:  # click's answer to a closed pipe, with 1
-        code = 4
+    except SystemExit as ended:  # click's way out of a closed pipe, with 1, and of shell completion
+        code = 4 if ended.code == 1 else ended.code
     except OSError as error:
         click.echo(f"error: {error}", err=True)
         code = 4
