@@ -123,7 +123,9 @@ def _ticks(low: float, high: float, wanted: int = 6) -> list[float]:
 
 
 def _count_axis(highest: float) -> Axis:
-    return Axis(math.log10(FEWEST), math.log10(highest) * 1.02 + 0.02, HEIGHT - BOTTOM, TOP)
+    low = math.log10(FEWEST)
+    high = low + (math.log10(highest) - low) * 1.1  # room for a word above the bars
+    return Axis(low, high, HEIGHT - BOTTOM, TOP)
 
 
 def _count_grid(y: Axis) -> Iterable[Markup]:

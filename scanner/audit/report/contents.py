@@ -25,7 +25,7 @@ class NullScores:
     source: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Contents:
     """All that a report says.
 

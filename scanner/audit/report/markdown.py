@@ -21,12 +21,12 @@ def render(contents: Contents) -> str:
     parts = [
         f"## {headline(contents)}",
         f"Rule: {_escape(contents.rule)}. {_escape(of_the_numbers(contents))}",
-        *(_escape(note) for note in contents.notes),
+        "\n".join(f"- {_escape(note)}" for note in contents.notes),
         *_table(contents),
         f"**{MEANING[0][0]}.** {MEANING[0][1]}",
         "\n".join([*facts, f"- **Unique prompts**: {_escape(statuses)}"]),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _table(contents: Contents) -> list[str]:
