@@ -64,10 +64,11 @@ def test_nothing_in_nothing_left(tmp_path):
 
 @pytest.mark.parametrize("after", [0, 1, 5])
 def test_stops_while_it_reads_and_between_shards(tmp_path, after):
-    asked = iter([False] * after + [True])
+    asked = []
 
     def stop():
-        if next(asked):
+        asked.append(True)
+        if len(asked) > after:
             raise Interrupted("enough")
 
     with pytest.raises(Interrupted, match="enough"):
