@@ -17,7 +17,7 @@ import polars as pl
 from engines import open_bundle
 from scanner import execute
 from scanner.config import ScanConfig
-from scanner.dataset import captions
+from scanner.dataset import captions, shards
 from scanner.dataset.ledger import Ledger
 from scanner.dataset.pending import SCORED, Pending, find
 from scanner.diffusion.scores import SCORES
@@ -47,8 +47,9 @@ class StoredScan:
 
         The status is null where a caption is newer than the scan.
         """
-        prompts = captions.unique_prompts(self.captions).drop("status")
-        return prompts.join(Ledger(self.store).read(self.scan_id), on="prompt_id", how="left", maintain_order="left")
+        ledger = Ledger(self.store)
+        with tempfile.TemporaryDirectory(prefix="overscan-") as folder, ledger.refusals():
+            return shards.join(self.captions, ledger.rows(self.scan_id), Path(folder))
 
     @cached_property
     def canaries(self) -> pl.DataFrame:
@@ -205,7 +206,7 @@ def _pending(
             found = find(rows, pl.LazyFrame(schema=SCORED), Path(folder), check)
         else:
             with ledger.refusals():
-                found = find(rows, ledger.scored(scan_id), Path(folder), check)
+                found = find(rows, ledger.rows(scan_id).select("prompt_id", "status"), Path(folder), check)
         if not found.rows:
             raise InputError(f"{', '.join(map(str, inputs))}: no caption rows in it")
         yield found

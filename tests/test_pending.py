@@ -5,6 +5,7 @@ import pytest
 
 from scanner.dataset.captions import identify, prompt_id, prompt_ids, read, unique_prompts
 from scanner.dataset.pending import SCORED, find
+from scanner.dataset.shards import join
 from scanner.errors import DiskError, InputError, Interrupted
 
 NOBODY = pl.LazyFrame(schema=SCORED)
@@ -64,10 +65,11 @@ def test_nothing_in_nothing_left(tmp_path):
 
 @pytest.mark.parametrize("after", [0, 1, 5])
 def test_stops_while_it_reads_and_between_shards(tmp_path, after):
-    asked = iter([False] * after + [True])
+    asked = []
 
     def stop():
-        if next(asked):
+        asked.append(True)
+        if len(asked) > after:
             raise Interrupted("enough")
 
     with pytest.raises(Interrupted, match="enough"):
@@ -86,3 +88,15 @@ def test_a_damaged_input_is_named_as_such(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match="cannot be read"):
         find(rows, NOBODY, tmp_path / "work")
+
+
+def test_scores_are_joined_in_order_of_first_appearance(tmp_path):
+    ids = [prompt_id(text) for text in ("b", "a", "b", "gone")]  # b is stored twice
+    scores = pl.LazyFrame({"prompt_id": ids, "status": ["scored"] * 4, "s": [2.0, 1.0, 2.0, 9.0]})
+    joined = join(captions("c", "b", "a", "b"), scores, tmp_path)
+    assert joined.select("text", "n_rows", "status", "s").rows() == [
+        ("c", 1, None, None),
+        ("b", 2, "scored", 2.0),
+        ("a", 1, "scored", 1.0),
+    ]
+    assert join(captions("c"), scores.clear(), tmp_path / "none").select("text", "s").rows() == [("c", None)]

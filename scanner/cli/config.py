@@ -12,6 +12,8 @@ from scanner import config as settings
 from scanner.config import ScanConfig
 from scanner.scan import identity
 
+SCANS = ("scan", "calibrate")  # commands whose settings make a scan_id
+
 
 def load(context: click.Context, parameter: click.Parameter, file: Path | None) -> Path | None:
     """Fill click's default_map from `--config` or from the working directory's file. Raises ConfigError."""
@@ -71,7 +73,7 @@ def resolve(root: click.Context, name: str, arguments: list[str]) -> tuple[dict[
     with _optional(command).make_context(name, arguments, parent=root) as context:
         names = [str(parameter.name) for parameter in command.params]
         rows = {name: {"value": _plain(context.params[name]), "from": _source(context, name)} for name in names}
-        return rows, _scan_id(context.params) if name in ("scan", "calibrate") else None
+        return rows, _scan_id(context.params) if name in SCANS else None
 
 
 def _optional(command: click.Command) -> click.Command:

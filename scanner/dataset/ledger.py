@@ -54,10 +54,11 @@ class Ledger:
                 else:
                     self._verify(table)
 
-    def scored(self, scan_id: str) -> pl.LazyFrame:
-        """[prompt_id, status] of this scan; a prompt_id may come twice."""
+    def rows(self, scan_id: str) -> pl.LazyFrame:
+        """Score rows of one scan, to be streamed; two scans at once may have stored a prompt_id twice."""
         with self.refusals():
-            return self._of(scan_id).select("prompt_id", "status")
+            scores = pl.scan_delta(str(self.folder / "scores"))
+            return scores.filter(pl.col("scan_id") == scan_id).drop("scan_id")
 
     def append(self, scan_id: str, rows: pl.DataFrame) -> None:
         """Commit rows: all of them, or, interrupted, none."""
@@ -86,9 +87,9 @@ class Ledger:
         return [json.loads(record) for record in self.runs().filter(scan_id=scan_id)["record"]]
 
     def read(self, scan_id: str) -> pl.DataFrame:
-        """Score rows of one scan, one per prompt_id (two scans at once may have computed the same row twice)."""
+        """Score rows of one scan in memory, one per prompt_id."""
         with self.refusals():
-            return self._of(scan_id).unique("prompt_id", keep="any").drop("scan_id").collect(engine="streaming")
+            return self.rows(scan_id).unique("prompt_id", keep="any").collect(engine="streaming")
 
     def counts(self) -> pl.DataFrame:
         """[scan_id, status, rows] of the whole store, rows computed twice counted twice."""
@@ -126,9 +127,6 @@ class Ledger:
             ) from error
         except (DeltaError, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             raise disk_error(self.folder, error) or _damaged(self.folder, error) from error
-
-    def _of(self, scan_id: str) -> pl.LazyFrame:
-        return pl.scan_delta(str(self.folder / "scores")).filter(pl.col("scan_id") == scan_id)
 
     def _write(self, table: str, frame: pl.DataFrame) -> None:
         path = self.folder / table

@@ -1,8 +1,4 @@
-"""What is left to score: the unique prompts of a dataset that the ledger does not hold, in bounded memory.
-
-Captions and scored ids are streamed into files by the first digit of the prompt_id; a sixteenth at a time is made
-unique and compared. Nothing here knows formats or Delta tables.
-"""
+"""What is left to score: the unique prompts of a dataset that the ledger does not hold, in bounded memory."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,12 +7,9 @@ from pathlib import Path
 
 import polars as pl
 
-from scanner.dataset.captions import IDENTIFIED, identify, merge
-from scanner.dataset.readers import unreadable
-from scanner.errors import disk_error
+from scanner.dataset.captions import IDENTIFIED, merge
+from scanner.dataset.shards import SHARDS, shard, split, split_captions
 
-SHARDS = "0123456789abcdef"
-ROW_GROUP = 20_000  # rows that a file holds back in memory while it is written
 BLOCK = 100_000  # about how many pending prompts are in memory at once
 SCORED: dict[str, pl.DataType] = {"prompt_id": pl.String(), "status": pl.String()}
 
@@ -52,40 +45,19 @@ def find(
 
     `stop` is called now and then, to raise where the work shall end. Raises InputError where captions cannot be read.
     """
-
-    def watched(batch: pl.DataFrame) -> pl.DataFrame:
-        stop()
-        return batch
-
-    try:
-        _split(identify(captions).map_batches(watched, schema=IDENTIFIED, streamable=True), folder / "captions")
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        raise disk_error(f"{folder} (work files: TMPDIR says where)", error) or unreadable(
-            "the input", error
-        ) from error
+    split_captions(captions, folder / "captions", stop)
     stop()
-    _split(scored, folder / "scored")
+    split(scored, folder / "scored")
     rows, unique, left, statuses, files = 0, 0, 0, Counter[str](), []
-    for shard in SHARDS:
+    for digit in SHARDS:
         stop()
-        prompts = merge(_shard(folder / "captions", shard, IDENTIFIED)).collect()
-        known = _shard(folder / "scored", shard, SCORED).unique("prompt_id").collect()
+        prompts = merge(shard(folder / "captions", digit, IDENTIFIED)).collect()
+        known = shard(folder / "scored", digit, SCORED).unique("prompt_id").collect()
         pending = prompts.join(known, on="prompt_id", how="anti").sort("prompt_id")
         held = known.join(prompts, on="prompt_id", how="semi").group_by("status").len()
         rows, unique, left = rows + int(prompts["n_rows"].sum()), unique + len(prompts), left + len(pending)
         statuses.update(dict(held.iter_rows()))
         if len(pending):
-            files.append(folder / f"{shard}.parquet")
+            files.append(folder / f"{digit}.parquet")
             pending.select("prompt_id", "text", "status").write_parquet(files[-1], compression="lz4")
     return Pending(rows, unique, left, statuses, tuple(files))
-
-
-def _split(frame: pl.LazyFrame, folder: Path) -> None:
-    by_digit = pl.PartitionBy(folder, key={"shard": pl.col("prompt_id").str.head(1)}, include_key=False)
-    frame.sink_parquet(by_digit, mkdir=True, compression="lz4", statistics=False, row_group_size=ROW_GROUP,
-                       maintain_order=False, engine="streaming")  # fmt: skip
-
-
-def _shard(folder: Path, shard: str, schema: dict[str, pl.DataType]) -> pl.LazyFrame:
-    files = sorted((folder / f"shard={shard}").glob("*.parquet"))
-    return pl.scan_parquet(files, hive_partitioning=False) if files else pl.LazyFrame(schema=schema)
