@@ -17,7 +17,7 @@ import polars as pl
 from engines import open_bundle
 from scanner import execute
 from scanner.config import ScanConfig
-from scanner.dataset import captions, shards
+from scanner.dataset import captions, readers, shards
 from scanner.dataset.ledger import Ledger
 from scanner.dataset.pending import SCORED, Pending, find
 from scanner.diffusion.scores import SCORES
@@ -260,7 +260,7 @@ def _record(
     inputs: Sequence[str | Path], column: str | None, limit: int | None, model: str | Path, scorer: Scorer, backend: str
 ) -> dict[str, object]:
     return {
-        "inputs": [str(Path(item).absolute()) for item in inputs],
+        "inputs": readers.absolute(inputs),
         "column": column,
         "limit": limit,
         "model": str(Path(model).absolute()),

@@ -22,7 +22,7 @@ IDENTIFIED: dict[str, pl.DataType] = {
 
 def read(inputs: Sequence[str | Path], column: str | None = None, limit: int | None = None) -> pl.LazyFrame:
     """Caption rows of a dataset: [file, row, text], `text` being the normalised caption. Raises InputError."""
-    rows = readers.read(inputs, column, limit)
+    rows = readers.read(inputs, column, limit, strict=True).frame
     return rows.select("file", "row", text=pl.col("caption").str.normalize("NFC").str.strip_chars())
 
 
