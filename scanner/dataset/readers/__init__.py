@@ -1,13 +1,13 @@
 """Any dataset of captions -> caption rows with their provenance, (file, row): a table of formats, each one function."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
 from scanner.dataset.readers import arrow, document, find, parquet, tar, text
-from scanner.dataset.readers.columns import COLUMN_GUESSES, Reader
+from scanner.dataset.readers.columns import COLUMN_GUESSES, SCHEMA, Reader, from_frames
 from scanner.dataset.readers.find import absolute
 from scanner.errors import InputError
 
@@ -34,6 +34,7 @@ READERS |= {
     for suffix in (".csv", ".tsv", ".jsonl", ".ndjson", ".txt")
     for packed in (".gz", ".zst")
 }
+TOGETHER = 32  # files read at once: Polars 2.1 hangs on a plan of some thousand files
 EXAMPLES = 3  # problems that a summary shows
 
 
@@ -63,11 +64,16 @@ class Rows:
         `row` is the record's number in its file from 0, a header not counted; a record with several captions has
         several rows of one number. `caption` is null where there is none.
         """
-        rows = pl.concat(
+        rows = from_frames(self._batches, pl.Schema({"file": pl.String, **SCHEMA}), "captions")
+        return rows if self.limit is None else rows.head(self.limit)
+
+    def _batches(self) -> Iterator[pl.DataFrame]:
+        named = [
             frame.select(pl.lit(file).alias("file"), pl.col("row").cast(pl.Int64), "caption")
             for file, frame in self.frames.items()
-        )
-        return rows if self.limit is None else rows.head(self.limit)
+        ]
+        for first in range(0, len(named), TOGETHER):
+            yield from pl.concat(named[first : first + TOGETHER]).collect_batches(maintain_order=True)
 
     def summary(self) -> str:
         """The problems in words: their number, and the first three. Empty where there is none."""

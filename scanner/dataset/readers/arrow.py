@@ -42,7 +42,7 @@ def read(source: str, column: str | None) -> pl.LazyFrame:
                 offset += len(frame)
                 yield captions(frame.lazy(), column, source).cast(COLUMNS).collect()
 
-    return from_frames(frames, "arrow stream")
+    return from_frames(frames, COLUMNS, "arrow stream")
 
 
 def _magic(source: str) -> bytes:

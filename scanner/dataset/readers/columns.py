@@ -69,11 +69,11 @@ def from_python(records: Callable[[], Iterable[list[str | None]]], name: str) ->
         while batch := list(islice(rows, BATCH)):
             yield pl.DataFrame(batch, schema=SCHEMA, orient="row")
 
-    return from_frames(frames, name)
+    return from_frames(frames, SCHEMA, name)
 
 
-def from_frames(frames: Callable[[], Iterable[pl.DataFrame]], name: str) -> pl.LazyFrame:
-    """Lazy [row, caption] over frames made in Python, of which few are in memory at a time.
+def from_frames(frames: Callable[[], Iterable[pl.DataFrame]], schema: pl.Schema, name: str) -> pl.LazyFrame:
+    """A lazy frame over frames of one schema made in Python, of which few are in memory at a time.
 
     What `frames()` raises comes out of collect() as it is.
     """
@@ -85,9 +85,9 @@ def from_frames(frames: Callable[[], Iterable[pl.DataFrame]], name: str) -> pl.L
         for whole in frames():
             frame = whole if left is None else whole.head(left)
             left = None if left is None else left - len(frame)
-            frame = frame.select(with_columns or list(SCHEMA))
+            frame = frame.select(with_columns or schema.names())
             yield frame if predicate is None else frame.filter(predicate)
             if left == 0:
                 return
 
-    return register_io_source(source, schema=SCHEMA, explain_name=name)
+    return register_io_source(source, schema=schema, explain_name=name)
