@@ -29,7 +29,7 @@ def scan(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Score every unique caption of INPUT (parquet, CSV, TSV, JSONL, text lines; files, globs, folders)."""
+    """Score every unique caption of INPUT: files of any format in docs/inputs.md, globs, folders, URLs."""
     config = ScanConfig(guidance_scale=guidance_scale, first_steps=first_steps, seeds=tuple(range(seeds)))
     if dry_run:
         with stoppable() as stop:

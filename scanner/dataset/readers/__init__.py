@@ -1,5 +1,6 @@
 """Any dataset of captions -> caption rows with their provenance, (file, row): a table of formats, each one function."""
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from scanner.dataset.readers import arrow, document, find, parquet, tar, text
-from scanner.dataset.readers.columns import COLUMN_GUESSES, SCHEMA, Reader, from_frames
+from scanner.dataset.readers.columns import COLUMN_GUESSES, SCHEMA, Batches, Reader, lazy
 from scanner.dataset.readers.find import absolute
 from scanner.errors import InputError
 
@@ -34,7 +35,6 @@ READERS |= {
     for suffix in (".csv", ".tsv", ".jsonl", ".ndjson", ".txt")
     for packed in (".gz", ".zst")
 }
-TOGETHER = 32  # files read at once: Polars 2.1 hangs on a plan of some thousand files
 EXAMPLES = 3  # problems that a summary shows
 
 
@@ -50,10 +50,10 @@ class Problem:
 class Rows:
     """Caption rows of all readable files, and the files that could not be read.
 
-    `frames`: file -> lazy [row, caption]; `limit`: how many rows of them all count.
+    `files`: file -> its rows; `limit`: how many rows of them all count.
     """
 
-    frames: Mapping[str, pl.LazyFrame] = field(repr=False)
+    files: Mapping[str, Batches] = field(repr=False)
     problems: tuple[Problem, ...]
     limit: int | None = None
 
@@ -61,25 +61,26 @@ class Rows:
     def frame(self) -> pl.LazyFrame:
         """[file, row, caption], in the order of the files. Collect it with engine="streaming": memory stays bounded.
 
-        `row` is the record's number in its file from 0, a header not counted; a record with several captions has
+        Collecting raises InputError, naming the file, for damage that opening did not show. `row` is the record's number in its file from 0, a header not counted; a record with several captions has
         several rows of one number. `caption` is null where there is none.
         """
-        rows = from_frames(self._batches, pl.Schema({"file": pl.String, **SCHEMA}), "captions")
+        rows = lazy(self._batches, pl.Schema([("file", pl.String), *SCHEMA.items()]))
         return rows if self.limit is None else rows.head(self.limit)
 
     def _batches(self) -> Iterator[pl.DataFrame]:
-        named = [
-            frame.select(pl.lit(file).alias("file"), pl.col("row").cast(pl.Int64), "caption")
-            for file, frame in self.frames.items()
-        ]
-        for first in range(0, len(named), TOGETHER):
-            yield from pl.concat(named[first : first + TOGETHER]).collect_batches(maintain_order=True)
+        # one file after the other: Polars 2.1 hangs on one plan of some thousand scans
+        for file, batches in self.files.items():
+            try:
+                for frame in batches():
+                    yield frame.select(pl.lit(file).alias("file"), "row", "caption")
+            except (pl.exceptions.PolarsError, OSError) as error:
+                raise unreadable(file, error) from error
 
     def summary(self) -> str:
         """The problems in words: their number, and the first three. Empty where there is none."""
         if not self.problems:
             return ""
-        lines = [f"{len(self.problems):,} of {len(self.problems) + len(self.frames):,} files cannot be read:"]
+        lines = [f"{len(self.problems):,} of {len(self.problems) + len(self.files):,} files cannot be read:"]
         lines += [f"  {problem.message}" for problem in self.problems[:EXAMPLES]]
         if len(self.problems) > EXAMPLES:
             lines.append(f"  and {len(self.problems) - EXAMPLES:,} more")
@@ -95,37 +96,37 @@ def read(
     middle shows when `frame` is collected, see `leave_out_damaged`. `limit`: the first rows only.
     Raises InputError for an input that names nothing, when no file is readable, and, `strict`, for any problem.
     """
-    frames, problems = {}, []
+    files: dict[str, Batches] = {}
+    problems = []
     for source in find.sources(inputs, list(READERS)):
         try:
-            frames[source] = READERS[find.suffix(source, list(READERS))](source, column)
+            files[source] = READERS[find.suffix(source, list(READERS))](source, column)
         except (pl.exceptions.PolarsError, OSError, InputError) as error:
             problems.append(Problem(source, str(unreadable(source, error))))
-    return _judge(Rows(frames, tuple(problems), limit), strict)
+    return _judge(Rows(files, tuple(problems), limit), strict)
 
 
 def leave_out_damaged(rows: Rows, strict: bool = False) -> Rows:
     """The same rows without the files at fault, after `frame` could not be collected.
 
-    Collecting raises PolarsError, OSError or InputError then. Reads each file in full, one after the other, to find
-    them. Raises InputError as `read` does, and when no file is at fault.
+    Reads each file in full, one after the other, to find them. Raises InputError as `read` does, and when no file is at fault.
     """
     problems = []
-    for source, frame in rows.frames.items():
+    for source, batches in rows.files.items():
         try:
-            frame.select(pl.col("caption").str.len_bytes().sum()).collect(engine="streaming")
+            deque(batches(), maxlen=0)
         except (pl.exceptions.PolarsError, OSError, InputError) as error:
             problems.append(Problem(source, str(unreadable(source, error))))
     if not problems:
         raise InputError("the input cannot be read, though each of its files can: have they changed meanwhile?")
     damaged = {problem.file for problem in problems}
-    frames = {source: frame for source, frame in rows.frames.items() if source not in damaged}
-    return _judge(Rows(frames, (*rows.problems, *problems), rows.limit), strict)
+    files = {source: batches for source, batches in rows.files.items() if source not in damaged}
+    return _judge(Rows(files, (*rows.problems, *problems), rows.limit), strict)
 
 
 def _judge(rows: Rows, strict: bool) -> Rows:
-    if rows.problems and (strict or not rows.frames):
-        alone = len(rows.problems) == 1 and not rows.frames
+    if rows.problems and (strict or not rows.files):
+        alone = len(rows.problems) == 1 and not rows.files
         raise InputError(rows.problems[0].message if alone else rows.summary())
     return rows
 

@@ -7,7 +7,7 @@ from typing import IO, NamedTuple
 
 import polars as pl
 
-from scanner.dataset.readers.columns import ROW, captions, from_frames
+from scanner.dataset.readers.columns import ROW, Batches, captions, scanned
 from scanner.dataset.readers.columns import SCHEMA as COLUMNS
 from scanner.dataset.readers.find import is_url
 from scanner.errors import InputError
@@ -25,16 +25,16 @@ class Message(NamedTuple):
     length: int
 
 
-def read(source: str, column: str | None) -> pl.LazyFrame:
+def read(source: str, column: str | None) -> Batches:
     """A row is a row. A truncated file shows on opening."""
     if is_url(source) or _magic(source).startswith(b"ARROW1"):
-        return captions(pl.scan_ipc(source, row_index_name=ROW, glob=False), column, source)
+        return scanned(captions(pl.scan_ipc(source, row_index_name=ROW, glob=False), column, source))
     if _magic(source).startswith(b"FEA1"):
         raise InputError(f"{source}: Feather V1; needed Arrow IPC (Feather V2): write it again with a current library")
     messages = _messages(source)
     captions(_load(source, messages, []).lazy(), column, source)  # raises where the column is not there
 
-    def frames() -> Iterator[pl.DataFrame]:
+    def batches() -> Iterator[pl.DataFrame]:
         offset = 0
         for message in messages:
             if message.kind == BATCH:
@@ -42,7 +42,7 @@ def read(source: str, column: str | None) -> pl.LazyFrame:
                 offset += len(frame)
                 yield captions(frame.lazy(), column, source).cast(COLUMNS).collect()
 
-    return from_frames(frames, COLUMNS, "arrow stream")
+    return batches
 
 
 def _magic(source: str) -> bytes:

@@ -14,7 +14,8 @@ ROW = "__row__"  # the row index, beside the dataset's own columns
 SCHEMA = pl.Schema({"row": pl.Int64, "caption": pl.String})
 BATCH = 8192  # records that a source made in Python holds at a time
 
-Reader = Callable[[str, str | None], pl.LazyFrame]  # path or URL, column -> [row, caption]
+Batches = Callable[[], Iterable[pl.DataFrame]]  # a file from its start, as frames [row, caption]
+Reader = Callable[[str, str | None], Batches]  # path or URL, column -> its rows
 
 
 def pick(found: Sequence[str], column: str | None, source: str) -> str:
@@ -61,28 +62,31 @@ def texts(value: Any) -> list[str | None]:
     return [value if isinstance(value, str) else str(value) if isinstance(value, int | float) else None]
 
 
-def from_python(records: Callable[[], Iterable[list[str | None]]], name: str) -> pl.LazyFrame:
-    """Lazy [row, caption] over records made in Python, each a list of captions."""
+def scanned(rows: pl.LazyFrame) -> Batches:
+    """The batches of a [row, caption] frame that Polars reads by itself."""
+    typed = rows.select(pl.col("row").cast(pl.Int64), "caption")
+    return lambda: typed.collect_batches(maintain_order=True)
 
-    def frames() -> Iterator[pl.DataFrame]:
+
+def from_python(records: Callable[[], Iterable[list[str | None]]]) -> Batches:
+    """The batches of records made in Python, each a list of captions."""
+
+    def batches() -> Iterator[pl.DataFrame]:
         rows = ((row, caption) for row, captions in enumerate(records()) for caption in captions)
         while batch := list(islice(rows, BATCH)):
             yield pl.DataFrame(batch, schema=SCHEMA, orient="row")
 
-    return from_frames(frames, SCHEMA, name)
+    return batches
 
 
-def from_frames(frames: Callable[[], Iterable[pl.DataFrame]], schema: pl.Schema, name: str) -> pl.LazyFrame:
-    """A lazy frame over frames of one schema made in Python, of which few are in memory at a time.
-
-    What `frames()` raises comes out of collect() as it is.
-    """
+def lazy(batches: Batches, schema: pl.Schema) -> pl.LazyFrame:
+    """A lazy frame over batches, of which few are in memory at a time. What they raise comes out of collect()."""
 
     def source(
         with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
         left = n_rows
-        for whole in frames():
+        for whole in batches():
             frame = whole if left is None else whole.head(left)
             left = None if left is None else left - len(frame)
             frame = frame.select(with_columns or schema.names())
@@ -90,4 +94,4 @@ def from_frames(frames: Callable[[], Iterable[pl.DataFrame]], schema: pl.Schema,
             if left == 0:
                 return
 
-    return register_io_source(source, schema=schema, explain_name=name)
+    return register_io_source(source, schema=schema, explain_name="captions")

@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import IO, Any
 
-import polars as pl
-
 from scanner.dataset.readers import text
-from scanner.dataset.readers.columns import from_python, pick, texts
+from scanner.dataset.readers.columns import Batches, from_python, pick, texts
 from scanner.dataset.readers.find import is_url
 from scanner.errors import InputError
 
@@ -20,7 +18,7 @@ LARGEST = 1 << 26  # characters of one record: more is taken for a broken file
 DECODER = json.JSONDecoder(strict=False)
 
 
-def read(source: str, column: str | None) -> pl.LazyFrame:
+def read(source: str, column: str | None) -> Batches:
     """A row is an element of `annotations`, or of a document that is a list. JSON lines are read as lines."""
     if is_url(source):
         raise InputError(f"{source}: a JSON document on an object store; needed a local file: copy it")
@@ -36,7 +34,7 @@ def read(source: str, column: str | None) -> pl.LazyFrame:
         for record in _records(source):
             yield texts(record.get(name) if isinstance(record, dict) else record if name is None else None)
 
-    return from_python(captions, "json document")
+    return from_python(captions)
 
 
 def _open(source: str) -> IO[str]:

@@ -2,9 +2,9 @@
 
 import polars as pl
 
-from scanner.dataset.readers.columns import ROW, captions
+from scanner.dataset.readers.columns import ROW, Batches, captions, scanned
 
 
-def read(source: str, column: str | None) -> pl.LazyFrame:
+def read(source: str, column: str | None) -> Batches:
     """A row is a row. The footer is at the end, so a truncated file shows on opening."""
-    return captions(pl.scan_parquet(source, row_index_name=ROW, glob=False), column, source)
+    return scanned(captions(pl.scan_parquet(source, row_index_name=ROW, glob=False), column, source))

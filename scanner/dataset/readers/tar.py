@@ -8,9 +8,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
-from scanner.dataset.readers.columns import from_python, pick, texts
+from scanner.dataset.readers.columns import Batches, from_python, pick, texts
 from scanner.dataset.readers.find import is_url
 from scanner.errors import InputError
 
@@ -32,7 +30,7 @@ class StrictHeader(tarfile.TarInfo):
             raise tarfile.ReadError(str(error)) from error
 
 
-def read(source: str, column: str | None) -> pl.LazyFrame:
+def read(source: str, column: str | None) -> Batches:
     """A row is a sample, its members being neighbours with one name up to the first dot.
 
     The caption is its `.txt`, or the caption key of its `.json`; --column names another extension or key.
@@ -44,7 +42,7 @@ def read(source: str, column: str | None) -> pl.LazyFrame:
     read = {"txt", "json"} if column is None else {"txt", "json", column.lower()}
     found = {key: None for sample in islice(_samples(source, read), HEAD) for key in sample}
     name = "txt" if column is None and "txt" in found else pick(list(found), column, source)
-    return from_python(lambda: (texts(sample.get(name)) for sample in _samples(source, read)), "tar")
+    return from_python(lambda: (texts(sample.get(name)) for sample in _samples(source, read)))
 
 
 def _samples(source: str, read: Container[str]) -> Iterator[dict[str, Any]]:

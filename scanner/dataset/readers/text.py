@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from scanner.dataset.readers.columns import ROW, pick
+from scanner.dataset.readers.columns import ROW, Batches, pick, scanned
 from scanner.errors import InputError
 
 SEPARATORS = (",", "\t", ";", "|")
@@ -26,11 +26,11 @@ LENIENT: dict[str, Any] = {
 }
 
 
-def csv(source: str, column: str | None) -> pl.LazyFrame:
+def csv(source: str, column: str | None) -> Batches:
     """A row is a record, which may span lines in quotes. One with more fields than the header has a null caption."""
     header = _head(source, 1)
     if header.is_empty():
-        return header.lazy().select(row=ROW, caption="line")
+        return scanned(header.lazy().select(row=ROW, caption="line"))
     unquoted = re.sub(r'"[^"]*"', "", header["line"][0] or "")
     separator = max(SEPARATORS, key=unquoted.count)
     options = LENIENT | {"separator": separator if separator in unquoted else NO_SEPARATOR}
@@ -39,16 +39,16 @@ def csv(source: str, column: str | None) -> pl.LazyFrame:
     if f"{name}_duplicated_0" in names:
         raise InputError(f"{source}: two columns are called {name!r}: rename one")
     frame = pl.scan_csv(source, schema=dict.fromkeys([*names, REST], pl.String()), **options)
-    return frame.select(row=ROW, caption=pl.when(pl.col(REST).is_null()).then(pl.col(name)))
+    return scanned(frame.select(row=ROW, caption=pl.when(pl.col(REST).is_null()).then(pl.col(name))))
 
 
-def lines(source: str, column: str | None) -> pl.LazyFrame:
+def lines(source: str, column: str | None) -> Batches:
     """A row is a line. One that goes on after the control character U+001F has a null caption."""
     _head(source, 1)
-    return _raw_lines(source).select(row=ROW, caption="line")
+    return scanned(_raw_lines(source).select(row=ROW, caption="line"))
 
 
-def jsonl(source: str, column: str | None) -> pl.LazyFrame:
+def jsonl(source: str, column: str | None) -> Batches:
     """A row is a line. One that is no JSON object, or has an object for a caption, has a null caption."""
     found: dict[str, bool] = {}  # key -> whether it holds anything
     head = _head(source, HEAD)
@@ -56,10 +56,10 @@ def jsonl(source: str, column: str | None) -> pl.LazyFrame:
         for key, value in record.items():
             found[key] = found.get(key, False) or value is not None
     if head.is_empty():
-        return head.lazy().select(row=ROW, caption="line")
+        return scanned(head.lazy().select(row=ROW, caption="line"))
     name = pick([key for key, filled in found.items() if filled or key == column], column, source)
     rows = _raw_lines(source).select(row=ROW, caption=_json_captions(name))
-    return rows.explode("caption", empty_as_null=True, keep_nulls=True)
+    return scanned(rows.explode("caption", empty_as_null=True, keep_nulls=True))
 
 
 def _json_captions(name: str) -> pl.Expr:
