@@ -192,7 +192,7 @@ def test_inputs_that_name_nothing(tmp_path):
     (tmp_path / "notes.md").touch()
     (tmp_path / "a.tsv.bz2").touch()
     os.mkfifo(tmp_path / "pipe.txt")
-    known = ", ".join(readers.READERS)
+    known = ".parquet, .csv, .tsv, .jsonl, .ndjson, .txt, .arrow, .feather, .json, .tar, .tgz (text also .gz, .zst)"
     assert refusal(tmp_path / "none*.csv") == f"none*.csv: no such file, or none of {known} in it"
     assert refusal(tmp_path / "empty") == f"empty: no such file, or none of {known} in it"
     assert refusal(tmp_path / "notes.md") == f"notes.md: format .md; needed one of {known}"
@@ -203,11 +203,11 @@ def test_inputs_that_name_nothing(tmp_path):
 
 
 def test_thousands_of_files(tmp_path):
-    for n in range(1500):
+    for n in range(1000):
         (tmp_path / f"{n:04}.txt").write_text(f"{n} cats\nmore")
     frame = readers.read([tmp_path]).frame.collect(engine="streaming")
-    assert frame["row"].to_list() == [0, 1] * 1500
-    assert frame["caption"][-2] == "1499 cats"
+    assert frame["row"].to_list() == [0, 1] * 1000
+    assert frame["caption"][-2] == "999 cats"
 
 
 # -- values -----------------------------------------------------------------------------------------------------------

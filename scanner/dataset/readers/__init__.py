@@ -61,8 +61,9 @@ class Rows:
     def frame(self) -> pl.LazyFrame:
         """[file, row, caption], in the order of the files. Collect it with engine="streaming": memory stays bounded.
 
-        Collecting raises InputError, naming the file, for damage that opening did not show. `row` is the record's number in its file from 0, a header not counted; a record with several captions has
-        several rows of one number. `caption` is null where there is none.
+        Collecting raises InputError, naming the file, for damage that opening did not show. `row` is the
+        record's number in its file from 0, a header not counted; a record with several captions has several rows of
+        one number. `caption` is null where there is none.
         """
         rows = lazy(self._batches, pl.Schema([("file", pl.String), *SCHEMA.items()]))
         return rows if self.limit is None else rows.head(self.limit)
@@ -109,7 +110,8 @@ def read(
 def leave_out_damaged(rows: Rows, strict: bool = False) -> Rows:
     """The same rows without the files at fault, after `frame` could not be collected.
 
-    Reads each file in full, one after the other, to find them. Raises InputError as `read` does, and when no file is at fault.
+    Reads each file in full, one after the other, to find them. Raises InputError as `read` does, and when
+    no file is at fault.
     """
     problems = []
     for source, batches in rows.files.items():

@@ -34,8 +34,13 @@ def suffix(source: str, known: Sequence[str]) -> str:
     if path.is_dir():
         raise InputError(f"{source}: this folder cannot be listed: check its permissions")
     if _known(path, known):
-        raise InputError(f"{source}: packed as {path.suffix}; needed one of {', '.join(known)}: unpack it")
-    raise InputError(f"{source}: format {path.suffix or 'without suffix'}; needed one of {', '.join(known)}")
+        raise InputError(f"{source}: packed as {path.suffix}; needed one of {_named(known)}: unpack it")
+    raise InputError(f"{source}: format {path.suffix or 'without suffix'}; needed one of {_named(known)}")
+
+
+def _named(known: Sequence[str]) -> str:
+    plain = ", ".join(end for end in known if not end.endswith(PACKED))
+    return f"{plain} (text also .gz, .zst)"
 
 
 def _known(path: Path, known: Sequence[str]) -> bool:
@@ -53,7 +58,7 @@ def sources(inputs: Sequence[str | Path], known: Sequence[str]) -> list[str]:
     for item in inputs:
         files = _objects(str(item)) if is_url(item) else [str(file) for file in _paths(item, known)]
         if not files:
-            raise InputError(f"{item}: no such file, or none of {', '.join(known)} in it")
+            raise InputError(f"{item}: no such file, or none of {_named(known)} in it")
         found.update(dict.fromkeys(files))
     return list(found)
 
