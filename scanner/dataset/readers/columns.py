@@ -65,7 +65,17 @@ def texts(value: Any) -> list[str | None]:
 def scanned(rows: pl.LazyFrame) -> Batches:
     """The batches of a [row, caption] frame that Polars reads by itself."""
     typed = rows.select(pl.col("row").cast(pl.Int64), "caption")
-    return lambda: typed.collect_batches(maintain_order=True)
+    end = pl.LazyFrame({"row": [-1], "caption": [None]}, schema=SCHEMA)
+
+    def batches() -> Iterator[pl.DataFrame]:
+        ended = False
+        for batch in pl.concat([typed, end]).collect_batches(maintain_order=True):
+            ended = ended or batch["row"].last() == -1
+            yield batch.filter(pl.col("row") >= 0)
+        if not ended:  # a panic inside Polars ends the batches without a word
+            raise OSError("reading it broke off: damaged, or changed meanwhile")
+
+    return batches
 
 
 def from_python(records: Callable[[], Iterable[list[str | None]]]) -> Batches:
