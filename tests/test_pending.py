@@ -83,11 +83,11 @@ def test_work_files_that_find_no_room_say_so(small_disk):
 
 
 def test_a_damaged_input_is_named_as_such(tmp_path):
-    pl.DataFrame({"caption": ["a cat"] * 1000}).write_parquet(tmp_path / "a.parquet")
-    rows = read([tmp_path / "a.parquet"])
-    (tmp_path / "a.parquet").write_bytes(b"PAR1")
-    with pytest.raises(InputError, match="cannot be read"):
-        find(rows, NOBODY, tmp_path / "work")
+    pl.DataFrame({"caption": [f"cat {i}" for i in range(1000)]}).write_parquet(tmp_path / "a.parquet")
+    whole = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "a.parquet").write_bytes(whole[:4] + b"\xff" * 2000 + whole[2004:])
+    with pytest.raises(InputError, match=r"a\.parquet: cannot be read"):
+        find(read([tmp_path / "a.parquet"]), NOBODY, tmp_path / "work")
 
 
 def test_scores_are_joined_in_order_of_first_appearance(tmp_path):
