@@ -20,6 +20,7 @@ from scanner.config import ScanConfig
 from scanner.dataset import captions, readers, shards
 from scanner.dataset.ledger import Ledger
 from scanner.dataset.pending import SCORED, Pending, find
+from scanner.dataset.readers import Problem
 from scanner.diffusion.scores import SCORES
 from scanner.errors import InputError, Interrupted
 from scanner.scorer import Scorer
@@ -68,6 +69,7 @@ class ScanResult(StoredScan):
     scored: int
     skipped: dict[str, int]  # status -> unique prompts, of the whole input
     other_scans: int  # rows in the store that belong to other models or settings
+    left_out: tuple[Problem, ...]  # files that cannot be read
     seconds: float
 
 
@@ -82,6 +84,7 @@ class DryRun:
     duplicates: int
     already_scored: int
     pending: int
+    left_out: tuple[Problem, ...]
     prompts_per_second: float
     seconds: float
 
@@ -96,12 +99,14 @@ def scan(
     backend: str = "auto",
     batch_size: int | None = None,
     limit: int | None = None,
+    strict: bool = False,
     purpose: Literal["scan", "calibration"] = "scan",
     progress: Callable[[int, int], None] = lambda committed, total: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> ScanResult:
     """Score every unique caption of `inputs` that `store` does not hold yet.
 
+    Files that cannot be read are left out and named in the result; `strict`: they are an error.
     `purpose`: captions scored for a "calibration" are not what `read_store` calls the newest scan.
     `progress(done, total)` hears of every chunk. Once `stop()` is true, the chunk in hand is finished and committed and
     Interrupted raised. However it ends, nothing committed is lost or computed again.
@@ -109,13 +114,13 @@ def scan(
     """
     started = time.monotonic()
     inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    rows = captions.read(inputs, column, limit)
+    rows = readers.read(inputs, column, limit, strict)
     bundle = open_bundle(model, backend)
     scorer = Scorer(bundle, config or ScanConfig(), batch_size)
     ledger = Ledger(store, tuple(SCORES))
     night = {"purpose": purpose, "canaries": scorer.canaries().to_dicts()}
-    record = _record(inputs, column, limit, model, scorer, bundle.backend) | night
-    with _pending(rows, inputs, ledger, scorer.scan_id, stop) as pending:
+    with _pending(rows, inputs, ledger, scorer.scan_id, strict, stop) as (pending, rows):
+        record = _record(inputs, column, limit, rows.problems, model, scorer, bundle.backend) | night
         ledger.begin(scorer.scan_id, record)
         statuses = _run(scorer, ledger, pending, progress, stop)
     skipped = pending.statuses + statuses
@@ -124,7 +129,7 @@ def scan(
         scan_id=scorer.scan_id,
         store=Path(store),
         record=record,
-        captions=rows,
+        captions=captions.texts(rows),
         provider=scorer.denoiser.provider,
         rows=pending.rows,
         unique=pending.unique,
@@ -132,6 +137,7 @@ def scan(
         scored=statuses["scored"] + statuses["non_finite"],
         skipped=dict(sorted(skipped.items())),
         other_scans=ledger.count_others(scorer.scan_id),
+        left_out=rows.problems,
         seconds=time.monotonic() - started,
     )
 
@@ -146,14 +152,15 @@ def dry_run(
     backend: str = "auto",
     batch_size: int | None = None,
     limit: int | None = None,
+    strict: bool = False,
     stop: Callable[[], bool] = lambda: False,
 ) -> DryRun:
     """Count what `scan` would score and time a few prompts. Writes nothing and needs no store."""
     inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    rows = captions.read(inputs, column, limit)
+    rows = readers.read(inputs, column, limit, strict)
     scorer = Scorer(open_bundle(model, backend), config or ScanConfig(), batch_size)
     ledger = Ledger(store) if Path(store).exists() else None
-    with _pending(rows, inputs, ledger, scorer.scan_id, stop) as pending:
+    with _pending(rows, inputs, ledger, scorer.scan_id, strict, stop) as (pending, rows):
         probe = next(pending.chunks(PROBE), None)
     started = time.monotonic()
     if probe is not None:
@@ -167,6 +174,7 @@ def dry_run(
         duplicates=pending.rows - pending.unique,
         already_scored=pending.already_scored,
         pending=pending.left,
+        left_out=rows.problems,
         prompts_per_second=rate,
         seconds=pending.left / rate if rate else 0.0,
     )
@@ -179,10 +187,10 @@ def identity(model: str | Path, backend: str, config: ScanConfig) -> str:
 
 
 def read_store(store: str | Path) -> StoredScan:
-    """The newest scan; its captions are read again. Raises ScannerError."""
+    """The newest scan; its captions are read again, but for the files that it left out. Raises ScannerError."""
     scan_id, record = Ledger(store).last_run()
-    rows = captions.read(record["inputs"], record["column"], record["limit"])
-    return StoredScan(scan_id, Path(store), record, rows)
+    rows = readers.read(record["inputs"], record["column"], record["limit"]).without(record["left_out"])
+    return StoredScan(scan_id, Path(store), record, captions.texts(rows))
 
 
 def canaries_of(records: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
@@ -193,23 +201,34 @@ def canaries_of(records: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
 
 @contextmanager
 def _pending(
-    rows: pl.LazyFrame, inputs: Sequence[str | Path], ledger: Ledger | None, scan_id: str, stop: Callable[[], bool]
-) -> Iterator[Pending]:
-    """What is left to score; its work files live as long as the context."""
+    rows: readers.Rows,
+    inputs: Sequence[str | Path],
+    ledger: Ledger | None,
+    scan_id: str,
+    strict: bool,
+    stop: Callable[[], bool],
+) -> Iterator[tuple[Pending, readers.Rows]]:
+    """What is left to score, and the rows without damaged files; its work files live as long as the context."""
 
     def check() -> None:
         if stop():
             raise Interrupted("interrupted while reading captions, before anything was scored: run it again")
 
-    with tempfile.TemporaryDirectory(prefix="overscan-") as folder:
+    def search(rows: readers.Rows, folder: Path) -> Pending:
         if ledger is None:
-            found = find(rows, pl.LazyFrame(schema=SCORED), Path(folder), check)
-        else:
-            with ledger.refusals():
-                found = find(rows, ledger.rows(scan_id).select("prompt_id", "status"), Path(folder), check)
+            return find(captions.texts(rows), pl.LazyFrame(schema=SCORED), folder, check)
+        with ledger.refusals():
+            return find(captions.texts(rows), ledger.rows(scan_id).select("prompt_id", "status"), folder, check)
+
+    with tempfile.TemporaryDirectory(prefix="overscan-") as folder:
+        try:
+            found = search(rows, Path(folder) / "all")
+        except InputError:
+            rows = readers.leave_out_damaged(rows, strict)
+            found = search(rows, Path(folder) / "readable")
         if not found.rows:
             raise InputError(f"{', '.join(map(str, inputs))}: no caption rows in it")
-        yield found
+        yield found, rows
 
 
 def _run(
@@ -257,12 +276,19 @@ def _complete(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _record(
-    inputs: Sequence[str | Path], column: str | None, limit: int | None, model: str | Path, scorer: Scorer, backend: str
+    inputs: Sequence[str | Path],
+    column: str | None,
+    limit: int | None,
+    left_out: Sequence[Problem],
+    model: str | Path,
+    scorer: Scorer,
+    backend: str,
 ) -> dict[str, object]:
     return {
         "inputs": readers.absolute(inputs),
         "column": column,
         "limit": limit,
+        "left_out": [problem.file for problem in left_out],
         "model": str(Path(model).absolute()),
         "backend": backend,
         "provider": scorer.denoiser.provider,

@@ -14,7 +14,7 @@ import pytest
 from conftest import CHECKPOINTS
 
 from engines import open_bundle
-from scanner import ScanConfig, ScannerError, initial_noise, scan
+from scanner import ScanConfig, ScannerError, initial_noise, read_store, scan
 from scanner.dataset.captions import prompt_id
 from scanner.demo import BUNDLE, CAPTIONS
 from scanner.diffusion.scores import SCORES
@@ -237,3 +237,25 @@ def test_a_signal_commits_the_batch_in_hand_and_exits_with_3(tmp_path, number):
     (committed,) = re.findall(r"error: interrupted: what was computed is committed \(([\d,]+) of 20,000 pending", said)
     rows = pl.read_delta(str(tmp_path / "store/scores"))
     assert len(rows) == rows["prompt_id"].n_unique() == int(committed.replace(",", "")) > 0
+
+
+def test_unreadable_files_are_left_out_and_named_or_strictly_refused(tmp_path):
+    folder = tmp_path / "captions"
+    folder.mkdir()
+    (folder / "a.txt").write_text("\n".join(PROMPTS[:3]))
+    pl.DataFrame({"caption": PROMPTS[3:5]}).write_parquet(folder / "b.parquet")
+    whole = (folder / "b.parquet").read_bytes()
+    (folder / "b.parquet").write_bytes(whole[:-20])  # shows when it is opened
+    (folder / "c.csv").write_text('caption\n"never closed\n')  # shows when it is read
+    with pytest.raises(ScannerError, match=r"b\.parquet: cannot be read"):
+        scan(folder, model=BUNDLE, store=tmp_path / "store", strict=True)
+    result = scan(folder, model=BUNDLE, store=tmp_path / "store")
+    assert (result.unique, result.scored) == (3, 3)
+    assert [problem.file for problem in result.left_out] == [str(folder / "b.parquet"), str(folder / "c.csv")]
+    assert sorted(read_store(tmp_path / "store").scores["text"]) == sorted(PROMPTS[:3])
+
+    (folder / "b.parquet").write_bytes(whole)  # repaired: part of the next scan, and not of this one's report
+    assert len(read_store(tmp_path / "store").scores) == 3
+    (folder / "c.csv").unlink()
+    result = scan(folder, model=BUNDLE, store=tmp_path / "store", strict=True)
+    assert (result.already_scored, result.scored, result.left_out) == (3, 2, ())

@@ -63,6 +63,7 @@ def test_a_night_needs_no_arguments(folder):
         "scored": 2,
         "skipped": {"null": 1},
         "other_scans": 0,
+        "left_out": [],
     }
     out, err, _ = run("scan", "--dry-run", "--json")
     assert err == ("rows            4\nunique prompts  3 (1 rows repeat one)\nalready scored  3\npending         0\n")
@@ -74,6 +75,7 @@ def test_a_night_needs_no_arguments(folder):
         "duplicates": 1,
         "already_scored": 3,
         "pending": 0,
+        "left_out": [],
         "prompts_per_second": 0.0,
         "seconds": 0.0,
     }
@@ -122,6 +124,7 @@ def test_flags_beat_the_environment_beats_the_file(folder, monkeypatch):
         ("batch_size      ", "null", "default"),
         ("backend         ", '"auto"', "default"),
         ("limit           ", "5", "command line"),
+        ("strict          ", "false", "default"),
         ("dry_run         ", "false", "default"),
         ("as_json         ", "false", "default"),
     ]

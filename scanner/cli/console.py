@@ -1,7 +1,7 @@
 """What the commands share: two consoles and a progress display. Data goes to stdout, words for people to stderr."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,9 +11,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.progress import Task as ProgressTask
 from rich.text import Text
 
+from scanner.dataset.readers import Problem
 from scanner.scan import DryRun, ScanResult
 
 PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
+SHOWN_PROBLEMS = 5
 
 out_console = Console()
 err_console = Console(stderr=True)
@@ -58,6 +60,7 @@ def summary(result: ScanResult) -> str:
         f"scored now      {result.scored:,} in {result.seconds:.1f} s ({rate:.1f} prompts/s, {result.provider})",
     ]
     lines += [f"skipped         {count:,} {status}" for status, count in result.skipped.items()]
+    lines += _left_out(result.left_out)
     if result.other_scans:
         lines.append(f"store also holds {result.other_scans:,} scores of other models or settings, left alone")
     return "\n".join(lines)
@@ -74,7 +77,14 @@ def dry_summary(plan: DryRun) -> str:
     if plan.pending:
         speed = f"at {plan.prompts_per_second:.1f} prompts/s, {plan.provider}"
         lines.append(f"estimated       {duration(plan.seconds)} ({speed}; nothing was written)")
+    lines += _left_out(plan.left_out)
     return "\n".join(lines)
+
+
+def _left_out(problems: Sequence[Problem]) -> list[str]:
+    lines = [f"left out        {problem.message}" for problem in problems[:SHOWN_PROBLEMS]]
+    more = len(problems) - len(lines)
+    return [*lines, f"left out        {more:,} more files"] if more > 0 else lines
 
 
 def duration(seconds: float) -> str:

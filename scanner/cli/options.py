@@ -20,6 +20,7 @@ SCAN_OPTIONS = (
     click.option("--batch-size", type=click.IntRange(1), help="UNet samples per run.  [default: by latent size]"),
     click.option("--backend", type=click.Choice(["auto", *BACKENDS]), default="auto", show_default=True),
     click.option("--limit", type=click.IntRange(1), help="Only the first rows."),
+    click.option("--strict", is_flag=True, help="A file that cannot be read is an error, and not left out."),
 )
 
 

@@ -45,4 +45,5 @@ def scan(
 
 def _facts(result: ScanResult) -> dict[str, Any]:
     names = [item.name for item in fields(result) if item.name not in ("captions", "record")]
-    return {name: getattr(result, name) for name in names} | {"store": str(result.store)}
+    facts = {name: getattr(result, name) for name in names}
+    return facts | {"store": str(result.store), "left_out": [asdict(problem) for problem in result.left_out]}

@@ -21,9 +21,13 @@ IDENTIFIED: dict[str, pl.DataType] = {
 
 
 def read(inputs: Sequence[str | Path], column: str | None = None, limit: int | None = None) -> pl.LazyFrame:
-    """Caption rows of a dataset: [file, row, text], `text` being the normalised caption. Raises InputError."""
-    rows = readers.read(inputs, column, limit, strict=True).frame
-    return rows.select("file", "row", text=pl.col("caption").str.normalize("NFC").str.strip_chars())
+    """Captions of a dataset, every file of which must be readable: [file, row, text]. Raises InputError."""
+    return texts(readers.read(inputs, column, limit, strict=True))
+
+
+def texts(rows: readers.Rows) -> pl.LazyFrame:
+    """Captions as the model gets them: lazy [file, row, text]."""
+    return rows.frame.select("file", "row", text=pl.col("caption").str.normalize("NFC").str.strip_chars())
 
 
 def unique_prompts(captions: pl.LazyFrame) -> pl.DataFrame:

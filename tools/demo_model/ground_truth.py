@@ -28,9 +28,13 @@ CHUNK = 32
 
 
 def unit(images: np.ndarray) -> np.ndarray:
-    """Pixels as vectors whose dot product is the Pearson correlation: float32 [n, pixels]."""
-    flat = np.clip(images, -1, 1).reshape(len(images), -1)
-    flat = flat - flat.mean(1, keepdims=True)
+    """Images as vectors whose dot product is their similarity: float32 [n, pixels].
+
+    The similarity is the correlation of pixels, each channel less its mean: with the means left in, two pictures of
+    different things on orange would look alike.
+    """
+    pixels = np.clip(images, -1, 1)
+    flat = (pixels - pixels.mean((2, 3), keepdims=True)).reshape(len(pixels), -1)
     return (flat / np.linalg.norm(flat, axis=1, keepdims=True)).astype(np.float32)
 
 
@@ -125,22 +129,19 @@ def label(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def table(bundle: Path, data: Dataset, work: Path) -> pl.DataFrame:
-    """Generate every evaluation prompt; kept in the work folder chunk by chunk, so it resumes."""
+    """Generate every evaluation prompt and measure the images, which stay in the work folder; it resumes there."""
     work.mkdir(parents=True, exist_ok=True)
     training = unit(reconstruct(bundle, data.images))
     denoiser = Denoiser(open_bundle(bundle), batch_size=128)
-    prompts = pl.DataFrame(
-        {"prompt": data.prompts.tolist(), "role": data.roles.tolist(), "duplicates": data.duplicates}
-    )
-    parts = []
-    for i, chunk in enumerate(prompts.iter_slices(CHUNK)):
-        path = work / f"{i:04}.parquet"
+    rows = []
+    for at in range(0, len(data.prompts), CHUNK):
+        path = work / f"{at:05}.npz"
         if not path.exists():
-            images = generate(denoiser, chunk["prompt"].to_list())
-            rows = pl.DataFrame([measure(image, training) for image in images])
-            temporary = path.with_suffix(".tmp")
-            chunk.with_columns(rows).write_parquet(temporary)
+            images = generate(denoiser, [str(prompt) for prompt in data.prompts[at : at + CHUNK]])
+            temporary = path.with_suffix(".tmp.npz")
+            np.savez_compressed(temporary, images=((np.clip(images, -1, 1) + 1) * 127.5).round().astype(np.uint8))
             temporary.replace(path)
-            print(f"ground truth: {(i + 1) * CHUNK}/{len(prompts)} prompts", flush=True)
-        parts.append(pl.read_parquet(path))
-    return label(pl.concat(parts))
+            print(f"ground truth: {at + len(images)}/{len(data.prompts)} prompts", flush=True)
+        rows += [measure(image / np.float32(127.5) - 1, training) for image in np.load(path)["images"]]
+    prompts = {"prompt": data.prompts.tolist(), "role": data.roles.tolist(), "duplicates": data.duplicates}
+    return label(pl.DataFrame(prompts).hstack(pl.DataFrame(rows)))

@@ -1,8 +1,8 @@
 """Any dataset of captions -> caption rows with their provenance, (file, row): a table of formats, each one function."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
@@ -77,6 +77,10 @@ class Rows:
             except (pl.exceptions.PolarsError, OSError) as error:
                 raise unreadable(file, error) from error
 
+    def without(self, files: Collection[str]) -> "Rows":
+        """The same rows without those of `files`."""
+        return replace(self, files={file: batches for file, batches in self.files.items() if file not in files})
+
     def summary(self) -> str:
         """The problems in words: their number, and the first three. Empty where there is none."""
         if not self.problems:
@@ -121,9 +125,8 @@ def leave_out_damaged(rows: Rows, strict: bool = False) -> Rows:
             problems.append(Problem(source, str(unreadable(source, error))))
     if not problems:
         raise InputError("the input cannot be read, though each of its files can: have they changed meanwhile?")
-    damaged = {problem.file for problem in problems}
-    files = {source: batches for source, batches in rows.files.items() if source not in damaged}
-    return _judge(Rows(files, (*rows.problems, *problems), rows.limit), strict)
+    kept = rows.without({problem.file for problem in problems})
+    return _judge(replace(kept, problems=(*rows.problems, *problems)), strict)
 
 
 def _judge(rows: Rows, strict: bool) -> Rows:
