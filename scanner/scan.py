@@ -92,6 +92,7 @@ def scan(
     model: str | Path,
     store: str | Path,
     column: str | None = None,
+    reference: str | Path | None = None,
     config: ScanConfig | None = None,
     backend: str = "auto",
     batch_size: int | None = None,
@@ -102,6 +103,7 @@ def scan(
 ) -> ScanResult:
     """Score every unique caption of `inputs` that `store` does not hold yet.
 
+    `reference`: a file of ordinary captions, for the scores that compare with them.
     `purpose`: captions scored for a "calibration" are not what `read_store` calls the newest scan.
     `progress(done, total)` hears of every chunk. Once `stop()` is true, the chunk in hand is finished and committed and
     Interrupted raised. However it ends, nothing committed is lost or computed again.
@@ -110,8 +112,9 @@ def scan(
     started = time.monotonic()
     inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     rows = captions.read(inputs, column, limit)
+    ordinary = [] if reference is None else captions.reference(reference)
     bundle = open_bundle(model, backend)
-    scorer = Scorer(bundle, config or ScanConfig(), batch_size)
+    scorer = Scorer(bundle, config or ScanConfig(), batch_size, ordinary)
     ledger = Ledger(store, tuple(SCORES))
     night = {"purpose": purpose, "canaries": scorer.canaries().to_dicts()}
     record = _record(inputs, column, limit, model, scorer, bundle.backend) | night
@@ -142,6 +145,7 @@ def dry_run(
     model: str | Path,
     store: str | Path,
     column: str | None = None,
+    reference: str | Path | None = None,
     config: ScanConfig | None = None,
     backend: str = "auto",
     batch_size: int | None = None,
@@ -151,7 +155,8 @@ def dry_run(
     """Count what `scan` would score and time a few prompts. Writes nothing and needs no store."""
     inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     rows = captions.read(inputs, column, limit)
-    scorer = Scorer(open_bundle(model, backend), config or ScanConfig(), batch_size)
+    ordinary = [] if reference is None else captions.reference(reference)
+    scorer = Scorer(open_bundle(model, backend), config or ScanConfig(), batch_size, ordinary)
     ledger = Ledger(store) if Path(store).exists() else None
     with _pending(rows, inputs, ledger, scorer.scan_id, stop) as pending:
         probe = next(pending.chunks(PROBE), None)
