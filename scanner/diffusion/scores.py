@@ -247,4 +247,4 @@ SCORES: Mapping[str, Score] = {
     "growth_v1": Score(_growth, steps=2),
     "schedule_deviation_v1": Score(_schedule_deviation, steps=2, every_step=True),
 }
-DEFAULT_SCORE = "estimate_ratio_prior_v1"  # the best that needs no reference, at two seeds: see docs/detection.md
+DEFAULT_SCORE = "estimate_ratio_prior_v1"  # of those without a reference the one that held up best over our models
