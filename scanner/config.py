@@ -38,9 +38,14 @@ class ScanConfig:
         if not self.guidance_scale >= 1:
             raise ScannerError(f"guidance_scale {self.guidance_scale}: needed 1 (no guidance) or more")
 
-    def scan_id(self, manifest_fingerprint: str, backend: str, precision: str) -> str:
-        """blake2b-128 of all that the scores depend on, so that scores of different engines never mix."""
+    def scan_id(self, manifest_fingerprint: str, backend: str, precision: str, reference: str | None = None) -> str:
+        """blake2b-128 of all that the scores depend on, so that scores of different engines never mix.
+
+        `reference`: fingerprint of the reference captions, where there are any.
+        """
         what = asdict(self) | {"manifest": manifest_fingerprint, "backend": backend, "precision": precision}
+        if reference is not None:
+            what["reference"] = reference
         canonical = json.dumps(what, sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
 

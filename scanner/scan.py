@@ -95,6 +95,7 @@ def scan(
     model: str | Path,
     store: str | Path,
     column: str | None = None,
+    reference: str | Path | None = None,
     config: ScanConfig | None = None,
     backend: str = "auto",
     batch_size: int | None = None,
@@ -107,6 +108,7 @@ def scan(
     """Score every unique caption of `inputs` that `store` does not hold yet.
 
     Files that cannot be read are left out and named in the result; `strict`: they are an error.
+    `reference`: a file of ordinary captions, for the scores that compare with them.
     `purpose`: captions scored for a "calibration" are not what `read_store` calls the newest scan.
     `progress(done, total)` hears of every chunk. Once `stop()` is true, the chunk in hand is finished and committed and
     Interrupted raised. However it ends, nothing committed is lost or computed again.
@@ -115,8 +117,9 @@ def scan(
     started = time.monotonic()
     inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     rows = readers.read(inputs, column, limit, strict)
+    ordinary = [] if reference is None else captions.reference(reference)
     bundle = open_bundle(model, backend)
-    scorer = Scorer(bundle, config or ScanConfig(), batch_size)
+    scorer = Scorer(bundle, config or ScanConfig(), batch_size, ordinary)
     ledger = Ledger(store, tuple(SCORES))
     night = {"purpose": purpose, "canaries": scorer.canaries().to_dicts()}
     with _pending(rows, inputs, ledger, scorer.scan_id, strict, stop) as (pending, rows):
@@ -148,6 +151,7 @@ def dry_run(
     model: str | Path,
     store: str | Path,
     column: str | None = None,
+    reference: str | Path | None = None,
     config: ScanConfig | None = None,
     backend: str = "auto",
     batch_size: int | None = None,
@@ -158,7 +162,8 @@ def dry_run(
     """Count what `scan` would score and time a few prompts. Writes nothing and needs no store."""
     inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     rows = readers.read(inputs, column, limit, strict)
-    scorer = Scorer(open_bundle(model, backend), config or ScanConfig(), batch_size)
+    ordinary = [] if reference is None else captions.reference(reference)
+    scorer = Scorer(open_bundle(model, backend), config or ScanConfig(), batch_size, ordinary)
     ledger = Ledger(store) if Path(store).exists() else None
     with _pending(rows, inputs, ledger, scorer.scan_id, strict, stop) as (pending, rows):
         probe = next(pending.chunks(PROBE), None)

@@ -1,13 +1,19 @@
 """Prompts in, scores out: opens a bundle once, then a pure function of frames."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 
 from engines import Bundle
+from scanner.baselines import cached, fingerprint
 from scanner.config import ScanConfig
+from scanner.diffusion.baselines import Prior, Reference
 from scanner.diffusion.denoiser import Denoiser
+from scanner.diffusion.schedule import Array
 from scanner.diffusion.scores import SCORES, gram
-from scanner.diffusion.trace import start, trace
+from scanner.diffusion.trace import PRIOR_SEEDS, predict_prior, predict_reference, start, trace
 
 CANARIES = (
     "a dog",
@@ -24,15 +30,41 @@ CANARIES = (
 class Scorer:
     """Scores of prompts under one model and configuration.
 
-    `chunk`: prompts per call that fill one UNet batch; `scan_id`: identity of all that the scores depend on.
+    `reference`: ordinary captions, for the scores that compare with them. `chunk`: prompts per call that fill one UNet
+    batch; `scan_id`: identity of all that the scores depend on.
     """
 
-    def __init__(self, bundle: Bundle, config: ScanConfig, batch_size: int | None = None):
+    def __init__(
+        self, bundle: Bundle, config: ScanConfig, batch_size: int | None = None, reference: Sequence[str] = ()
+    ):
         self.config = config
         self.denoiser = Denoiser(bundle, batch_size)
-        self.scan_id = config.scan_id(bundle.manifest.fingerprint, bundle.backend, bundle.manifest.precision)
+        self.scan_id = config.scan_id(
+            bundle.manifest.fingerprint,
+            bundle.backend,
+            bundle.manifest.precision,
+            fingerprint(reference) if reference else None,
+        )
         self.chunk = max(1, self.denoiser.batch_size // len(config.seeds))
         self._start = start(self.denoiser, config.seeds, config.num_inference_steps)
+        self._start = replace(self._start, prior=self._prior(bundle))
+        if reference:
+            self._start = replace(self._start, reference=self._reference(reference))
+
+    def _prior(self, bundle: Bundle) -> Prior:
+        steps = self.config.num_inference_steps
+        key = (bundle.manifest.fingerprint, bundle.backend, bundle.manifest.precision, str(steps))
+        shape = (len(PRIOR_SEEDS), *self.denoiser.latent_shape)
+        return Prior(cached("prior", key, shape, lambda: predict_prior(self.denoiser, steps).x0_uncond))
+
+    def _reference(self, captions: Sequence[str]) -> Reference:
+        steps, first = self.config.num_inference_steps, self._start
+        shape = (len(captions), *first.x_T.shape)
+
+        def compute() -> Array:
+            return predict_reference(self.denoiser, captions, first, steps).eps_cond
+
+        return Reference(cached("reference", (self.scan_id,), shape, compute))
 
     def __call__(self, prompts: pl.DataFrame) -> pl.DataFrame:
         """[prompt_id, text, status, ...] -> [prompt_id, status, truncated, scores..., q1, q2, q3 per seed].

@@ -14,6 +14,7 @@ SD = {
     "curve": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000,
     "timestep_spacing": "leading", "steps_offset": 1, "set_alpha_to_one": False,
 }  # fmt: skip
+FLOW = SD | {"curve": "flow", "shift": 3.0, "set_alpha_to_one": True}  # signal_rate + noise_rate = 1
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class IdealDenoiser:
         self.images = images.astype(np.float64)  # [n, C, H, W]
         self.latent_shape = images.shape[1:]
         self.latent_std = float(np.sqrt(np.square(images - images.mean(0)).mean()))
-        self.schedule = Schedule.from_manifest(SD, prediction_type)
+        self.schedule = Schedule.from_manifest(FLOW if prediction_type == "flow" else SD, prediction_type)
         self.null = Subsets(np.ones((1, len(images)), bool))
 
     def encode(self, subsets: list[list[int]]) -> Subsets:
@@ -51,6 +52,6 @@ class IdealDenoiser:
         output = {  # what a network of this prediction type would put out; the schedule turns it back into eps
             "epsilon": (x_t - a * x0) / s,
             "v_prediction": (a * x_t - x0) / s,  # v = a*eps - s*x0
-            "flow": (x_t - x0) / s if np.isclose(a + s, 1) else None,
+            "flow": (x_t - x0) / s,  # eps - x0, with a = 1 - s
         }[self.schedule.prediction_type]
         return self.schedule.to_eps(x_t, output.astype(np.float32), timestep)

@@ -1,41 +1,168 @@
+"""`overscan evaluate`, on hand-made scores and on a few prompts of the small real model."""
+
+import json
+import re
+from xml.etree import ElementTree
+
 import numpy as np
 import polars as pl
 import pytest
+from test_cli import run
 
-from scanner.errors import ScannerError
-from scanner.evidence.evaluate import auroc, evaluate, precision_recall, tpr_at_fpr
+from scanner.demo import BUNDLE
+from scanner.diffusion.scores import SCORES
+from scanner.errors import InputError
+from scanner.evidence.evaluate import BASELINE, Setting, evaluate, read_labels, settings
+from scanner.evidence.plots import roc_plot, severity_plot
 
-LABEL = np.array([True, True, True, False, False, False, False])
-SCORE = np.array([0.9, 0.8, 0.3, 0.8, 0.2, 0.1, 0.0])
-
-
-def test_auroc_counts_won_pairs_and_half_the_ties():
-    assert auroc(SCORE, LABEL) == pytest.approx((4 + 3.5 + 3) / 12)
-    assert auroc(-SCORE, LABEL) == pytest.approx(1 - (4 + 3.5 + 3) / 12)
-
-
-@pytest.mark.parametrize(("fpr", "tpr"), [(0.0, 1 / 3), (0.24, 1 / 3), (0.25, 1.0), (1.0, 1.0)])
-def test_tpr_at_fpr(fpr, tpr):
-    assert tpr_at_fpr(SCORE, LABEL, fpr) == pytest.approx(tpr)
-
-
-def test_precision_recall():
-    assert precision_recall(SCORE >= 0.8, LABEL) == (2 / 3, 2 / 3)
+LABELS = pl.DataFrame(
+    {
+        "prompt": list("abcdef"),
+        "label": [True, True, False, False, None, False],
+        "collapsed": [False, False, True, False, True, False],
+        "cluster": list("aacdef"),
+        "similarity": [0.9, 0.8, 0.7, 0.1, 0.5, None],
+    }
+)
 
 
-def test_labels_of_one_kind_are_refused():
-    with pytest.raises(ScannerError, match="labels of one kind only"):
-        auroc(SCORE, LABEL | True)
+def test_settings_cost_what_their_passes_say():
+    found = settings()
+    assert {setting.score for setting in found} == set(SCORES)
+    assert [s.seeds for s in found if s.score == "agreement_v1"] == [2, 4, 8]
+    assert [(s.seeds, s.steps, s.passes) for s in found if s.score == "text_noise_norm_steps_v1"] == [
+        (1, 2, 3), (1, 3, 5), (1, 5, 9), (2, 2, 6), (2, 3, 10), (2, 5, 18),
+    ]  # fmt: skip
+    assert {s.steps for s in found if s.score == "steadiness_v1"} == {2}
 
 
 def test_collapsed_prompts_are_counted_three_ways():
-    labels = pl.DataFrame(
-        {"prompt": list("abcd"), "label": [True, False, False, None], "collapsed": [False, True, False, True]}
-    )
-    scores = pl.DataFrame({"text": list("abcd"), "s": [0.7, 0.9, 0.1, 0.8]})
-    table = evaluate(scores, labels, ["s"])
-    assert table.select("collapsed", "positives", "negatives", "auroc").rows() == [
-        ("negative", 1, 2, 0.5),
-        ("left out", 1, 1, 1.0),
-        ("positive", 3, 1, 1.0),
+    values = np.array([0.7, 0.8, 0.9, 0.1, 0.85, 0.2])
+    found = evaluate({Setting(BASELINE, 1, 1): values}, LABELS)
+    assert found.detection.select("collapsed", "positives", "negatives", "auroc").rows() == [
+        ("negative", 2, 3, pytest.approx(4 / 6)),
+        ("left out", 2, 2, 1.0),
+        ("positive", 4, 2, 1.0),
     ]
+    row = found.detection.row(0, named=True)
+    ranks = pl.DataFrame({"score": [2, 3, 5, 1, 4], "similarity": [5, 4, 3, 1, 2]})
+    assert row["spearman"] == pytest.approx(ranks.select(pl.corr("score", "similarity")).item())
+    assert found.differences["auroc"].to_list() == [0, 0, 0]
+
+
+def test_a_score_is_compared_with_the_baseline_of_equal_passes():
+    base = {Setting(BASELINE, n, 1): np.array([0.0, 0, 0, 0, 0, 0]) + n * np.arange(6) for n in range(1, 9)}
+    best = np.array([1.0, 1, 0, 0, 0, 0])
+    wrong = {
+        Setting(BASELINE, 3, 1): -base[Setting(BASELINE, 3, 1)]
+    }  # of three passes, the cost of one seed, two steps
+    found = evaluate(base | wrong | {Setting("steadiness_v1", 1, 2): best}, LABELS)
+    row = found.differences.filter(score="steadiness_v1", collapsed="left out").row(0, named=True)
+    assert (row["passes"], row["auroc"]) == (3, 0.0)  # that baseline is right too; the others are all wrong
+
+
+def test_labels_of_every_format(tmp_path):
+    LABELS.write_parquet(tmp_path / "l.parquet")
+    LABELS.write_csv(tmp_path / "l.csv")
+    LABELS.select("prompt", "label").write_ndjson(tmp_path / "l.jsonl")
+    assert read_labels(tmp_path / "l.parquet").equals(LABELS)
+    assert read_labels(tmp_path / "l.csv").equals(LABELS)
+    plain = read_labels(tmp_path / "l.jsonl")
+    assert plain["cluster"].to_list() == list("abcdef")
+    assert (plain["collapsed"].any(), plain["similarity"].null_count()) == (False, 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("l.txt", "a\n", "labels in .txt; needed one of .parquet, .csv, .jsonl"),
+        ("l.csv", "text,label\na,true\n", "needed prompt and label"),
+        ("l.csv", "prompt,label\na,maybe\n", "needed prompt and label"),
+        ("l.csv", "prompt,label\na,true\na,false\n", "appear twice"),
+        ("l.csv", "", "needed prompt and label"),
+        ("none.csv", None, "no labelled list"),
+    ],
+)
+def test_bad_labels_are_refused(tmp_path, name, text, message):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_labels(tmp_path / name)
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluated")
+    prompts = [f"caption number {i}" for i in range(12)]
+    labels = pl.DataFrame(
+        {"prompt": prompts, "label": [True] * 4 + [False] * 8, "similarity": [i / 12 for i in range(12)]}
+    )
+    labels.write_csv(folder / "labels.csv")
+    (folder / "reference.txt").write_text("\n".join(f"an ordinary caption, {i}" for i in range(20)))
+    arguments = ["evaluate", folder / "labels.csv", "--model", BUNDLE, "--out", folder / "out"]
+    return folder, run(*arguments, "--reference", folder / "reference.txt")
+
+
+def test_evaluate_writes_tables_and_plots(evaluated):
+    folder, (out, err, code) = evaluated
+    assert code == 0, err
+    out_folder = folder / "out"
+    assert sorted(path.name for path in out_folder.iterdir()) == [
+        "detection.json", "detection.md", "detection.parquet", "differences.parquet", "roc.svg", "severity.svg",
+    ]  # fmt: skip
+    assert (out_folder / "detection.md").read_text() == out
+    table = pl.read_parquet(out_folder / "detection.parquet")
+    assert set(table["score"]) == set(SCORES)
+    at_most = pl.all_horizontal(pl.col("auroc_low") <= pl.col("auroc"), pl.col("auroc") <= pl.col("auroc_high"))
+    assert table.select(at_most.all()).item()
+    told = json.loads((out_folder / "detection.json").read_text())
+    assert told["detection"][0]["auroc"] == table["auroc"][0]
+    for name in ("roc.svg", "severity.svg"):
+        assert ElementTree.parse(out_folder / name).getroot().tag.endswith("svg")
+
+
+def test_evaluate_prints_a_markdown_table(evaluated):
+    _, (out, _, _) = evaluated
+    lines = out.splitlines()
+    assert lines[0] == "### 4 memorized, 8 not"
+    assert lines[2] == (
+        "| score | seeds | steps | passes | AUROC | TPR at 5.0% FPR | TPR at 1.0% FPR | TPR at 0.1% FPR | Pearson "
+        "| Spearman |"
+    )
+    number, interval = r"-?\d\.\d+", r"\(\d\.\d+-\d\.\d+\)"
+    row = rf"\| `\w+_v1` \| \d \| \d \| \d+ (\| {number} {interval} ){{4}}\| {number} \| {number} \|"
+    rows = lines[4 : 4 + len(settings())]
+    assert all(re.fullmatch(row, line) for line in rows), rows
+    assert lines[4 + len(settings()) + 1] == f"### Difference from `{BASELINE}` at equal passes"
+
+
+def test_evaluate_agrees_with_a_scan(evaluated):
+    """The sub-selected traces give the scores that a scan with so many seeds and steps stores."""
+    from engines import open_bundle
+    from scanner import ScanConfig
+    from scanner.evidence.evaluate import score
+    from scanner.scorer import Scorer
+
+    prompts = [f"caption number {i}" for i in range(3)]
+    reference = [f"an ordinary caption, {i}" for i in range(20)]
+    bundle = open_bundle(BUNDLE)
+    scored = score(bundle, prompts, reference)
+    frame = pl.DataFrame({"prompt_id": prompts, "text": prompts, "status": ["pending"] * 3})
+    for seeds, steps in ((2, 1), (1, 3)):
+        scan = Scorer(bundle, ScanConfig(seeds=tuple(range(seeds)), first_steps=steps), reference=reference)(frame)
+        compared = [setting for setting in scored if (setting.seeds, setting.steps) == (seeds, steps)]
+        assert len(compared) >= 2
+        for setting in compared:
+            np.testing.assert_allclose(scored[setting], scan[setting.score], rtol=1e-3, err_msg=str(setting))
+
+
+def test_plots_place_their_points():
+    curve = {"a < b": (np.array([0, 0.01, 1]), np.array([0, 0.5, 1]))}
+    svg = roc_plot("title", curve, negatives=100)
+    (points,) = re.findall(r'points="([^"]+)"', svg)
+    assert points == "56,304 56,180 464,56"  # the axis starts at one false positive of a hundred
+    assert "a &lt; b" in svg
+    groups = {"no": np.array([True, False]), "yes": np.array([False, True])}
+    svg = severity_plot("title", np.array([1.0, 3.0]), np.array([0.2, 0.6]), groups)
+    assert re.findall(r' d="(M[^"]+h0)"', svg) == ["M56 304h0", "M464 56h0"]
+    assert ">yes (1)<" in svg

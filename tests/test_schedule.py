@@ -54,7 +54,7 @@ def test_steps_equal_diffusers_ddim(prediction_type):
 def test_round_trips_from_x0_and_eps(prediction_type):
     signal_rate = np.array([0.9, 0.3])
     noise_rate = 1 - signal_rate if prediction_type == "flow" else np.sqrt(1 - signal_rate**2)
-    schedule = Schedule(signal_rate, noise_rate, 1.0, prediction_type)
+    schedule = Schedule(signal_rate, noise_rate, 1.0, 0.0, prediction_type)
     x0, eps = np.random.default_rng(1).standard_normal((2, 1, 1, 2, 3, 3), np.float32)
     for timestep in (0, 1):
         a, s = np.float32(signal_rate[timestep]), np.float32(noise_rate[timestep])
@@ -69,7 +69,7 @@ def test_round_trips_from_x0_and_eps(prediction_type):
 @pytest.mark.parametrize(
     ("changes", "n", "message"),
     [
-        ({"curve": "cosine"}, 50, "needed scaled_linear or linear"),
+        ({"curve": "cosine"}, 50, "needed scaled_linear, linear, flow"),
         ({"timestep_spacing": "karras"}, 50, "needed leading, trailing or linspace"),
         ({}, 0, "needed 1 to 1000"),
         ({}, 1000, "first timestep would be 1000 of 1000"),

@@ -1,32 +1,69 @@
-"""Scores against numbers derived on paper, with the analytic denoiser."""
+"""Scores against numbers derived on paper, with the analytic denoiser.
+
+Two images, m and -m, give everything in closed form: E[x0 | x_t] = m*tanh(a*<x_t, m>/s^2) for the empty prompt, m for
+a prompt that names m. With z = tanh(...) per seed, De = -(a/s)*(1 - z)*m, and every score is a function of the z.
+"""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from ideal import IdealDenoiser
 
+from scanner.diffusion.baselines import SHRINKAGE, Reference
 from scanner.diffusion.scores import SCORES, gram
-from scanner.diffusion.trace import denoise, start, trace
+from scanner.diffusion.trace import (
+    PRIOR_SEEDS,
+    Start,
+    Trace,
+    denoise,
+    initial_noise,
+    predict_prior,
+    predict_reference,
+    start,
+    trace,
+)
+from scanner.errors import ScannerError
 
 G = 7.5
 rng = np.random.default_rng(7)
 IMAGES = rng.standard_normal((6, 2, 4, 4)).astype(np.float32)
+M = IMAGES[0]
+PREDICTION_TYPES = ["epsilon", "v_prediction", "flow"]
 
 
-def first_step(denoiser, subsets, seeds=(0, 1), steps=1):
-    return trace(denoiser, denoiser.encode(subsets), start(denoiser, seeds, 50), G, 50, steps)
+def first_step(denoiser, subsets, seeds=(0, 1), steps=1, guidance_scale=G):
+    return trace(denoiser, denoiser.encode(subsets), start(denoiser, seeds, 50), guidance_scale, 50, steps)
 
 
-@pytest.fixture(params=["epsilon", "v_prediction"])
+@pytest.fixture(params=PREDICTION_TYPES)
 def denoiser(request):
     return IdealDenoiser(IMAGES, request.param)
 
 
+@pytest.fixture(params=PREDICTION_TYPES)
+def pair(request):
+    return IdealDenoiser(np.stack([M, -M]), request.param)
+
+
+def posterior(some: Trace, step=0):
+    """tanh(a*<x_t, m>/s^2): [S], of the one prompt."""
+    a, s = some.signal_rate[step], some.noise_rate[step]
+    return np.tanh(a * (some.x_t[step, 0].astype(np.float64) * M).sum((1, 2, 3)) / s**2)
+
+
+def rates(some: Trace):
+    (a_0, a_k), (s_0, s_k) = some.signal_rate[[0, -1]], some.noise_rate[[0, -1]]
+    return a_0, a_k, s_0, s_k, a_k - a_0 * s_k / s_0
+
+
 def test_null_prompt_scores_nothing(denoiser):
-    null = first_step(denoiser, [list(range(6))])
-    assert SCORES["text_noise_norm_v1"](null) == 0
-    assert SCORES["overestimation_v1"](null) == 0
-    assert SCORES["concentration_v1"](null) == 0
+    null = first_step(denoiser, [list(range(6))], steps=2)
+    for name in ("text_noise_norm_v1", "overestimation_v1", "concentration_v1", "guidance_spread_v1"):
+        assert SCORES[name](null) == 0, name
     np.testing.assert_allclose(SCORES["seed_independence_v1"](null), 0, atol=1e-6)
+    assert np.isnan(SCORES["steadiness_v1"](null))
+    assert np.isnan(SCORES["growth_v1"](null))
 
 
 def test_single_image_prompt_is_fixed_whatever_the_noise(denoiser):
@@ -34,6 +71,7 @@ def test_single_image_prompt_is_fixed_whatever_the_noise(denoiser):
     np.testing.assert_allclose(memorized.x0_cond[0, 0], np.broadcast_to(IMAGES[2], (4, 2, 4, 4)), atol=2e-4)
     np.testing.assert_allclose(SCORES["seed_independence_v1"](memorized), 1, atol=1e-3)  # a 13-fold float32 error
     np.testing.assert_allclose(SCORES["agreement_v1"](memorized), 1, atol=1e-5)
+    assert 9 < SCORES["estimate_ratio_v1"](memorized) < 15.95  # nothing but rounding is left of the seeds
 
 
 def test_overestimation_is_the_guided_displacement_in_data_radii(denoiser):
@@ -44,10 +82,13 @@ def test_overestimation_is_the_guided_displacement_in_data_radii(denoiser):
     np.testing.assert_allclose(SCORES["overestimation_v1"](memorized), expected, rtol=1e-3)
 
 
-def test_overestimation_tends_to_guidance_scale():
+CORNERS = np.eye(8, dtype=np.float32).reshape(8, 2, 2, 2)  # equal distances from the mean by symmetry
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+def test_overestimation_tends_to_guidance_scale(prediction_type):
     """Images at one distance from their mean, far noise: the mean over prompts of the score is g."""
-    corners = np.eye(8, dtype=np.float32).reshape(8, 2, 2, 2)  # equal distances from the mean by symmetry
-    denoiser = IdealDenoiser(corners)
+    denoiser = IdealDenoiser(CORNERS, prediction_type)
     memorized = first_step(denoiser, [[i] for i in range(8)], seeds=tuple(range(8)))
     # at abar .0058 the unconditional estimate is nearly the mean, within the softmax's response to the noise
     np.testing.assert_allclose(SCORES["overestimation_v1"](memorized).mean(), G, rtol=0.02)
@@ -83,23 +124,189 @@ def test_agreement_is_the_mean_pairwise_cosine(denoiser):
     np.testing.assert_allclose(SCORES["agreement_v1"](some), np.mean(cosines), rtol=1e-5)
 
 
-def test_scores_over_seeds_are_undefined_for_one_seed(denoiser):
-    one = first_step(denoiser, [[1], [2]], seeds=(0,))
-    defined = {name: bool(np.isfinite(score(one)).all()) for name, score in SCORES.items()}
-    assert defined == {
-        "text_noise_norm_v1": True,
-        "overestimation_v1": True,
-        "seed_independence_v1": False,
-        "agreement_v1": False,
-        "concentration_v1": True,
-    }
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+def test_overestimation_against_a_reference_that_knows_every_image_is_exact(prediction_type):
+    """The reference's mean is then the images' mean, whatever the noise: the score is g for every image."""
+    denoiser = IdealDenoiser(CORNERS, prediction_type)
+    some = with_reference(denoiser, first_step(denoiser, [[i] for i in range(8)]), [[i] for i in range(8)])
+    np.testing.assert_allclose(SCORES["overestimation_ref_v1"](some), G, rtol=1e-3)
+
+
+def test_the_reference_itself_scores_nothing(pair):
+    some = with_reference(pair, first_step(pair, [[0]]), [[0]])
+    np.testing.assert_allclose(SCORES["overestimation_ref_v1"](some), 0, atol=1e-6)
+    assert SCORES["overestimation_v1"](some) > 1
+
+
+def test_reference_does_not_depend_on_its_chunks(denoiser):
+    first = start(denoiser, (0, 1), 50)
+    captions = [[i, (i + 1) % 6] for i in range(6)]
+    whole, parts = (predict_reference(denoiser, captions, first, 50, chunk) for chunk in (6, 4))
+    np.testing.assert_allclose(whole.eps_cond, parts.eps_cond, atol=1e-6)
+    each = trace(denoiser, denoiser.encode(captions), first, G, 50, 1).eps_cond[0]
+    np.testing.assert_allclose(whole.mean, each.mean(0), atol=1e-6)
+
+
+def test_a_reference_that_overflows_is_refused():
+    broken = IdealDenoiser(IMAGES)
+    first = start(broken, (0,), 50)
+    broken.images[2] = np.inf
+    with np.errstate(all="ignore"), pytest.raises(ScannerError, match="2 of 2 reference captions overflow"):
+        predict_reference(broken, [[2], [0, 2]], first, 50)
+    with np.errstate(all="ignore"), pytest.raises(ScannerError, match="the empty prompt's predictions overflow"):
+        predict_prior(broken, 50)
+
+
+def with_reference(denoiser, some: Trace, captions) -> Trace:
+    first = Start(some.x_t[0, 0], some.eps_uncond[0, 0])
+    return replace(some, reference=predict_reference(denoiser, captions, first, 50))
+
+
+def test_distance_is_the_mahalanobis_length_under_the_shrunk_covariance():
+    """Against the covariance formed in full; a caption of the reference is at about 1."""
+    eps = np.random.default_rng(3).standard_normal((40, 2, 1, 3, 4)) * np.linspace(0.2, 5, 12).reshape(1, 1, 1, 3, 4)
+    ordinary = Reference(eps.astype(np.float32))
+    deviations = (eps - eps.mean(0)).reshape(80, 12)
+    covariance = deviations.T @ deviations / (39 * 2)
+    shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * np.trace(covariance) / 12 * np.eye(12)
+    z = np.random.default_rng(4).standard_normal((5, 2, 12))
+    expected = np.sqrt(np.einsum("bsi,ij,bsj->bs", z, np.linalg.inv(shrunk), z) / 12)
+    np.testing.assert_allclose(ordinary.covariance.distance(z.astype(np.float32)), expected, rtol=1e-4)
+    assert 0.7 < np.sqrt(np.square(ordinary.covariance.distance(deviations.astype(np.float32))).mean()) < 1.1
+
+
+def test_white_scores_do_not_count_what_varies_anyway():
+    """Ordinary captions differ along one direction by 5 and by .1 along all others: as far along it is less unusual."""
+    rng, shape = np.random.default_rng(5), (2, 1, 3, 4)
+    ordinary = 0.1 * rng.standard_normal((60, *shape))
+    ordinary[..., 0, 0, 0] += 5 * rng.standard_normal((60, 1))
+    moved = np.zeros((2, *shape))
+    moved[0, ..., 0, 0] = moved[1, ..., 2, 3] = 5
+    zeros, eps_cond = np.zeros((1, 2, *shape), np.float32), (moved + ordinary.mean(0))[None].astype(np.float32)
+    some = Trace((0,), np.array([0.1]), np.array([0.99]), zeros, eps_cond, zeros, G, 1.0, reference=Reference(ordinary))
+    np.testing.assert_allclose(*SCORES["overestimation_ref_v1"](some), rtol=1e-5)
+    usual, unusual = SCORES["overestimation_white_v1"](some)
+    assert unusual > 1.2 * usual
+
+
+def test_estimate_ratio_white_is_the_estimate_ratio_where_captions_differ_alike_in_all_directions(pair):
+    """With an isotropic reference around 0 the measure is Euclidean."""
+    some = first_step(pair, [[0, 1]], seeds=range(3))
+    x_T = some.x_t[0, 0]
+    axes = np.concatenate([np.eye(32), -np.eye(32)]).reshape(64, 1, 2, 4, 4).astype(np.float32)
+    a, s = some.signal_rate[0], some.noise_rate[0]
+    ordinary = Reference(((x_T + axes * np.float32(a)) / np.float32(s)).astype(np.float32))
+    white = SCORES["estimate_ratio_white_v1"](replace(some, reference=ordinary))
+    np.testing.assert_allclose(white, SCORES["estimate_ratio_v1"](some), atol=1e-3)
+
+
+def test_two_images_measured_by_the_prior(pair):
+    """All estimates lie along m, where the covariance is ((1 - SHRINKAGE)*d + SHRINKAGE)/d * var(z) * ||m||^2."""
+    some = replace(first_step(pair, [[0], [0, 1]], seeds=range(4)), prior=predict_prior(pair, 50))
+    a, s = some.signal_rate[0], some.noise_rate[0]
+    noise = initial_noise(PRIOR_SEEDS, M.shape).astype(np.float64)
+    prior = np.tanh(a * (noise * M).sum((1, 2, 3)) / s**2)
+    z, unit = posterior(some), np.sqrt(prior.var(ddof=1) * ((1 - SHRINKAGE) * M.size + SHRINKAGE))
+    single, null = SCORES["overestimation_prior_v1"](some)
+    np.testing.assert_allclose(single, (1 - z).mean() / unit, rtol=1e-3)
+    assert null == 0
+    single, null = SCORES["estimate_ratio_prior_v1"](some)
+    assert single > 9
+    np.testing.assert_allclose(null, np.log(np.abs(z - prior.mean()).mean() / z.std(ddof=1)), atol=1e-3)
+
+
+def test_two_images_first_step(pair):
+    some = first_step(pair, [[0]], seeds=range(4))
+    z, (a, s) = posterior(some), (some.signal_rate[0], some.noise_rate[0])
+    length = np.linalg.norm(M)
+    np.testing.assert_allclose(SCORES["text_noise_norm_v1"](some), a / s * length * (1 - z).mean(), rtol=1e-4)
+    # latent_std is ||m||/sqrt(d): the score is g times how far the empty prompt is from knowing the image
+    np.testing.assert_allclose(SCORES["overestimation_v1"](some), G * (1 - z).mean(), rtol=1e-4)
+    np.testing.assert_allclose(SCORES["guidance_spread_v1"](some), a / s * length * z.std(ddof=1), rtol=1e-3)
+
+
+def test_estimate_ratio_of_the_empty_prompt_is_the_signal_to_noise_of_tanh(pair):
+    null = first_step(pair, [[0, 1]], seeds=range(6))
+    z = posterior(null)
+    expected = np.log(np.abs(z).mean() / z.std(ddof=1))
+    np.testing.assert_allclose(SCORES["estimate_ratio_v1"](null), expected, atol=1e-3)
+
+
+def test_two_images_later_steps(pair):
+    some = first_step(pair, [[0]], steps=3)
+    a, s, length = some.signal_rate, some.noise_rate, np.linalg.norm(M)
+    norms = [a[k] / s[k] * length * (1 - posterior(some, k)).mean() for k in range(3)]
+    np.testing.assert_allclose(SCORES["text_noise_norm_steps_v1"](some), np.mean(norms), rtol=1e-3)
+    gain = np.square(1 - posterior(some, 1)).sum() / np.square(1 - posterior(some, 0)).sum()
+    expected = (a[1] * s[0] / (a[0] * s[1])) ** 2 * gain
+    np.testing.assert_allclose(SCORES["growth_v1"](some), expected, rtol=1e-3)
+
+
+def test_steadiness_is_one_for_a_fixed_estimate(pair, denoiser):
+    for model, subset in ((pair, [0]), (denoiser, [3])):
+        np.testing.assert_allclose(SCORES["steadiness_v1"](first_step(model, [subset], steps=2)), 1, atol=1e-3)
+
+
+def test_steadiness_constant_of_stable_diffusion():
+    """c = (k/s_1)*(g - 1)*s_0/a_0 = 0.804 for timesteps 981 and 961 at g = 7.5: the numerator of a unit ||De||."""
+    some = first_step(IdealDenoiser(np.stack([M, -M])), [[0]], steps=2)
+    assert some.timesteps == (981, 961)
+    moved = np.linalg.norm((some.eps_cond[1] - some.eps_cond[0]).reshape(2, -1), axis=1).mean()
+    np.testing.assert_allclose(moved / SCORES["text_noise_norm_v1"](some), 0.804, atol=1e-3)
+
+
+def test_steadiness_is_undefined_without_guidance(denoiser):
+    assert np.isnan(SCORES["steadiness_v1"](first_step(denoiser, [[3]], steps=2, guidance_scale=1.0)))
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+def test_schedule_deviation_of_an_unguided_fixed_estimate_is_one(pair, steps):
+    some = first_step(pair, [[0]], steps=steps, guidance_scale=1.0)
+    np.testing.assert_allclose(SCORES["schedule_deviation_v1"](some), 1, atol=1e-3)
+
+
+def test_schedule_deviation_after_one_guided_update(pair):
+    """x_1 = k*(z + g*(1 - z))*m + (s_1/s_0)*x_T with k = a_1 - a_0*s_1/s_0: the raw w_0 is below the schedule."""
+    some = first_step(pair, [[0]], seeds=range(4), steps=2)
+    expected = (G - (G - 1) * posterior(some)).mean()
+    np.testing.assert_allclose(SCORES["schedule_deviation_v1"](some), expected, rtol=2e-3)
+    if pair.schedule.prediction_type == "epsilon":
+        _, a_1, _, _, k = rates(some)
+        assert (round(G * k, 4), round(a_1, 4)) == (0.0705, 0.0853)
+
+
+def test_a_part_of_a_trace_is_the_smaller_trace(denoiser):
+    large = first_step(denoiser, [[1], [2, 4]], seeds=(0, 1, 2), steps=3)
+    part, small = large.first(2, 2), first_step(denoiser, [[1], [2, 4]], seeds=(0, 1), steps=2)
+    assert part.timesteps == small.timesteps
+    for name, score in SCORES.items():
+        np.testing.assert_array_equal(score(part), score(small), err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "steps", "baselines", "undefined"),
+    [
+        (1, 1, True, [name for name, score in SCORES.items() if score.seeds > 1 or score.steps > 1]),
+        (2, 1, True, [name for name, score in SCORES.items() if score.steps > 1]),
+        (1, 2, False, [name for name, score in SCORES.items() if score.seeds > 1 or score.needs]),
+        (2, 2, True, []),
+    ],
+)
+def test_scores_that_need_more_than_the_trace_holds_are_undefined(denoiser, seeds, steps, baselines, undefined):
+    some = first_step(denoiser, [[1], [2]], seeds=range(seeds), steps=steps)
+    if baselines:
+        some = with_reference(denoiser, some, [[0, 1], [2, 3]])
+        some = replace(some, prior=predict_prior(denoiser, 50))
+    values = {name: score(some) for name, score in SCORES.items()}
+    assert [name for name, value in values.items() if np.isnan(value).all()] == undefined
+    assert all(value.dtype == np.float32 and value.shape == (2,) for value in values.values())
+    assert all(np.isfinite(value).all() for name, value in values.items() if name not in undefined)
 
 
 def test_first_update_identity(denoiser):
     """eps_c(x_1) - eps_c(x_T) = (k/s_1)(g-1)*DX - (a_1/s_1)*(X_c(x_1) - X_c(x_T)), k = a_1 - a_0*s_1/s_0."""
     two = first_step(denoiser, [[1, 2]], steps=2)
-    (a0, a1), (s0, s1) = two.signal_rate, two.noise_rate
-    k = a1 - a0 * s1 / s0
+    _, a1, _, s1, k = rates(two)
     DX = two.x0_cond[0] - two.x0_uncond[0]
     expected = k / s1 * (G - 1) * DX - a1 / s1 * (two.x0_cond[1] - two.x0_cond[0])
     np.testing.assert_allclose(two.eps_cond[1] - two.eps_cond[0], expected, atol=1e-5)
@@ -107,6 +314,6 @@ def test_first_update_identity(denoiser):
 
 def test_loop_ends_on_the_memorized_image(denoiser):
     *_, last = denoise(denoiser, denoiser.encode([[3]]), start(denoiser, (0, 1), 50), 1.0, 50)
-    # sampling stops at abar_0 = .99915, short of the clean image
+    # sampling stops at abar_0 = .99915, short of the clean image (flow: at the image)
     np.testing.assert_allclose(last.x_t[0], np.broadcast_to(IMAGES[3], (2, 2, 4, 4)), atol=0.1)
     assert last.timestep == -1

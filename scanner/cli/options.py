@@ -14,6 +14,9 @@ SCAN_OPTIONS = (
     ),
     click.option("--store", required=True, type=click.Path(path_type=Path), help="Folder that keeps the scores."),
     click.option("--column", help="Column or key of the captions.  [default: guessed]"),
+    click.option(
+        "--reference", type=click.Path(path_type=Path), help="Ordinary captions, for the _ref and _white scores."
+    ),
     click.option("--seeds", type=click.IntRange(1), default=2, show_default=True, help="Starting noises per prompt."),
     click.option("--first-steps", type=click.IntRange(1), default=1, show_default=True, help="Denoising steps to run."),
     click.option("--guidance-scale", type=float, default=7.5, show_default=True, help="1 = no guidance."),

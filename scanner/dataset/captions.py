@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from scanner.dataset import readers
+from scanner.errors import InputError
 
 REPLACEMENT = "\ufffd"  # what is left of bytes that were not UTF-8
 IDENTIFIED: dict[str, pl.DataType] = {
@@ -73,6 +74,14 @@ def _identify(batch: pl.DataFrame) -> pl.DataFrame:
 def prompt_ids(texts: pl.Series) -> pl.Series:
     """`prompt_id` of every text."""
     return pl.Series("prompt_id", map(_digest, texts.cast(pl.Binary)), pl.String)
+
+
+def reference(path: str | Path) -> list[str]:
+    """The unique captions of a reference file, without those that cannot be scored. Raises InputError."""
+    found = unique_prompts(read([path])).filter(status="pending")["text"].to_list()
+    if len(found) < 2:
+        raise InputError(f"{path}: {len(found)} captions in it; needed a list of ordinary captions, a hundred or more")
+    return found
 
 
 def prompt_id(text: str | None) -> str:

@@ -1,7 +1,8 @@
 """The bundled model, its captions, and what generation says about them.
 
 `bundle/`: a small latent diffusion model trained on emoji artwork; `captions.parquet`: its training captions and others
-that it never saw; `labels.parquet`: for each prompt, whether full generation reproduces a training image.
+that it never saw; `labels.parquet`: for each prompt, whether full generation reproduces a training image;
+`reference.txt`: ordinary captions, none of them among the others, as a baseline for `--reference`.
 """
 
 from collections.abc import Callable
@@ -14,11 +15,12 @@ import polars as pl
 from scanner.audit.flag import Rule, rank, sources
 from scanner.audit.report import Contents, facts_of, rule_in_words, write
 from scanner.diffusion.scores import DEFAULT_SCORE
-from scanner.evidence.evaluate import auroc, precision_recall
+from scanner.evidence.metrics import auroc, precision_recall
 from scanner.scan import ScanResult, read_store, scan
 
 DATA = Path(__file__).parent
 BUNDLE, CAPTIONS, LABELS = DATA / "bundle", DATA / "captions.parquet", DATA / "labels.parquet"
+REFERENCE = DATA / "reference.txt"
 RULE = Rule(DEFAULT_SCORE, quantile=0.9)
 
 

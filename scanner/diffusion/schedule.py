@@ -3,7 +3,7 @@
 All conversions between what a network predicts (eps, v, flow), the noise and the clean estimate are here, once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,26 +15,53 @@ from scanner.errors import ScannerError
 Array = NDArray[np.float32]
 
 
-def _alphas_cumprod(curve: str, beta_start: float, beta_end: float, n: int) -> NDArray[np.float64]:
-    if curve == "scaled_linear":  # Stable Diffusion: linear in sqrt(beta)
-        betas = np.linspace(beta_start**0.5, beta_end**0.5, n) ** 2
-    elif curve == "linear":
-        betas = np.linspace(beta_start, beta_end, n)
-    else:
-        raise ScannerError(f"schedule curve {curve!r}: needed scaled_linear or linear")
-    return np.cumprod(1 - betas)
+Rates = tuple[NDArray[np.float64], NDArray[np.float64]]  # signal_rate, noise_rate
+
+
+def _scaled_linear(schedule: Mapping[str, Any]) -> Rates:
+    """Stable Diffusion: beta linear in its square root."""
+    ends = schedule["beta_start"] ** 0.5, schedule["beta_end"] ** 0.5
+    return _variance_preserving(np.linspace(*ends, schedule["num_train_timesteps"]) ** 2)
+
+
+def _linear(schedule: Mapping[str, Any]) -> Rates:
+    return _variance_preserving(
+        np.linspace(schedule["beta_start"], schedule["beta_end"], schedule["num_train_timesteps"])
+    )
+
+
+def _flow(schedule: Mapping[str, Any]) -> Rates:
+    """Rectified flow, x_t = (1 - sigma)*x0 + sigma*eps, sigma shifted as in Stable Diffusion 3."""
+    total, shift = schedule["num_train_timesteps"], schedule["shift"]
+    time = np.arange(1, total + 1) / total
+    sigma = shift * time / (1 + (shift - 1) * time)
+    return 1 - sigma, sigma
+
+
+def _variance_preserving(betas: NDArray[np.float64]) -> Rates:
+    alphas_cumprod = np.cumprod(1 - betas)
+    return np.sqrt(alphas_cumprod), np.sqrt(1 - alphas_cumprod)
+
+
+CURVES: Mapping[str, Callable[[Mapping[str, Any]], Rates]] = {
+    "scaled_linear": _scaled_linear,
+    "linear": _linear,
+    "flow": _flow,
+}
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """`signal_rate` = sqrt(abar_t), `noise_rate` = sqrt(1 - abar_t): float64 [T], one entry per training timestep.
+    """`signal_rate` = sqrt(abar_t), `noise_rate` = sqrt(1 - abar_t), or 1 - sigma and sigma for flow.
 
-    `final_signal_rate`: where the sampler ends, after its last timestep.
+    Float64 [T], one entry per training timestep. `final_signal_rate`, `final_noise_rate`: where the sampler ends,
+    after its last timestep.
     """
 
     signal_rate: NDArray[np.float64]
     noise_rate: NDArray[np.float64]
     final_signal_rate: float
+    final_noise_rate: float
     prediction_type: str
     timestep_spacing: str = "leading"
     steps_offset: int = 1
@@ -44,13 +71,17 @@ class Schedule:
         """Build the curves from a manifest's few numbers. Raises ScannerError for what overscan does not know."""
         if prediction_type not in ("epsilon", "v_prediction", "flow"):
             raise ScannerError(f"prediction_type {prediction_type!r}: needed epsilon, v_prediction or flow")
-        abar = _alphas_cumprod(
-            schedule["curve"], schedule["beta_start"], schedule["beta_end"], schedule["num_train_timesteps"]
-        )
+        if schedule["curve"] not in CURVES:
+            raise ScannerError(f"schedule curve {schedule['curve']!r}: needed {', '.join(CURVES)}")
+        if (prediction_type == "flow") != (schedule["curve"] == "flow"):
+            raise ScannerError(f"prediction_type {prediction_type!r} with schedule curve {schedule['curve']!r}")
+        signal_rate, noise_rate = CURVES[schedule["curve"]](schedule)
+        clean = schedule["set_alpha_to_one"]
         return cls(
-            signal_rate=np.sqrt(abar),
-            noise_rate=np.sqrt(1 - abar),
-            final_signal_rate=1.0 if schedule["set_alpha_to_one"] else float(np.sqrt(abar[0])),
+            signal_rate=signal_rate,
+            noise_rate=noise_rate,
+            final_signal_rate=1.0 if clean else float(signal_rate[0]),
+            final_noise_rate=0.0 if clean else float(noise_rate[0]),
             prediction_type=prediction_type,
             timestep_spacing=schedule["timestep_spacing"],
             steps_offset=schedule["steps_offset"],
@@ -71,6 +102,11 @@ class Schedule:
             raise ScannerError(f"timestep_spacing {self.timestep_spacing!r}: needed leading, trailing or linspace")
         if steps[0] >= total:
             raise ScannerError(f"num_inference_steps {n}: the first timestep would be {int(steps[0])} of {total}")
+        if self.signal_rate[int(steps[0])] == 0:
+            raise ScannerError(
+                f"the first timestep, {int(steps[0])}, has no signal: there eps is the noise itself whatever the "
+                "prompt; needed a sampler that starts later (timestep_spacing leading)"
+            )
         return [int(step) for step in steps]
 
     def to_eps(self, x_t: Array, output: Array, timestep: int) -> Array:
@@ -90,8 +126,7 @@ class Schedule:
     def step(self, x_t: Array, eps: Array, timestep: int, next_timestep: int | None) -> Array:
         """One deterministic step (DDIM with eta 0; Euler for flow); None is the end of sampling."""
         if next_timestep is None:
-            a = self.final_signal_rate
-            s = float(np.sqrt(max(0.0, 1 - a**2)))
+            a, s = self.final_signal_rate, self.final_noise_rate
         else:
             a, s = float(self.signal_rate[next_timestep]), float(self.noise_rate[next_timestep])
         return np.float32(a) * self.to_x0(x_t, eps, timestep) + np.float32(s) * eps

@@ -1,28 +1,55 @@
-"""Memorization scores: pure functions of a Trace, higher = more likely memorized, NaN = undefined for this trace.
+"""Memorization scores: pure functions of a Trace, higher = more likely memorized.
 
-Every score here looks at the first step only. Differences are taken before norms, in float32: the difference of the
-two predictions is ~1 where their norms are ~100. With De = eps_cond - eps_uncond, d = C*H*W, X the clean estimates.
+Differences are taken before norms, in float32: the difference of two predictions is ~1 where their norms are ~100.
+With De = eps_cond - eps_uncond, d = C*H*W, X the clean estimates, a and s signal and noise rate, g the guidance scale;
+indices 0 and 1 are the first and second scanned step. Every norm is averaged over seeds.
 
 The classical first-step scores are constants times ||De||: ||X_cond - X_uncond||, the guided displacement, and the
 distance between the guided and the unguided next latent differ from it only in unit and interpretation.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from scanner.diffusion.baselines import Covariance
 from scanner.diffusion.schedule import Array
 from scanner.diffusion.trace import Trace
 
 TOP_POSITIONS = 0.05  # share of latent positions that `concentration_v1` looks at
+RESOLUTION = float(np.finfo(np.float32).eps)  # of the clean estimates: a smaller seed spread means nothing
 
 
 def _flat(array: Array) -> Array:
     return np.reshape(array, (*array.shape[:2], -1))  # [B, S, C, H, W] -> [B, S, d]
 
 
-def _difference(trace: Trace) -> Array:
-    return _flat(trace.eps_cond[0] - trace.eps_uncond[0])  # [B, S, d]
+def _difference(trace: Trace, step: int = 0) -> Array:
+    return _flat(trace.eps_cond[step] - trace.eps_uncond[step])  # [B, S, d]
+
+
+def _norm(array: Array) -> Array:
+    return np.asarray(np.linalg.norm(array, axis=-1).mean(-1), np.float32)  # [B, S, d] -> [B]
+
+
+def _spread(array: Array) -> Array:
+    """Standard deviation over seeds, as a length: [B, S, d] -> [B]."""
+    return np.asarray(np.sqrt(np.square(array - array.mean(1, keepdims=True)).sum((1, 2)) / (array.shape[1] - 1)))
+
+
+def _radii(trace: Trace) -> np.float32:
+    """From a norm of predicted noise to the guided displacement of the clean estimate in data radii."""
+    d = trace.x_t[0, 0, 0].size
+    return np.float32(
+        trace.guidance_scale * trace.noise_rate[0] / trace.signal_rate[0] / (np.sqrt(d) * trace.latent_std)
+    )
+
+
+def _ratio(numerator: Array, denominator: Array) -> Array:
+    """NaN where the denominator is 0: no guidance, or a prompt that changes nothing."""
+    return np.divide(numerator, denominator, out=np.full_like(numerator, np.nan), where=denominator > 0)
 
 
 def gram(trace: Trace) -> dict[str, Array]:
@@ -35,47 +62,105 @@ def gram(trace: Trace) -> dict[str, Array]:
     return {"q1": (De * De).mean(-1), "q2": (De * eps_uncond).mean(-1), "q3": (De * x_T).mean(-1)}
 
 
-def text_noise_norm_v1(trace: Trace) -> Array:
-    """Mean over seeds of ||De||_2, not normalised: Wen et al. (ICLR 2024) at the first step. Float32 [B]."""
-    return np.asarray(np.linalg.norm(_difference(trace), axis=-1).mean(-1), np.float32)
+def _text_noise_norm(trace: Trace) -> Array:
+    """||De||_2, not normalised: Wen et al. (ICLR 2024) at the first step."""
+    return _norm(_difference(trace))
 
 
-def overestimation_v1(trace: Trace) -> Array:
-    """The guided displacement of the clean estimate in data radii: g*(s/a)*mean ||De|| / (sqrt(d)*latent_std).
+def _overestimation(trace: Trace) -> Array:
+    """The guided displacement of the clean estimate in data radii: g*(s/a)*||De|| / (sqrt(d)*latent_std).
 
-    How far guidance pushes past the data (arXiv 2509.25705); tends to g for a fully memorized prompt. Float32 [B].
+    How far guidance pushes past the data (arXiv 2509.25705); tends to g for a fully memorized prompt.
     """
-    d = trace.x_t[0, 0, 0].size
-    scale = trace.guidance_scale * trace.noise_rate[0] / trace.signal_rate[0] / (np.sqrt(d) * trace.latent_std)
-    return np.float32(scale) * text_noise_norm_v1(trace)
+    return np.asarray(_radii(trace) * _norm(_difference(trace)))
 
 
-def seed_independence_v1(trace: Trace) -> Array:
-    """1 - slope of the conditional on the unconditional clean estimate over seeds; needs two seeds. Float32 [B].
+def _overestimation_prior(trace: Trace) -> Array:
+    """||X_c - X_u|| in standard deviations of the clean estimates that the model makes without a caption.
+
+    Directions in which those vary anyway (say, the colour of a background) count for little.
+    """
+    assert trace.prior is not None
+    return np.asarray(trace.prior.covariance.distance(_flat(trace.x0_cond[0] - trace.x0_uncond[0])).mean(-1))
+
+
+def _overestimation_ref(trace: Trace) -> Array:
+    """Overestimation against ordinary captions instead of the empty prompt: eps_cond - their mean for De.
+
+    Every caption moves the prediction a little just by being a caption.
+    """
+    assert trace.reference is not None
+    return _radii(trace) * _norm(_flat(trace.eps_cond[0] - trace.reference.mean))
+
+
+def _overestimation_white(trace: Trace) -> Array:
+    """Distance of eps_cond from ordinary captions' mean, in standard deviations of ordinary captions around it.
+
+    Directions in which captions differ anyway (say, the colour of the background) count for little.
+    """
+    assert trace.reference is not None
+    return np.asarray(trace.reference.covariance.distance(_flat(trace.eps_cond[0] - trace.reference.mean)).mean(-1))
+
+
+def _seed_independence(trace: Trace) -> Array:
+    """1 - slope of the conditional on the unconditional clean estimate over seeds.
 
     slope = sum_s <X_c,s - mean X_c, X_u,s - mean X_u> / sum_s ||X_u,s - mean X_u||^2. 1: the prompt fixes the estimate
     whatever the noise; 0: it leaves the noise its say.
     """
-    if trace.x_t.shape[2] < 2:
-        return _undefined(trace)
     cond, uncond = (_flat(x0[0]) for x0 in (trace.x0_cond, trace.x0_uncond))
     cond, uncond = (x0 - x0.mean(1, keepdims=True) for x0 in (cond, uncond))
-    return np.asarray(1 - (cond * uncond).sum((1, 2)) / (uncond * uncond).sum((1, 2)), np.float32)
+    return np.asarray(1 - (cond * uncond).sum((1, 2)) / (uncond * uncond).sum((1, 2)))
 
 
-def agreement_v1(trace: Trace) -> Array:
-    """Mean pairwise cosine of the conditional clean estimates over seeds; needs two seeds. Float32 [B]."""
+def _agreement(trace: Trace) -> Array:
+    """Mean pairwise cosine of the conditional clean estimates over seeds."""
     S = trace.x_t.shape[2]
-    if S < 2:
-        return _undefined(trace)
     x0 = _flat(trace.x0_cond[0])
     unit = x0 / np.linalg.norm(x0, axis=-1, keepdims=True)
     total = np.square(unit.sum(1)).sum(-1)  # [B]: S + the sum over ordered pairs
-    return np.asarray((total - S) / (S * (S - 1)), np.float32)
+    return np.asarray((total - S) / (S * (S - 1)))
 
 
-def concentration_v1(trace: Trace) -> Array:
-    """Share of the energy of De in the top 5 % of latent positions; 0 where De is 0. Float32 [B].
+def _estimate_ratio(trace: Trace) -> Array:
+    """log(||X_c|| / standard deviation of X_c over seeds), at most -log(float32's resolution), 15.9."""
+    x0 = _flat(trace.x0_cond[0])
+    length = _norm(x0)
+    return np.asarray(np.log(length / np.maximum(_spread(x0), RESOLUTION * length)))
+
+
+def _estimate_ratio_prior(trace: Trace) -> Array:
+    """The estimate ratio in standard deviations of the clean estimates that the model makes without a caption.
+
+    High where the estimate is far from those (overestimation) and the seeds agree on it (independence).
+    """
+    assert trace.prior is not None
+    return _measured_ratio(trace.x0_cond[0], trace.prior.mean, trace.prior.covariance)
+
+
+def _estimate_ratio_white(trace: Trace) -> Array:
+    """The same in standard deviations of ordinary captions' estimates, from their mean over captions and seeds."""
+    assert trace.reference is not None
+    s = np.float32(trace.noise_rate[0])  # both estimates are left times a: the ratio does not know
+    ordinary = (trace.x_t[0, 0] - s * trace.reference.mean).mean(0)  # [C, H, W]
+    return _measured_ratio(trace.x_t[0] - s * trace.eps_cond[0], ordinary, trace.reference.covariance)
+
+
+def _measured_ratio(estimate: Array, centre: Array, covariance: Covariance) -> Array:
+    """log(distance of estimates [B, S, C, H, W] from the centre / standard deviation over seeds)."""
+    length = covariance.distance(_flat(estimate - centre)).mean(-1)
+    deviations = covariance.distance(_flat(estimate - estimate.mean(1, keepdims=True)))
+    spread = np.sqrt(np.square(deviations).sum(-1) / (deviations.shape[1] - 1))
+    return np.asarray(np.log(length / np.maximum(spread, RESOLUTION * length)))
+
+
+def _guidance_spread(trace: Trace) -> Array:
+    """Standard deviation of De over seeds, as a length: an estimate fixed by the prompt undoes each seed's own."""
+    return _spread(_difference(trace))
+
+
+def _concentration(trace: Trace) -> Array:
+    """Share of the energy of De in the top 5 % of latent positions; 0 where De is 0.
 
     Energy at a position: sum over channels of De^2, mean over seeds. Memorized templates are local.
     """
@@ -83,19 +168,83 @@ def concentration_v1(trace: Trace) -> Array:
     energy = np.square(De).sum(2).mean(1).reshape(len(De), -1)  # [B, H*W]
     top = int(np.ceil(TOP_POSITIONS * energy.shape[1]))
     total = energy.sum(1)
-    share = np.partition(energy, -top, axis=1)[:, -top:].sum(1) / np.where(total > 0, total, 1)
-    return np.asarray(share, np.float32)
+    return np.asarray(np.partition(energy, -top, axis=1)[:, -top:].sum(1) / np.where(total > 0, total, 1))
 
 
-def _undefined(trace: Trace) -> Array:
-    return np.full(trace.x_t.shape[1], np.nan, np.float32)
+def _text_noise_norm_steps(trace: Trace) -> Array:
+    """||De|| averaged over the scanned steps: Wen et al. with more than one step."""
+    return np.asarray(np.mean([_norm(_difference(trace, step)) for step in range(len(trace.timesteps))], axis=0))
 
 
-SCORES: Mapping[str, Callable[[Trace], Array]] = {
-    "text_noise_norm_v1": text_noise_norm_v1,
-    "overestimation_v1": overestimation_v1,
-    "seed_independence_v1": seed_independence_v1,
-    "agreement_v1": agreement_v1,
-    "concentration_v1": concentration_v1,
+def _steadiness(trace: Trace) -> Array:
+    """R01 = ||eps_cond(x_1) - eps_cond(x_T)|| / (c*||De||); 1 where the conditional estimate does not move.
+
+    From eps_cond(x_1) - eps_cond(x_T) = (k/s_1)*(g - 1)*(X_c - X_u) - (a_1/s_1)*(X_c(x_1) - X_c(x_T)), where
+    k = a_1 - a_0*s_1/s_0: c*||De|| is the norm of the first term. Undefined without guidance.
+    """
+    (a_0, a_1), (s_0, s_1) = trace.signal_rate[:2], trace.noise_rate[:2]
+    k = a_1 - a_0 * s_1 / s_0
+    c = np.float32(k / s_1 * (trace.guidance_scale - 1) * s_0 / a_0)
+    return _ratio(_norm(_flat(trace.eps_cond[1] - trace.eps_cond[0])), c * _norm(_difference(trace)))
+
+
+def _growth(trace: Trace) -> Array:
+    """G12 = ||De(x_1)||^2 / ||De(x_T)||^2: how fast the prompt gains on the empty one."""
+    now, next_ = (np.square(_difference(trace, step)).sum((1, 2)) for step in (0, 1))
+    return _ratio(next_, now)
+
+
+def _schedule_deviation(trace: Trace) -> Array:
+    """w_0 of x_k ~ w_0*X* + w_T*x_T by least squares, over a_k - a_0*s_k/s_0, its value without guidance.
+
+    k is the last scanned step, X* the mean over seeds of the first conditional estimate. Sampling starts at w_0 = 0,
+    not on the schedule, so the raw w_0 - a_k would be negative at first whatever the prompt. 1: as an unguided
+    trajectory towards X*; at the first update g where the prompt alone fixes the estimate.
+    """
+    a, s = trace.signal_rate, trace.noise_rate
+    x_T, x_k, X = _flat(trace.x_t[0]), _flat(trace.x_t[-1]), _flat(trace.x0_cond[0]).mean(1, keepdims=True)
+    aa, bb, ab = (X * X).sum(-1), (x_T * x_T).sum(-1), (X * x_T).sum(-1)
+    w_0 = ((X * x_k).sum(-1) * bb - (x_T * x_k).sum(-1) * ab) / (aa * bb - ab * ab)  # [B, S]
+    return np.asarray(w_0.mean(1) / np.float32(a[-1] - a[0] * s[-1] / s[0]))
+
+
+@dataclass(frozen=True)
+class Score:
+    """A row of SCORES. `compute(trace)` gives [B] for a trace of at least so many `seeds` and `steps`.
+
+    `every_step`: it looks at all scanned steps, not only at so many. `needs`: the baseline that it measures by.
+    """
+
+    compute: Callable[[Trace], Array]
+    seeds: int = 1
+    steps: int = 1
+    every_step: bool = False
+    needs: Literal["prior", "reference"] | None = None
+
+    def __call__(self, trace: Trace) -> Array:
+        """Float32 [B], dimensionless, higher = more likely memorized; NaN where the trace is too small for it."""
+        K, B, S = trace.x_t.shape[:3]
+        if self.seeds > S or self.steps > K or (self.needs is not None and getattr(trace, self.needs) is None):
+            return np.full(B, np.nan, np.float32)
+        return self.compute(trace).astype(np.float32)
+
+
+SCORES: Mapping[str, Score] = {
+    "text_noise_norm_v1": Score(_text_noise_norm),
+    "overestimation_v1": Score(_overestimation),
+    "overestimation_prior_v1": Score(_overestimation_prior, needs="prior"),
+    "overestimation_ref_v1": Score(_overestimation_ref, needs="reference"),
+    "overestimation_white_v1": Score(_overestimation_white, needs="reference"),
+    "concentration_v1": Score(_concentration),
+    "seed_independence_v1": Score(_seed_independence, seeds=2),
+    "agreement_v1": Score(_agreement, seeds=2),
+    "estimate_ratio_v1": Score(_estimate_ratio, seeds=2),
+    "estimate_ratio_prior_v1": Score(_estimate_ratio_prior, seeds=2, needs="prior"),
+    "estimate_ratio_white_v1": Score(_estimate_ratio_white, seeds=2, needs="reference"),
+    "guidance_spread_v1": Score(_guidance_spread, seeds=2),
+    "text_noise_norm_steps_v1": Score(_text_noise_norm_steps, steps=2, every_step=True),
+    "steadiness_v1": Score(_steadiness, steps=2),
+    "growth_v1": Score(_growth, steps=2),
+    "schedule_deviation_v1": Score(_schedule_deviation, steps=2, every_step=True),
 }
-DEFAULT_SCORE = "agreement_v1"  # the best of them on the labelled demo prompts at two seeds: see docs/detection.md
+DEFAULT_SCORE = "estimate_ratio_prior_v1"  # of those without a reference the one that held up best over our models

@@ -5,18 +5,23 @@ Shape letters, here and everywhere: **B** prompts, **S** seeds, **K** scanned st
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scanner.diffusion.baselines import Prior, Reference
 from scanner.diffusion.schedule import Array
+from scanner.errors import ScannerError
 
 if TYPE_CHECKING:
     from scanner.diffusion.denoiser import Denoiser
     from scanner.diffusion.families import Conditioning
+
+
+PRIOR_SEEDS = range(1_000_000, 1_000_064)  # no scan's seeds; 16 rank nearly as well, 256 no better
 
 
 def initial_noise(seeds: Sequence[int], latent_shape: tuple[int, int, int]) -> Array:
@@ -41,10 +46,12 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Start:
-    """What all prompts share: x_T [S, C, H, W] and the unconditional prediction there, [S, C, H, W]."""
+    """What all prompts share: x_T [S, C, H, W], the unconditional prediction there, [S, C, H, W], and baselines."""
 
     x_T: Array
     eps_uncond: Array
+    prior: Prior | None = None
+    reference: Reference | None = None
 
 
 def start(denoiser: "Denoiser", seeds: Sequence[int], num_inference_steps: int) -> Start:
@@ -52,6 +59,38 @@ def start(denoiser: "Denoiser", seeds: Sequence[int], num_inference_steps: int) 
     x_T = initial_noise(seeds, denoiser.latent_shape)
     timestep = denoiser.schedule.timesteps(num_inference_steps)[0]
     return Start(x_T, denoiser.eps(x_T[None], timestep, denoiser.null)[0])
+
+
+def predict_prior(denoiser: "Denoiser", num_inference_steps: int) -> Prior:
+    """The first step's clean estimates for the empty prompt from PRIOR_SEEDS: one UNet pass each.
+
+    Raises ScannerError where one overflows.
+    """
+    first = start(denoiser, PRIOR_SEEDS, num_inference_steps)
+    timestep = denoiser.schedule.timesteps(num_inference_steps)[0]
+    x0_uncond = denoiser.schedule.to_x0(first.x_T, first.eps_uncond, timestep)
+    if not np.isfinite(x0_uncond).all():
+        raise ScannerError("the empty prompt's predictions overflow in this model: export it in float32")
+    return Prior(x0_uncond)
+
+
+def predict_reference(
+    denoiser: "Denoiser", captions: Sequence[str], first: Start, num_inference_steps: int, chunk: int = 32
+) -> Reference:
+    """The first step's predictions for ordinary captions: one UNet pass per caption and seed.
+
+    Raises ScannerError where one overflows.
+    """
+    timestep = denoiser.schedule.timesteps(num_inference_steps)[0]
+    parts = []
+    for i in range(0, len(captions), chunk):
+        conditioning = denoiser.encode(captions[i : i + chunk])
+        x_T = np.broadcast_to(first.x_T, (len(conditioning), *first.x_T.shape))
+        parts.append(denoiser.eps(x_T, timestep, conditioning))
+    eps_cond = np.concatenate(parts)
+    if bad := int((~np.isfinite(eps_cond).all((1, 2, 3, 4))).sum()):
+        raise ScannerError(f"{bad} of {len(captions)} reference captions overflow in this model: export it in float32")
+    return Reference(eps_cond)
 
 
 def guided(eps_cond: Array, eps_uncond: Array, guidance_scale: float) -> Array:
@@ -96,6 +135,22 @@ class Trace:
     eps_uncond: Array
     guidance_scale: float
     latent_std: float
+    prior: Prior | None = None
+    reference: Reference | None = None
+
+    def first(self, seeds: int, steps: int) -> "Trace":
+        """The part of it that a scan with fewer seeds and steps would have seen."""
+        part = np.s_[:steps, :, :seeds]
+        return replace(
+            self,
+            timesteps=self.timesteps[:steps],
+            signal_rate=self.signal_rate[:steps],
+            noise_rate=self.noise_rate[:steps],
+            x_t=self.x_t[part],
+            eps_cond=self.eps_cond[part],
+            eps_uncond=self.eps_uncond[part],
+            reference=None if self.reference is None else self.reference.first(seeds),
+        )
 
     @property
     def eps_hat(self) -> Array:
@@ -143,4 +198,6 @@ def trace(
         eps_uncond=np.stack([step.eps_uncond for step in steps]),
         guidance_scale=guidance_scale,
         latent_std=denoiser.latent_std,
+        prior=start.prior,
+        reference=start.reference,
     )

@@ -1,42 +1,27 @@
-"""How well a score separates memorized prompts from others, given labels."""
+"""How well each score separates memorized prompts from others, at what cost: a labelled list in, tables out."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from scanner.errors import ScannerError
+from engines import Bundle
+from scanner.diffusion.denoiser import Denoiser
+from scanner.diffusion.schedule import Array
+from scanner.diffusion.scores import SCORES
+from scanner.diffusion.trace import Trace, predict_prior, predict_reference, start, trace
+from scanner.errors import InputError
+from scanner.evidence.metrics import Bootstrap, bootstrap, resample
 
-Scores = NDArray[np.floating[Any]]
-Labels = NDArray[np.bool_]
-
-
-def auroc(score: Scores, label: Labels) -> float:
-    """Area under the ROC curve: the chance that a positive outscores a negative, ties counting half."""
-    _both(label)
-    ranks = pl.Series(score).rank("average").to_numpy()
-    positives, negatives = int(label.sum()), int((~label).sum())
-    return float((ranks[label].sum() - positives * (positives + 1) / 2) / (positives * negatives))
-
-
-def tpr_at_fpr(score: Scores, label: Labels, fpr: float) -> float:
-    """Largest true positive rate over thresholds (flag from the threshold up) with a false positive rate <= `fpr`."""
-    _both(label)
-    negatives = np.sort(score[~label])[::-1]
-    allowed = int(np.floor(fpr * len(negatives) + 1e-9))
-    if allowed >= len(negatives):
-        return 1.0
-    return float((score[label] > negatives[allowed]).mean())
-
-
-def precision_recall(flagged: Labels, label: Labels) -> tuple[float, float]:
-    """Share of the flagged that are positive, and share of the positive that are flagged."""
-    _both(label)
-    hits = float((flagged & label).sum())
-    return hits / max(1.0, float(flagged.sum())), hits / float(label.sum())
-
+SEEDS, STEPS, STEP_SEEDS = (1, 2, 4, 8), (2, 3, 5), (1, 2)
+GUIDANCE_SCALE, NUM_INFERENCE_STEPS = 7.5, 50
+FPRS = (0.05, 0.01, 0.001)
+BASELINE = "text_noise_norm_v1"  # the literature's first-step score: all others are compared with it at equal passes
+CHUNK = 32  # prompts per trace
 
 COLLAPSED: Mapping[str, pl.Expr] = {  # what to do with prompts whose seeds all give one image that is no copy
     "negative": pl.col("label"),
@@ -45,30 +30,150 @@ COLLAPSED: Mapping[str, pl.Expr] = {  # what to do with prompts whose seeds all 
 }
 
 
-def evaluate(scores: pl.DataFrame, labels: pl.DataFrame, names: list[str]) -> pl.DataFrame:
-    """One row per score and treatment of collapsed prompts: [score, collapsed, positives, negatives, auroc, tpr_at_1%].
+LABEL_READERS: Mapping[str, Callable[[Path], pl.DataFrame]] = {
+    ".parquet": pl.read_parquet,
+    ".csv": pl.read_csv,
+    ".jsonl": pl.read_ndjson,
+}
 
-    `scores`: [text, score columns]; `labels`: [prompt, label, collapsed], a null label being left out.
+
+class Setting(NamedTuple):
+    """A score of so many seeds and first steps."""
+
+    score: str
+    seeds: int
+    steps: int
+
+    @property
+    def passes(self) -> int:
+        """UNet passes per prompt: the first step's unconditional pass is shared by all prompts."""
+        return self.seeds * (2 * self.steps - 1)
+
+
+Scored = dict[Setting, NDArray[np.float64]]  # [n] each, in the order of the labels
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`detection`: a row per setting and treatment of collapsed prompts; `differences`: a row per setting, against
+    the baseline at equal passes; `labels`: the labelled prompts; `scores`: the values behind it all."""
+
+    detection: pl.DataFrame
+    differences: pl.DataFrame
+    labels: pl.DataFrame
+    scores: Scored
+
+
+def read_labels(path: Path) -> pl.DataFrame:
+    """A labelled list: [prompt, label, collapsed, cluster, similarity].
+
+    Needed columns: `prompt` and `label` (true: memorized, false: not, null: left out). Optional: `collapsed` (all seeds
+    give one image that is no copy), `cluster` (near duplicates share one), `similarity` (severity of memorization).
+    Raises InputError.
     """
-    joined = labels.join(scores, left_on="prompt", right_on="text", how="inner")
-    rows = []
-    for name in names:
-        for collapsed, expression in COLLAPSED.items():
-            kept = joined.with_columns(label=expression).drop_nulls(["label", name])
-            score, label = kept[name].to_numpy(), kept["label"].to_numpy()
-            rows.append(
-                {
-                    "score": name,
-                    "collapsed": collapsed,
-                    "positives": int(label.sum()),
-                    "negatives": int((~label).sum()),
-                    "auroc": auroc(score, label),
-                    "tpr_at_1%_fpr": tpr_at_fpr(score, label, 0.01),
-                }
-            )
-    return pl.DataFrame(rows)
+    if path.suffix not in LABEL_READERS:
+        known = ", ".join(LABEL_READERS)
+        raise InputError(f"{path}: labels in {path.suffix or 'no known format'}; needed one of {known}")
+    try:
+        found = LABEL_READERS[path.suffix](path)
+        given = {name: pl.col(name) for name in found.columns}
+        labels = found.select(
+            pl.col("prompt").cast(pl.String),
+            pl.col("label").cast(pl.Boolean),
+            collapsed=given.get("collapsed", pl.lit(False)).cast(pl.Boolean).fill_null(False),
+            cluster=given.get("cluster", pl.col("prompt")).cast(pl.String),
+            similarity=given.get("similarity", pl.lit(None)).cast(pl.Float64),
+        )
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InputError(f"{path}: no labelled list ({str(error).splitlines()[0]}): needed prompt and label") from error
+    if labels["prompt"].null_count() or labels["prompt"].n_unique() < len(labels):
+        raise InputError(f"{path}: prompts that are null or appear twice: give each prompt one row")
+    return labels
 
 
-def _both(label: Labels) -> None:
-    if label.all() or not label.any():
-        raise ScannerError("labels of one kind only: needed memorized and not memorized prompts")
+def settings() -> list[Setting]:
+    """First-step scores for each number of seeds; scores of more steps for each number of steps that they look at."""
+    found = []
+    for name, row in SCORES.items():
+        steps = [K for K in STEPS if row.steps <= K] if row.every_step else [row.steps]
+        seeds = SEEDS if row.steps == 1 else STEP_SEEDS
+        found += [Setting(name, n, K) for n in seeds for K in steps if n >= row.seeds]
+    return found
+
+
+def score(
+    bundle: Bundle,
+    prompts: Sequence[str],
+    reference: Sequence[str] = (),
+    batch_size: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Scored:
+    """Every setting from two traces per prompt: most seeds of one step, few seeds of most steps."""
+    denoiser = Denoiser(bundle, batch_size)
+    wanted = [setting for setting in settings() if reference or SCORES[setting.score].needs != "reference"]
+    baseline = [Setting(BASELINE, n, 1) for n in range(1, max(SEEDS) + 1)]  # for any number of passes
+    wanted += [setting for setting in baseline if setting not in wanted]
+    values: dict[Setting, list[Array]] = {setting: [] for setting in wanted}
+    for done, (wide, deep) in enumerate(_traces(denoiser, prompts, reference)):
+        progress(done * CHUNK, len(prompts))
+        for setting in wanted:
+            part = (wide if setting.steps == 1 else deep).first(setting.seeds, setting.steps)
+            values[setting].append(SCORES[setting.score](part))
+    progress(len(prompts), len(prompts))
+    return {setting: np.concatenate(parts).astype(np.float64) for setting, parts in values.items()}
+
+
+def _traces(denoiser: Denoiser, prompts: Sequence[str], reference: Sequence[str]) -> Iterator[tuple[Trace, Trace]]:
+    wide = start(denoiser, tuple(range(max(SEEDS))), NUM_INFERENCE_STEPS)
+    wide = replace(wide, prior=predict_prior(denoiser, NUM_INFERENCE_STEPS))
+    if reference:
+        wide = replace(wide, reference=predict_reference(denoiser, reference, wide, NUM_INFERENCE_STEPS))
+    deep = start(denoiser, tuple(range(max(STEP_SEEDS))), NUM_INFERENCE_STEPS)
+    for i in range(0, len(prompts), CHUNK):
+        conditioning = denoiser.encode(prompts[i : i + CHUNK])
+        yield (
+            trace(denoiser, conditioning, wide, GUIDANCE_SCALE, NUM_INFERENCE_STEPS, 1),
+            trace(denoiser, conditioning, deep, GUIDANCE_SCALE, NUM_INFERENCE_STEPS, max(STEPS)),
+        )
+
+
+def evaluate(scores: Scored, labels: pl.DataFrame) -> Evaluation:
+    """Tables of detection and of differences from the baseline at equal passes, with intervals by cluster.
+
+    A setting that is undefined for some prompt is left out.
+    """
+    detection, differences = [], []
+    for collapsed, expression in COLLAPSED.items():
+        labelled = labels.select(label=expression, cluster="cluster")
+        kept = labelled["label"].is_not_null().to_numpy()
+        label = labelled["label"].drop_nulls().to_numpy()
+        weights = resample(labelled["cluster"].rank("dense").to_numpy()[kept])
+        measured: dict[Setting, tuple[Bootstrap, ...]] = {}
+        for setting, values in scores.items():
+            if np.isfinite(values).all():
+                measured[setting] = bootstrap(values[kept], label, weights, FPRS)
+        counts = {"collapsed": collapsed, "positives": int(label.sum()), "negatives": int((~label).sum())}
+        for setting in (s for s in settings() if s in measured):
+            found = measured[setting]
+            detection.append(_row(setting, found) | counts | _severity(scores[setting], labels))
+            theirs = measured[Setting(BASELINE, min(setting.passes, max(SEEDS)), 1)]
+            ours_minus_theirs = tuple(a - b for a, b in zip(found, theirs, strict=True))
+            differences.append(_row(setting, ours_minus_theirs) | {"collapsed": collapsed})
+    return Evaluation(pl.DataFrame(detection), pl.DataFrame(differences), labels, scores)
+
+
+def _row(setting: Setting, measured: tuple[Bootstrap, ...]) -> dict[str, object]:
+    row: dict[str, object] = {**setting._asdict(), "passes": setting.passes}
+    for name, metric in zip(("auroc", *(f"tpr_at_{fpr:g}" for fpr in FPRS)), measured, strict=True):
+        row[name] = metric.value
+        row[f"{name}_low"], row[f"{name}_high"] = metric.interval()
+    return row
+
+
+def _severity(values: NDArray[np.float64], labels: pl.DataFrame) -> dict[str, float | None]:
+    """Correlation with severity over all prompts whose severity is known."""
+    both = pl.DataFrame({"score": values, "similarity": labels["similarity"]}).drop_nulls()
+    if len(both) < 2:
+        return {"pearson": None, "spearman": None}
+    pearson, spearman = pl.corr("score", "similarity"), pl.corr("score", "similarity", method="spearman")
+    return both.select(pearson=pearson, spearman=spearman).fill_nan(None).row(0, named=True)

@@ -1,0 +1,51 @@
+"""Baselines are computed once per model and kept in the user's cache folder, found by a hash of all they depend on.
+
+On a large model the hundred or more UNet passes behind one cost minutes on a CPU.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from scanner.diffusion.schedule import Array
+
+
+def fingerprint(captions: Sequence[str]) -> str:
+    """blake2b-128 of the captions, in any order."""
+    return hashlib.blake2b("\0".join(sorted(captions)).encode(), digest_size=16).hexdigest()
+
+
+def cached(kind: str, key: Sequence[str], shape: tuple[int, ...], compute: Callable[[], Array]) -> Array:
+    """The float32 array of `shape` that the cache holds, else a computed one, which it then holds.
+
+    `key`: strings that name all that it depends on: model, backend, and so on.
+    """
+    digest = hashlib.blake2b("\0".join(key).encode(), digest_size=16).hexdigest()
+    path = cache_folder() / f"{kind}-{digest}.npy"
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):  # none yet, or damaged
+        found = None
+    if found is not None and found.shape == shape and found.dtype == np.float32:
+        return np.asarray(found)
+    computed = compute()
+    with suppress(OSError):  # a folder that cannot be written costs time on the next run, nothing else
+        _write(path, computed)
+    return computed
+
+
+def cache_folder() -> Path:
+    """$XDG_CACHE_HOME/overscan, or ~/.cache/overscan."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "overscan"
+
+
+def _write(path: Path, array: Array) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
+        np.save(file, array)
+    Path(file.name).replace(path)

@@ -1,0 +1,118 @@
+"""An Evaluation as files: Markdown, JSON, parquet and two SVG plots; each appears whole or not at all."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from scanner.diffusion.scores import DEFAULT_SCORE
+from scanner.evidence.evaluate import BASELINE, COLLAPSED, FPRS, Evaluation, Setting
+from scanner.evidence.metrics import roc
+from scanner.evidence.plots import roc_plot, severity_plot
+
+MAIN = "left out"  # the treatment of collapsed prompts whose table comes first
+SHOWN = 5  # curves beside the baseline's in the ROC plot
+SHOWN_SEEDS = 2
+
+
+def write(out: Path, evaluation: Evaluation, model: str) -> list[Path]:
+    """Write detection.md, .json and .parquet, differences.parquet, roc.svg and severity.svg; returns the paths."""
+    out.mkdir(parents=True, exist_ok=True)
+    tables = {"detection": evaluation.detection.to_dicts(), "differences": evaluation.differences.to_dicts()}
+    contents = {
+        "detection.md": markdown(evaluation),
+        "detection.json": json.dumps({"model": model} | tables, indent=1) + "\n",
+        "roc.svg": _roc(evaluation, model),
+    }
+    if evaluation.labels["similarity"].null_count() < len(evaluation.labels):
+        contents["severity.svg"] = _severity(evaluation, model)
+    paths = []
+    for name, text in contents.items():
+        temporary = out / f".{name}.partial"
+        temporary.write_text(text)
+        paths.append(temporary.replace(out / name))
+    for name, frame in (("detection", evaluation.detection), ("differences", evaluation.differences)):
+        temporary = out / f".{name}.partial"
+        frame.write_parquet(temporary)
+        paths.append(temporary.replace(out / f"{name}.parquet"))
+    return paths
+
+
+def markdown(evaluation: Evaluation) -> str:
+    """Tables for each treatment of collapsed prompts, the main one first, then the differences at equal passes."""
+    treatments = [MAIN, *(name for name in COLLAPSED if name != MAIN)]
+    if not evaluation.labels["collapsed"].any():
+        treatments = ["negative"]
+    parts = []
+    for treatment in treatments:
+        table = evaluation.detection.filter(collapsed=treatment)
+        counts = f"{table['positives'][0]:,} memorized, {table['negatives'][0]:,} not"
+        title = f"### Collapsed prompts {treatment}: {counts}" if len(treatments) > 1 else f"### {counts}"
+        parts += [title, _detection_table(table)]
+    treatment = treatments[0]
+    parts += [f"### Difference from `{BASELINE}` at equal passes", _difference_table(evaluation, treatment)]
+    return "\n\n".join(parts) + "\n"
+
+
+def best(table: pl.DataFrame, seeds: int) -> list[str]:
+    """Names of first-step scores at so many seeds, best TPR at 1 % FPR first, then by AUROC."""
+    at = table.filter(seeds=seeds, steps=1).sort("tpr_at_0.01", "auroc", descending=True)
+    return at["score"].to_list()
+
+
+def _detection_table(table: pl.DataFrame) -> str:
+    rows = []
+    for row in table.iter_rows(named=True):
+        cells = [f"{row['auroc']:.4f} ({row['auroc_low']:.3f}-{row['auroc_high']:.3f})"]
+        for name in (f"tpr_at_{fpr:g}" for fpr in FPRS):
+            cells.append(f"{row[name]:.3f} ({row[f'{name}_low']:.2f}-{row[f'{name}_high']:.2f})")
+        cells += ["" if row[name] is None else f"{row[name]:.2f}" for name in ("pearson", "spearman")]
+        rows.append([f"`{row['score']}`", row["seeds"], row["steps"], row["passes"], *cells])
+    heads = ["score", "seeds", "steps", "passes", "AUROC", *(f"TPR at {fpr:.1%} FPR" for fpr in FPRS)]
+    return _table([*heads, "Pearson", "Spearman"], rows)
+
+
+def _difference_table(evaluation: Evaluation, treatment: str) -> str:
+    rows = []
+    others = evaluation.differences.filter(pl.col("score") != BASELINE, collapsed=treatment)
+    for row in others.iter_rows(named=True):
+        cells = []
+        for name in ("auroc", *(f"tpr_at_{fpr:g}" for fpr in FPRS)):
+            text = f"{row[name]:+.3f} ({row[f'{name}_low']:+.3f} to {row[f'{name}_high']:+.3f})"
+            apart = row[f"{name}_low"] > 0 or row[f"{name}_high"] < 0
+            cells.append(f"**{text}**" if apart else text)
+        rows.append([f"`{row['score']}`", row["seeds"], row["steps"], row["passes"], *cells])
+    return _table(["score", "seeds", "steps", "passes", "AUROC", *(f"TPR at {fpr:.1%} FPR" for fpr in FPRS)], rows)
+
+
+def _table(heads: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
+    lines: list[Sequence[object]] = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
+
+
+def _kept(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
+    label = evaluation.labels.select(label=COLLAPSED[MAIN])["label"]
+    return label.is_not_null().to_numpy(), label.drop_nulls().to_numpy()
+
+
+def _roc(evaluation: Evaluation, model: str) -> str:
+    kept, label = _kept(evaluation)
+    ranked = best(evaluation.detection.filter(collapsed=MAIN), SHOWN_SEEDS)
+    names = [BASELINE, *[name for name in ranked if name != BASELINE][:SHOWN]]
+    curves = {name: roc(evaluation.scores[Setting(name, SHOWN_SEEDS, 1)][kept], label) for name in names}
+    return roc_plot(f"{model}: {SHOWN_SEEDS} seeds, first step", curves, int((~label).sum()))
+
+
+def _severity(evaluation: Evaluation, model: str) -> str:
+    labels = evaluation.labels
+    known = labels["similarity"].is_not_null().to_numpy()
+    score = evaluation.scores[Setting(DEFAULT_SCORE, SHOWN_SEEDS, 1)]
+    memorized = labels["label"].fill_null(False).to_numpy()
+    collapsed = labels["collapsed"].to_numpy() & ~memorized
+    groups = {"neither": ~memorized & ~collapsed, "collapsed": collapsed, "memorized": memorized}
+    shown = {name: chosen[known] for name, chosen in groups.items()}
+    return severity_plot(
+        f"{model}: {DEFAULT_SCORE}, {SHOWN_SEEDS} seeds", score[known], labels["similarity"].to_numpy()[known], shown
+    )
