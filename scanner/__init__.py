@@ -8,7 +8,8 @@ from scanner.audit.flag import Rule, rank, sources
 from scanner.config import ScanConfig
 from scanner.diffusion.trace import initial_noise
 from scanner.errors import ScannerError
-from scanner.scan import ScanResult, StoredScan, read_store, scan
+from scanner.scan import ScanResult, scan
+from scanner.stored import StoredScan, read_store
 
 __all__ = [
     "EngineError",

@@ -4,58 +4,30 @@ import platform
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import polars as pl
 
 from engines import open_bundle
 from scanner import execute
 from scanner.config import ScanConfig
-from scanner.dataset import captions, readers, shards
+from scanner.dataset import captions, readers
 from scanner.dataset.ledger import Ledger
 from scanner.dataset.pending import SCORED, Pending, find
 from scanner.dataset.readers import Problem
 from scanner.diffusion.scores import SCORES
 from scanner.errors import InputError, Interrupted
 from scanner.scorer import Scorer
+from scanner.stored import StoredScan
 
 COMMIT_SECONDS = 10.0  # the most work that a kill can cost
 PROBE = 20  # prompts that a dry run scores to estimate the rest
 Inputs = str | Path | Sequence[str | Path]
-
-
-@dataclass(frozen=True)
-class StoredScan:
-    """One scan in a store, with the captions as they are now.
-
-    `record`: what the run was asked, and with which versions; `captions`: lazy [file, row, text].
-    """
-
-    scan_id: str
-    store: Path
-    record: Mapping[str, Any] = field(repr=False)
-    captions: pl.LazyFrame = field(repr=False)
-
-    @cached_property
-    def scores(self) -> pl.DataFrame:
-        """One row per unique prompt, [prompt_id, text, n_rows, status, scores..., q1, q2, q3], read when first asked.
-
-        The status is null where a caption is newer than the scan.
-        """
-        ledger = Ledger(self.store)
-        with tempfile.TemporaryDirectory(prefix="overscan-") as folder, ledger.refusals():
-            return shards.join(self.captions, ledger.rows(self.scan_id), Path(folder))
-
-    @cached_property
-    def canaries(self) -> pl.DataFrame:
-        """[canary, scores...] of fixed prompts, as every run that scored for this scan computed them."""
-        return canaries_of(Ledger(self.store).records(self.scan_id))
 
 
 @dataclass(frozen=True)
@@ -189,19 +161,6 @@ def identity(model: str | Path, backend: str, config: ScanConfig) -> str:
     """The scan_id that a scan with this model, backend and configuration would have. Raises EngineError."""
     bundle = open_bundle(model, backend)
     return config.scan_id(bundle.manifest.fingerprint, bundle.backend, bundle.manifest.precision)
-
-
-def read_store(store: str | Path) -> StoredScan:
-    """The newest scan; its captions are read again, but for the files that it left out. Raises ScannerError."""
-    scan_id, record = Ledger(store).last_run()
-    rows = readers.read(record["inputs"], record["column"], record["limit"]).without(record["left_out"])
-    return StoredScan(scan_id, Path(store), record, captions.texts(rows))
-
-
-def canaries_of(records: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
-    """[canary, scores...] in the records of runs; none where an older overscan scanned."""
-    rows = [row for record in records for row in record.get("canaries", [])]
-    return pl.DataFrame(rows, schema={"canary": pl.String} | dict.fromkeys(SCORES, pl.Float32))
 
 
 @contextmanager

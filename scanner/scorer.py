@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from engines import Bundle
-from scanner.baselines import cached, fingerprint
+from scanner.cache import cached, fingerprint
 from scanner.config import ScanConfig
 from scanner.diffusion.baselines import Prior, Reference
 from scanner.diffusion.denoiser import Denoiser

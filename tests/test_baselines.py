@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from scanner import ScanConfig, ScannerError, scan
-from scanner.baselines import cache_folder, cached, fingerprint
+from scanner.cache import cache_folder, cached, fingerprint
 from scanner.demo import BUNDLE
 from scanner.diffusion.scores import SCORES
 from scanner.errors import InputError

@@ -18,7 +18,7 @@ from scanner.audit.diagnose import check_canaries
 from scanner.cli import cli
 from scanner.demo import BUNDLE
 from scanner.diffusion.scores import SCORES
-from scanner.scan import read_store
+from scanner.stored import read_store
 
 DATA = ["male sign", "a caption nobody saw", "christmas tree", "male sign"]
 NULL = [f"a plain sentence number {i}" for i in range(19)]

@@ -25,7 +25,7 @@ def report(folder, scores, scan_id="scan", score="s_v1", threshold=0.5):
     none = pl.DataFrame(schema={"canary": pl.String})
     night = decide(frame, rows, scan_id, none, Rule(score, threshold=threshold), date(2030, 1, 1))
     made = datetime(2030, 1, 1, tzinfo=UTC)
-    write(folder, contents_of(night, "threshold", {}, made))
+    write(folder, contents_of(night, {}, made))
     write_summary(folder, night.summary)
     return read_night(folder)
 

@@ -6,7 +6,7 @@ import pytest
 
 from scanner.audit.calibrate import Calibration
 from scanner.audit.flag import Rule
-from scanner.audit.night import decide, detectable
+from scanner.audit.night import decide, detectable, history, write_summary
 from scanner.audit.policy import Baseline
 from scanner.errors import ScannerError
 
@@ -100,3 +100,25 @@ def test_a_calibration_of_another_scan_is_refused():
         ScannerError, match=r"the calibration is of scan_id other, the scan has scan: .* do not compare"
     ):
         night(prompts([1.0]), Rule("s_v1", fdr=0.1), calibration=calibration(scan_id="other"))
+
+
+def test_history_holds_the_nights_that_decided_alike(tmp_path):
+    tonight = night(prompts([0.1, 0.9, 0.5]), Rule("s_v1", threshold=0.4)).summary
+    for name, changes in {
+        "a": {"date": "2029-12-30", "flagged": 7, "findings": {"new": 5, "known": 2, "allowed": 0}},
+        "b": {"date": "2029-12-29", "flagged": 4, "findings": {"new": 4, "known": 0, "allowed": 0}},
+        "other rule": {"date": "2029-12-31", "rule": {"top": 1}},
+        "tonight, written before": {"date": "2030-01-01", "flagged": 9},
+        "a later one": {"date": "2030-01-02"},
+    }.items():
+        (tmp_path / name).mkdir()
+        write_summary(tmp_path / name, {**tonight, **changes})
+    assert history(tmp_path, tonight).rows() == [
+        (date(2029, 12, 29), 4, 4),
+        (date(2029, 12, 30), 7, 5),
+        (date(2030, 1, 1), 2, 2),
+    ]
+    assert history(tmp_path / "none yet", tonight)["n_flagged"].to_list() == [2]
+    (tmp_path / "a" / "summary.json").write_text("{")
+    with pytest.raises(ScannerError, match="a: not a whole report"):
+        history(tmp_path, tonight)

@@ -11,7 +11,8 @@ import pytest
 from reports import HOSTILE, contents, judged, rows_of
 
 from scanner import Rule, rank, read_store, scan, sources
-from scanner.audit.report import charts, facts_of, html, markdown, redact, rule_in_words, write
+from scanner.audit.report import charts, facts_of, html, markdown, redact, write
+from scanner.audit.report.contents import rule_in_words
 from scanner.audit.report.wording import number
 from scanner.demo import BUNDLE
 from scanner.errors import ScannerError

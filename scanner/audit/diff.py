@@ -4,13 +4,12 @@ A night is a folder that `overscan report` wrote, not a version of the store: fl
 and the captions of that night, none of which the store of scores holds.
 """
 
-import json
 from pathlib import Path
 
 import polars as pl
 
 from scanner.audit.diagnose import compare
-from scanner.audit.night import FORMAT, Night
+from scanner.audit.night import Night, read_summary
 from scanner.errors import ScannerError
 
 # float32 rounding of another batch size, amplified from eps to the clean estimate; larger moves are real
@@ -20,10 +19,8 @@ CHANGES = ("new", "flagged", "unflagged", "gone", "moved")
 
 def read_night(folder: Path) -> Night:
     """Read a report folder back. Raises ScannerError if it is none, incomplete, or of another format."""
+    summary = read_summary(folder)
     try:
-        summary = json.loads((folder / "summary.json").read_text())
-        if summary["format"] != FORMAT:
-            raise ScannerError(f"{folder}: report format {summary['format']!r}, this overscan reads {FORMAT!r}")
         ranked = pl.read_parquet(folder / "scores.parquet").select(
             "prompt_id", "text", "rank", "flagged", summary["score"]
         )

@@ -22,13 +22,15 @@ FORMAT = "overscan report 1"
 class Night:
     """`ranked`: every unique prompt, as of `rank`, with `finding`; `flagged`: every row that bears a flagged one.
 
-    `summary`: JSON-able; its `notes` are sentences that a reader of the flags must know.
+    `summary`: JSON-able; its `notes` are sentences that a reader of the flags must know. `compared`: whether a baseline
+    or an allow-list told findings apart.
     """
 
     ranked: pl.DataFrame = field(repr=False)
     flagged: pl.DataFrame = field(repr=False)
     summary: Mapping[str, Any]
     calibration: Calibration | None = None
+    compared: bool = False
 
 
 def write_summary(out: Path, summary: Mapping[str, Any]) -> Path:
@@ -36,6 +38,32 @@ def write_summary(out: Path, summary: Mapping[str, Any]) -> Path:
     partial = out / ".summary.json.partial"
     partial.write_text(json.dumps(summary, indent=1) + "\n")
     return partial.replace(out / "summary.json")
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Read a report's `summary.json`. Raises ScannerError if there is none, or of another format."""
+    try:
+        summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+        if summary["format"] != FORMAT:
+            raise ScannerError(f"{folder}: report format {summary['format']!r}, this overscan reads {FORMAT!r}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ScannerError(f"{folder}: not a whole report ({error}): needed a folder of `overscan report`") from error
+    return summary
+
+
+def history(folder: Path, tonight: Mapping[str, Any]) -> pl.DataFrame:
+    """Flags over the nights: [date, n_flagged, n_new], oldest first, tonight last.
+
+    Of the reports in `folder` those that decided by the same score and rule; of several on one date, one.
+    """
+    earlier = [read_summary(path.parent) for path in sorted(folder.glob("*/summary.json"))]
+    same = [night for night in earlier if (night["score"], night["rule"]) == (tonight["score"], dict(tonight["rule"]))]
+    rows = [
+        {"date": date.fromisoformat(night["date"]), "n_flagged": night["flagged"], "n_new": night["findings"]["new"]}
+        for night in [*same, tonight]
+        if night["date"] < tonight["date"] or night is tonight
+    ]
+    return pl.DataFrame(rows).unique("date", keep="last", maintain_order=True).sort("date")
 
 
 def decide(
@@ -87,7 +115,7 @@ def decide(
         "calibration": judged,
         "notes": notes,
     }
-    return Night(ranked, rows, summary, calibration)
+    return Night(ranked, rows, summary, calibration, compared=baseline is not None or allow is not None)
 
 
 def _judge(

@@ -13,7 +13,8 @@ from scanner.cli.options import scan_options
 from scanner.cli.signals import stoppable
 from scanner.config import ScanConfig
 from scanner.diffusion.scores import SCORES
-from scanner.scan import canaries_of, scan
+from scanner.scan import scan
+from scanner.stored import canaries_of
 
 
 @click.command()

@@ -9,11 +9,11 @@ import click
 from scanner.audit import calibrate, policy
 from scanner.audit.calibrate import DEFAULT_FDR
 from scanner.audit.flag import Rule
-from scanner.audit.night import decide, write_summary
-from scanner.audit.report import contents_of, facts_of, redact, rule_in_words, table, write
+from scanner.audit.night import decide, history, write_summary
+from scanner.audit.report import contents_of, facts_of, redact, table, write
 from scanner.cli.console import out_console
 from scanner.diffusion.scores import DEFAULT_SCORE, SCORES
-from scanner.scan import read_store
+from scanner.stored import read_store
 
 DEFAULT_QUANTILE = 0.99
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -36,6 +36,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--write-baseline", type=FILE, help="Write this night's findings as a baseline.")
 @click.option("--allow", type=FILE, help="CSV of prompt_id,reason,expires: prompts that may stay until then.")
 @click.option("--fail-on", metavar="new|any|N", help="Exit with 1: on new findings, on any not allowed, on N new ones.")
+@click.option("--nights", type=FOLDER, help="Folder of former report folders: draws flags over the nights.")
 @click.option("--redact", "redacted", is_flag=True, help="Keep only the first words of each caption, everywhere.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def report(
@@ -47,6 +48,7 @@ def report(
     write_baseline: Path | None,
     allow: Path | None,
     fail_on: str | None,
+    nights: Path | None,
     redacted: bool,
     as_json: bool,
     **limits: float | None,
@@ -72,7 +74,8 @@ def report(
         baseline=None if baseline is None else policy.read_baseline(baseline),
         allow=None if allow is None else policy.read_allow(allow),
     )
-    contents = contents_of(night, rule_in_words(score, rule.limit), facts_of(stored.scan_id, stored.record), made)
+    past = None if nights is None else history(nights, night.summary)
+    contents = contents_of(night, facts_of(stored.scan_id, stored.record), made, past)
     if redacted:
         contents = redact(contents)
     paths = [*write(out, contents), write_summary(out, night.summary)]

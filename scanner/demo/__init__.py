@@ -12,11 +12,13 @@ from pathlib import Path
 
 import polars as pl
 
-from scanner.audit.flag import Rule, rank, sources
-from scanner.audit.report import Contents, facts_of, rule_in_words, write
+from scanner.audit.flag import Rule
+from scanner.audit.night import decide, write_summary
+from scanner.audit.report import contents_of, facts_of, write
 from scanner.diffusion.scores import DEFAULT_SCORE
 from scanner.evidence.metrics import auroc, precision_recall
-from scanner.scan import ScanResult, read_store, scan
+from scanner.scan import ScanResult, scan
+from scanner.stored import read_store
 
 DATA = Path(__file__).parent
 BUNDLE, CAPTIONS, LABELS = DATA / "bundle", DATA / "captions.parquet", DATA / "labels.parquet"
@@ -40,19 +42,12 @@ class Demo:
 def run(out: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> Demo:
     """Scan the bundled captions with the bundled model into `out/store`, report into `out`, compare with the labels."""
     result = scan(CAPTIONS, model=BUNDLE, store=out / "store", progress=progress)
-    stored = read_store(out / "store")
-    ranked = rank(stored.scores, RULE)
-    contents = Contents(
-        score=RULE.score,
-        rule=rule_in_words(RULE.score, {"quantile": RULE.quantile}),
-        made=datetime.now(UTC),
-        facts=facts_of(stored.scan_id, stored.record),
-        ranked=ranked,
-        flagged=sources(ranked, stored.captions),
-    )
-    write(out, contents)
+    stored, made = read_store(out / "store"), datetime.now(UTC)
+    night = decide(stored.scores, stored.captions, stored.scan_id, stored.canaries, RULE, made.date())
+    write(out, contents_of(night, facts_of(stored.scan_id, stored.record), made))
+    write_summary(out, night.summary)
     truth = pl.read_parquet(LABELS).select(text="prompt", label="label").drop_nulls("label")
-    judged = ranked.join(truth, on="text", how="inner")
+    judged = night.ranked.join(truth, on="text", how="inner")
     score, flagged, label = (judged[name].to_numpy() for name in (RULE.score, "flagged", "label"))
     precision, recall = precision_recall(flagged, label)
     return Demo(
@@ -62,5 +57,5 @@ def run(out: Path, progress: Callable[[int, int], None] = lambda done, total: No
         precision=precision,
         recall=recall,
         auroc=auroc(score, label),
-        ranked=ranked,
+        ranked=night.ranked,
     )

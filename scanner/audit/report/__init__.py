@@ -3,6 +3,5 @@
 from scanner.audit.report.contents import Contents, NullScores, contents_of, facts_of, redact
 from scanner.audit.report.files import write
 from scanner.audit.report.terminal import table
-from scanner.audit.report.wording import rule_in_words
 
-__all__ = ["Contents", "NullScores", "contents_of", "facts_of", "redact", "rule_in_words", "table", "write"]
+__all__ = ["Contents", "NullScores", "contents_of", "facts_of", "redact", "table", "write"]

@@ -12,6 +12,13 @@ from scanner.audit.night import Night
 REDACTED_WORDS = 2
 REDACTED_CHARACTERS = 24  # a caption without spaces, or a link, is one long word
 ID_SHOWN = 8
+RULES = {
+    "top": "the {value:,} highest by {score}",
+    "quantile": "{score} from its quantile {value:g} up",
+    "threshold": "{score} from {value:g} up",
+    "fdr": "false discovery rate of at most {value:g}, by {score}",
+    "fpr": "false positive rate of at most {value:g}, by {score}",
+}
 
 
 @dataclass(frozen=True)
@@ -53,8 +60,8 @@ class Contents:
     redacted: bool = False
 
 
-def contents_of(night: Night, rule: str, facts: Mapping[str, str], made: datetime) -> Contents:
-    """What a report says of a night. `rule`: in words; `facts`: as of `facts_of`."""
+def contents_of(night: Night, facts: Mapping[str, str], made: datetime, nights: pl.DataFrame | None = None) -> Contents:
+    """What a report says of a night. `facts`: as of `facts_of`; `nights`: as of `Contents`."""
     summary, calibration = night.summary, night.calibration
     null = None
     if calibration is not None:
@@ -62,14 +69,16 @@ def contents_of(night: Night, rule: str, facts: Mapping[str, str], made: datetim
         null = NullScores(pl.Series(calibration.null), source)
     return Contents(
         score=summary["score"],
-        rule=rule,
+        rule=rule_in_words(summary["score"], summary["rule"]),
         made=made,
         facts=facts,
         ranked=night.ranked,
         flagged=night.flagged,
         notes=summary["notes"],
+        compared=night.compared,
         threshold=summary["rule"].get("threshold", summary["lowest_flagged"]),
         null=null,
+        nights=nights,
     )
 
 
@@ -132,3 +141,9 @@ def facts_of(scan_id: str, record: Mapping[str, Any]) -> dict[str, str]:
         "Scan": scan_id,
         "Versions": ", ".join(f"{name} {version}" for name, version in record["versions"].items()),
     }
+
+
+def rule_in_words(score: str, limit: Mapping[str, float | None]) -> str:
+    """A rule's one limit that is set, as a clause."""
+    ((name, value),) = ((name, value) for name, value in limit.items() if value is not None)
+    return RULES[name].format(value=value, score=score)

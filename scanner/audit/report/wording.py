@@ -1,7 +1,5 @@
 """What a report says in plain words. *Flagged is not memorized.*"""
 
-from collections.abc import Mapping
-
 from scanner.audit.report.contents import Contents
 
 MEANING = (
@@ -36,13 +34,6 @@ REDACTED = (
     "Redacted: captions are replaced by their first words and their id. The id is a hash of the caption, so whoever "
     "guesses a caption can confirm the guess."
 )
-RULES = {
-    "top": "the {value:,} highest by {score}",
-    "quantile": "{score} from its quantile {value:g} up",
-    "threshold": "{score} from {value:g} up",
-    "fdr": "false discovery rate of at most {value:g}, by {score}",
-    "fpr": "false positive rate of at most {value:g}, by {score}",
-}
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -69,9 +60,3 @@ def of_the_numbers(contents: Contents) -> str:
         return RANKING
     stated = f"Compared with {len(contents.null.scores):,} null captions from {contents.null.source}."
     return f"{stated} {CALIBRATED}" if "p_value" in contents.ranked.columns else stated
-
-
-def rule_in_words(score: str, limit: Mapping[str, float | None]) -> str:
-    """A rule's one limit that is set, as a clause."""
-    ((name, value),) = ((name, value) for name, value in limit.items() if value is not None)
-    return RULES[name].format(value=value, score=score)

@@ -1,6 +1,6 @@
-"""Baselines are computed once per model and kept in the user's cache folder, found by a hash of all they depend on.
+"""Arrays computed once per model and kept in the user's cache folder, found by a hash of all that they depend on.
 
-On a large model the hundred or more UNet passes behind one cost minutes on a CPU.
+On a large model the hundred or more UNet passes behind a baseline cost minutes on a CPU.
 """
 
 import hashlib
