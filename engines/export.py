@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from engines import is_checkpoint
 from engines.interface import EngineError, TensorSpec
 from engines.manifest import Manifest, sha256
 from engines.ort import OrtEngine
@@ -24,6 +25,7 @@ logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(loggin
 
 INLINE_BYTES = 2**30  # above this the weights lie beside the graph; protobuf ends at 2 GB
 BATCHES = (1, 2, 7)
+HUB_FILES = ["*.json", "tokenizer/*", "text_encoder/model.safetensors", "*/diffusion_pytorch_model.safetensors"]
 # largest error of an output relative to its largest element
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
 
@@ -33,24 +35,25 @@ def export(
     out: Path,
     dtype: str = "float32",
     latent_std: float = 1.0,
-    check: Callable[[Path], None] = lambda bundle: None,
+    check: Callable[[Path, Path], None] = lambda checkpoint, bundle: None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Manifest:
     """Write a bundle of `source` (a diffusers folder, or a hub id where a network is there) to `out`.
 
-    Every component is compared with torch at batch 1, 2 and 7, then `check` looks at the finished bundle. `out` appears
-    only when all has passed. Raises EngineError; a failed export leaves nothing behind.
+    Every component is compared with torch at batch 1, 2 and 7, then `check(checkpoint folder, bundle)` looks at the
+    whole. `out` appears only when all has passed. Raises EngineError; a failed export leaves nothing behind.
     """
     if dtype not in TOLERANCE:
         raise EngineError(f"dtype {dtype!r}: needed {' or '.join(TOLERANCE)}")
     if out.exists():
         raise EngineError(f"{out} exists: remove it or name another folder")
-    checkpoint = open_checkpoint(_local(source), latent_std)
+    folder = _local(source)
+    checkpoint = open_checkpoint(folder, latent_std)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         manifest = _write(checkpoint, partial, dtype, report)
-        check(partial)
+        check(folder, partial)
         partial.chmod(0o755)
         partial.rename(out)
     except BaseException:
@@ -60,14 +63,14 @@ def export(
 
 
 def _local(source: Path) -> Path:
-    if (source / "model_index.json").is_file():
+    if is_checkpoint(source):
         return source
     if source.exists() or len(source.parts) != 2:
         raise EngineError(f"{source}: no model_index.json there; needed a diffusers folder or a hub id like org/name")
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(str(source)))
+        return Path(snapshot_download(str(source), allow_patterns=HUB_FILES))
     except Exception as error:
         raise EngineError(f"{source}: no such folder, and the hub gave {error!r}") from error
 

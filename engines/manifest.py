@@ -45,8 +45,9 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """blake2b-128 of the canonical JSON: weights (by hash), graphs, shapes, dtypes, schedule, exporter."""
-        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        """blake2b-128 of the canonical JSON: hashes of weights and graphs, shapes, schedule, exporter; no name."""
+        named = {name: value for name, value in asdict(self).items() if name != "source"}
+        canonical = json.dumps(named, sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
 
     def write(self, folder: Path) -> None:

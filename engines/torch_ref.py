@@ -4,6 +4,7 @@ The same wrapped modules are what `export` traces, so a bundle and this backend 
 """
 
 import copy
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -33,6 +34,10 @@ CLASSES = {
     "tokenizer": CLIPTokenizer,
 }
 CURVES = ("scaled_linear", "linear")
+SCHEDULER_DEFAULTS = {  # what a configuration need not say, by diffusers class
+    "DDIMScheduler": {"timestep_spacing": "leading", "steps_offset": 0, "set_alpha_to_one": True},
+    "PNDMScheduler": {"timestep_spacing": "leading", "steps_offset": 0, "set_alpha_to_one": False},
+}
 
 
 class TextEncoder(nn.Module):
@@ -115,8 +120,50 @@ class Checkpoint:
 def open_checkpoint(folder: Path, latent_std: float = 1.0) -> Checkpoint:
     """Read a Stable Diffusion checkpoint (v1 or v2) in diffusers' folder layout.
 
-    Raises EngineError where it is something else, or uses a schedule that the scores do not cover.
+    Raises EngineError where it is something else, is damaged, or uses a schedule that the scores do not cover.
     """
+    _refuse_others(folder)
+    scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    schedule = _schedule(folder, scheduler)
+    try:
+        unet, text_encoder, vae = (
+            CLASSES[name].from_pretrained(folder / name).float().eval().requires_grad_(False)
+            for name in ("unet", "text_encoder", "vae")
+        )
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    except Exception as error:  # the libraries' errors for missing and damaged files share no base class
+        raise EngineError(f"{folder}: cannot be loaded ({error}): copy the whole checkpoint again") from error
+    if not unet.config.in_channels == unet.config.out_channels == vae.config.latent_channels:
+        raise EngineError(
+            f"{folder}: the UNet takes {unet.config.in_channels} channels and gives {unet.config.out_channels}, the "
+            f"latent has {vae.config.latent_channels}: needed a text-to-image model, not inpainting or editing"
+        )
+    tokens = _tokenizer_json(tokenizer)
+    modules = {
+        "text_encoder": TextEncoder(text_encoder),
+        "unet": Denoiser(unet),
+        "vae_encoder": VaeEncoder(vae),
+        "vae_decoder": VaeDecoder(vae),
+    }
+    folders = {"text_encoder": "text_encoder", "unet": "unet", "vae_encoder": "vae", "vae_decoder": "vae"}
+    specs = _specs(unet.config, vae.config, tokenizer.model_max_length, text_encoder.config.hidden_size)
+    size = unet.config.sample_size
+    manifest = Manifest(
+        family="stable-diffusion",
+        prediction_type=scheduler.get("prediction_type", "epsilon"),
+        schedule=schedule,
+        latent_shape=(unet.config.in_channels, size, size),
+        latent_std=latent_std,
+        precision="float32",
+        tokenizer={"tokenizer.json": hashlib.sha256(tokens.encode()).hexdigest()},
+        components={name: Component(_hashes(folder, folders[name]), *specs[name]) for name in modules},
+        source={"checkpoint": folder.resolve().name},
+        versions={name: version(name) for name in ("torch", "diffusers", "transformers")},
+    )
+    return Checkpoint(manifest, tokens, modules)
+
+
+def _refuse_others(folder: Path) -> None:
     index = json.loads((folder / "model_index.json").read_text())
     for name, kind in CLASSES.items():
         found = index.get(name, [None, None])[1]
@@ -125,55 +172,28 @@ def open_checkpoint(folder: Path, latent_std: float = 1.0) -> Checkpoint:
                 f"{folder}: {index.get('_class_name')} has {name} = {found}; overscan reads Stable Diffusion "
                 f"v1 and v2 checkpoints, with {name} = {kind.__name__} and one text encoder"
             )
-    unet, text_encoder, vae = (
-        CLASSES[name].from_pretrained(folder / name).float().eval().requires_grad_(False)
-        for name in ("unet", "text_encoder", "vae")
-    )
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    modules = {
-        "text_encoder": TextEncoder(text_encoder),
-        "unet": Denoiser(unet),
-        "vae_encoder": VaeEncoder(vae),
-        "vae_decoder": VaeDecoder(vae),
-    }
-    scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
-    weights = {name: _weights(folder, name.split("_")[0] if "vae" in name else name) for name in modules}
-    hidden = ("float32", (None, tokenizer.model_max_length, text_encoder.config.hidden_size))
-    size, pixels = unet.config.sample_size, unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1)
-    latent = TensorSpec("float32", (None, unet.config.in_channels, size, size))
+
+
+def _specs(
+    unet: Any, vae: Any, tokens: int, hidden_size: int
+) -> dict[str, tuple[dict[str, TensorSpec], dict[str, TensorSpec]]]:
+    """Inputs and outputs of each component."""
+    hidden = TensorSpec("float32", (None, tokens, hidden_size))
+    latent = TensorSpec("float32", (None, unet.in_channels, unet.sample_size, unet.sample_size))
+    pixels = unet.sample_size * 2 ** (len(vae.block_out_channels) - 1)
     image = TensorSpec("float32", (None, 3, pixels, pixels))
-    ids = TensorSpec("int64", (None, tokenizer.model_max_length))
-    feeds: dict[str, tuple[dict[str, TensorSpec], dict[str, TensorSpec]]] = {
-        "text_encoder": ({"input_ids": ids}, {"encoder_hidden_states": TensorSpec(*hidden)}),
-        "unet": (
-            {
-                "sample": latent,
-                "timestep": TensorSpec("int64", (None,)),
-                "encoder_hidden_states": TensorSpec(*hidden),
-            },
-            {"output": latent},
-        ),
+    timestep = TensorSpec("int64", (None,))
+    return {
+        "text_encoder": ({"input_ids": TensorSpec("int64", (None, tokens))}, {"encoder_hidden_states": hidden}),
+        "unet": ({"sample": latent, "timestep": timestep, "encoder_hidden_states": hidden}, {"output": latent}),
         "vae_encoder": ({"image": image}, {"latent": latent}),
         "vae_decoder": ({"latent": latent}, {"image": image}),
     }
-    manifest = Manifest(
-        family="stable-diffusion",
-        prediction_type=scheduler.get("prediction_type", "epsilon"),
-        schedule=_schedule(folder, scheduler),
-        latent_shape=(unet.config.in_channels, size, size),
-        latent_std=latent_std,
-        precision="float32",
-        tokenizer={"tokenizer.json": ""},
-        components={name: Component(weights[name], *specs) for name, specs in feeds.items()},
-        source={"name": folder.resolve().name, "unet": next(iter(weights["unet"].values()))},
-        versions={name: version(name) for name in ("torch", "diffusers", "transformers")},
-    )
-    return Checkpoint(manifest, _tokenizer_json(tokenizer), modules)
 
 
-def _weights(folder: Path, name: str) -> dict[str, str]:
-    files = sorted((folder / name).glob("*.safetensors")) or sorted((folder / name).glob("*.bin"))
-    return {f"{name}/{file.name}": sha256(file) for file in files}
+def _hashes(folder: Path, name: str) -> dict[str, str]:
+    weights = sorted((folder / name).glob("*.safetensors")) or sorted((folder / name).glob("*.bin"))
+    return {f"{name}/{file.name}": sha256(file) for file in [*weights, folder / name / "config.json"]}
 
 
 def _schedule(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,14 +201,21 @@ def _schedule(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         raise EngineError(f"{folder}: zero-terminal-SNR schedule (rescale_betas_zero_snr) is not supported")
     if config.get("trained_betas") is not None or config["beta_schedule"] not in CURVES:
         raise EngineError(f"{folder}: beta_schedule {config['beta_schedule']}; overscan knows {', '.join(CURVES)}")
+    known = {**SCHEDULER_DEFAULTS.get(config.get("_class_name", ""), {}), **config}
+    if missing := [key for key in ("timestep_spacing", "steps_offset", "set_alpha_to_one") if key not in known]:
+        raise EngineError(
+            f"{folder}: {config.get('_class_name')} leaves {', '.join(missing)} to its defaults, which overscan does "
+            f"not know: write them into scheduler/scheduler_config.json, or use the scheduler of "
+            f"{' or '.join(SCHEDULER_DEFAULTS)}"
+        )
     return {
         "curve": config["beta_schedule"],
         "beta_start": config["beta_start"],
         "beta_end": config["beta_end"],
         "num_train_timesteps": config["num_train_timesteps"],
-        "timestep_spacing": config.get("timestep_spacing", "leading"),
-        "steps_offset": config.get("steps_offset", 0),
-        "set_alpha_to_one": config.get("set_alpha_to_one", True),
+        "timestep_spacing": known["timestep_spacing"],
+        "steps_offset": known["steps_offset"],
+        "set_alpha_to_one": known["set_alpha_to_one"],
     }
 
 

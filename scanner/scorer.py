@@ -13,7 +13,7 @@ from scanner.diffusion.baselines import Prior, Reference
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.schedule import Array
 from scanner.diffusion.scores import SCORES, gram
-from scanner.diffusion.trace import PRIOR_SEEDS, predict_prior, predict_reference, start, trace
+from scanner.diffusion.trace import PRIOR_SEEDS, Start, predict_prior, predict_reference, start, trace
 
 CANARIES = (
     "a dog",
@@ -46,25 +46,26 @@ class Scorer:
             fingerprint(reference) if reference else None,
         )
         self.chunk = max(1, self.denoiser.batch_size // len(config.seeds))
-        self._start = start(self.denoiser, config.seeds, config.num_inference_steps)
-        self._start = replace(self._start, prior=self._prior(bundle))
-        if reference:
-            self._start = replace(self._start, reference=self._reference(reference))
+        self._start = self._baselines(bundle, reference)
 
-    def _prior(self, bundle: Bundle) -> Prior:
-        steps = self.config.num_inference_steps
-        key = (bundle.manifest.fingerprint, bundle.backend, bundle.manifest.precision, str(steps))
+    def _baselines(self, bundle: Bundle, reference: Sequence[str]) -> Start:
+        """Where every prompt starts, with what is usual for the model, from the cache where it has been before."""
+        first = start(self.denoiser, self.config.seeds, self.config.num_inference_steps)
+        manifest, steps = bundle.manifest, self.config.num_inference_steps
+        model = (manifest.fingerprint, bundle.backend, manifest.precision, str(steps))
+
+        def prior() -> Array:
+            return predict_prior(self.denoiser, steps).x0_uncond
+
+        def ordinary() -> Array:
+            return predict_reference(self.denoiser, reference, first, steps).eps_cond
+
         shape = (len(PRIOR_SEEDS), *self.denoiser.latent_shape)
-        return Prior(cached("prior", key, shape, lambda: predict_prior(self.denoiser, steps).x0_uncond))
-
-    def _reference(self, captions: Sequence[str]) -> Reference:
-        steps, first = self.config.num_inference_steps, self._start
-        shape = (len(captions), *first.x_T.shape)
-
-        def compute() -> Array:
-            return predict_reference(self.denoiser, captions, first, steps).eps_cond
-
-        return Reference(cached("reference", (self.scan_id,), shape, compute))
+        first = replace(first, prior=Prior(cached("prior", (*model, str(PRIOR_SEEDS)), shape, prior)))
+        if not reference:
+            return first
+        key, shape = (*model, str(self.config.seeds), fingerprint(reference)), (len(reference), *first.x_T.shape)
+        return replace(first, reference=Reference(cached("reference", key, shape, ordinary)))
 
     def __call__(self, prompts: pl.DataFrame) -> pl.DataFrame:
         """[prompt_id, text, status, ...] -> [prompt_id, status, truncated, scores..., q1, q2, q3 per seed].

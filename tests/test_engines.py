@@ -107,7 +107,8 @@ def test_float16_export_is_checked_and_a_failed_check_leaves_no_bundle(tmp_path)
     batch = feeds(reference, 2)
     expected = reference.run(batch)["output"]
 
-    def refuse(folder):
+    def refuse(checkpoint, folder):
+        assert checkpoint == CHECKPOINTS["demo-epsilon"]
         half = open_bundle(folder)
         assert half.manifest.precision == "float16"
         assert (folder / "unet.onnx").stat().st_size < 0.6 * (BUNDLE / "unet.onnx").stat().st_size
@@ -126,6 +127,15 @@ def test_refuses_other_models(tmp_path):
     (copy / "scheduler/scheduler_config.json").write_text(json.dumps(scheduler | {"rescale_betas_zero_snr": True}))
     with pytest.raises(EngineError, match="zero-terminal-SNR"):
         export(copy, tmp_path / "out")
+    named = {name: value for name, value in scheduler.items() if name != "timestep_spacing"}
+    (copy / "scheduler/scheduler_config.json").write_text(json.dumps(named | {"_class_name": "EulerDiscreteScheduler"}))
+    with pytest.raises(EngineError, match="EulerDiscreteScheduler leaves timestep_spacing to its defaults"):
+        export(copy, tmp_path / "out")
+    (copy / "scheduler/scheduler_config.json").write_text(json.dumps(scheduler))
+    weights = copy / "unet/diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(EngineError, match=r"other: cannot be loaded .*: copy the whole checkpoint again"):
+        export(copy, tmp_path / "out")
     index = json.loads((copy / "model_index.json").read_text())
     (copy / "model_index.json").write_text(json.dumps(index | {"unet": ["diffusers", "FluxTransformer2DModel"]}))
     with pytest.raises(EngineError, match="has unet = FluxTransformer2DModel; overscan reads Stable Diffusion"):
@@ -141,3 +151,14 @@ def test_a_scan_imports_no_torch(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "5 []\n"
+
+
+def test_a_checkpoints_identity_is_its_content_and_not_its_name(tmp_path):
+    from engines.torch_ref import open_checkpoint
+
+    here = open_checkpoint(CHECKPOINTS["demo-epsilon"]).manifest
+    copy = shutil.copytree(CHECKPOINTS["demo-epsilon"], tmp_path / "renamed")
+    assert open_checkpoint(copy).manifest.fingerprint == here.fingerprint
+    config = json.loads((copy / "tokenizer/tokenizer_config.json").read_text())
+    (copy / "tokenizer/tokenizer_config.json").write_text(json.dumps(config | {"model_max_length": 12}))
+    assert open_checkpoint(copy).manifest.fingerprint != here.fingerprint

@@ -19,8 +19,8 @@ def export(source: Path, out: Path, dtype: str) -> None:
         raise EngineError(f'{error}: exporting needs pip install "overscan[cpu,export]"') from error
     from scanner.evidence.fidelity import check
 
-    def check_scores(bundle: Path) -> None:
-        for row in check(open_bundle(source, "torch"), open_bundle(bundle, "cpu")).iter_rows(named=True):
+    def check_scores(checkpoint: Path, bundle: Path) -> None:
+        for row in check(open_bundle(checkpoint, "torch"), open_bundle(bundle, "cpu")).iter_rows(named=True):
             click.echo(f"{row['score']}: largest {row['kind']} error {row['largest_error']:.1e}", err=True)
 
     export_bundle(source, out, dtype, check=check_scores, report=lambda line: click.echo(line, err=True))

@@ -1,7 +1,7 @@
 """Which prompts the demo model truly memorizes: generate images, compare them with the training images.
 
-Similarity is the Pearson correlation of pixels with the training image *as the VAE reconstructs it*: against the raw
-image, the VAE's blur alone would mislabel true copies.
+Similarity is the correlation of pixels, each channel less its mean, with the training image *as the VAE reconstructs
+it*: against the raw image, the VAE's blur alone would mislabel true copies.
 """
 
 from pathlib import Path
@@ -20,9 +20,10 @@ from .dataset import Dataset
 
 SEEDS = (1000, 1001, 1002, 1003)  # not the seeds that a scan uses
 STEPS, GUIDANCE_SCALE = 50, 7.5
-# A seed copies a training image above this correlation: unseen real drawings reach .92 at their 99th percentile (the
-# table printed by `unseen`), copies of images shown 16 times or more lie above .97.
-COPY = 0.93
+# A seed copies a training image above this similarity. Real images of captions that were never trained on reach .88 at
+# their 99th percentile and .93 at most (the table printed by `unseen`); copies of images shown 16 times or more lie at
+# .95 and above (their 10th percentile), captions shown once copy nothing.
+COPY = 0.9
 MOST_SEEDS = 3  # of four: memorized
 CHUNK = 32
 
