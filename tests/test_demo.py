@@ -29,24 +29,31 @@ def test_labels_come_from_generation():
     assert labels["prompt"].n_unique() == len(labels)
     assert set(pl.read_parquet(CAPTIONS)["caption"]) == set(labels["prompt"])
     fixed = labels.filter(role="fixed")
-    assert set(fixed["duplicates"]) == {1, 2, 4, 6, 8, 12, 16, 64}
+    assert set(fixed["duplicates"]) == {1, 2, 3, 4, 6, 8, 12, 16, 32, 64}
     assert fixed.filter(pl.col("duplicates") >= 16)["label"].mean() > 0.95
-    assert fixed.filter(pl.col("duplicates") == 1)["label"].mean() < 0.05
-    assert labels.filter(role="varied")["label"].mean() < 0.05
+    assert fixed.filter(pl.col("duplicates") == 1)["label"].mean() < 0.005
+    assert labels.filter(role="varied")["label"].sum() == 0
 
 
 def test_the_demo_finds_memorized_captions(demo):
     assert demo.result.unique == len(pl.read_parquet(LABELS))
-    assert demo.precision > 0.8
-    assert demo.recall > 0.5
-    assert demo.auroc > 0.95
+    assert demo.precision > 0.85
+    assert demo.recall > 0.6
+    assert demo.auroc > 0.98
 
 
 def test_two_seeds_beat_the_literatures_score_at_equal_passes(demo):
     labels = pl.read_parquet(LABELS).select(text="prompt", label=COLLAPSED["left out"]).drop_nulls()
     judged = labels.join(demo.ranked, on="text")
     ours, theirs = (auroc(judged[name].to_numpy(), judged["label"].to_numpy()) for name in (RULE.score, BASELINE))
-    assert ours > max(theirs, 0.95)
+    assert ours > 0.99
+    assert ours > theirs
+
+
+def test_the_literatures_score_works_where_captions_name_no_background(demo):
+    labels = pl.read_parquet(LABELS).select(text="prompt", label=COLLAPSED["left out"]).drop_nulls()
+    judged = labels.join(demo.ranked, on="text").filter(~pl.col("text").str.contains(" on "))
+    assert auroc(judged[BASELINE].to_numpy(), judged["label"].to_numpy()) > 0.97
 
 
 def test_the_reference_holds_none_of_the_labelled_captions():

@@ -15,7 +15,8 @@ from engines import open_bundle
 from scanner.dataset import captions
 from scanner.diffusion.denoiser import Denoiser
 from scanner.evidence import detection_report
-from scanner.evidence.evaluate import evaluate, read_labels, score
+from scanner.evidence.evaluate import COLLAPSED, Evaluation, Setting, evaluate, read_labels, score
+from scanner.evidence.metrics import auroc, tpr_at_fpr
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -46,6 +47,29 @@ false positives. Pearson and Spearman: with the similarity of the generated imag
 `text_noise_norm_v1` equals, .976 / .896 on SD 1.4, .948 / .739 on SD 2.0; Asthana et al. (ICLR 2026) .994 / .935
 and .953 / .791 for twice to four times the passes; all against 500 negatives.
 """
+FORM_TITLE = """### By what the caption says of the background
+
+AUROC / TPR at 1 % FPR, two seeds, collapsed left out. A caption that names colours moves the estimate of most pixels
+as far as a memorized one does: the plain norm, which tells memorized captions well where no background is named, is at
+a loss."""
+FORMS = {  # of captions: what they say of the background
+    'nothing ("hot dog")': ~pl.col("prompt").str.contains(" on "),
+    'one colour ("hot dog on teal")': pl.col("prompt").str.contains(r" on \w+$"),
+    'two colours ("hot dog on red and white")': pl.col("prompt").str.contains(r" on \w+ and \w+$"),
+}
+
+
+def by_form(found: Evaluation) -> str:
+    """Markdown: AUROC / TPR at 1 % FPR of the first-step scores at two seeds, for each form of caption apart."""
+    kept = found.labels.with_columns(label=COLLAPSED["left out"], row=pl.int_range(pl.len())).drop_nulls("label")
+    groups = {form: kept.filter(expression) for form, expression in FORMS.items()}
+    lines = ["| score | " + " | ".join(groups) + " |", "|---" * (1 + len(groups)) + "|"]
+    for setting, values in found.scores.items():
+        if setting == Setting(setting.score, 2, 1) and not pl.Series(values).is_nan().any():
+            pairs = [(values[group["row"].to_numpy()], group["label"].to_numpy()) for group in groups.values()]
+            cells = [f"{auroc(*pair):.4f} / {tpr_at_fpr(*pair, 0.01):.3f}" for pair in pairs]
+            lines.append(f"| `{setting.score}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -63,6 +87,7 @@ def main() -> None:
             svg = (ROOT / "build/detection" / name / f"{plot}.svg").read_text()
             (DOCS / f"detection-{name}-{plot}.svg").write_text(svg)
             plots.append(f"![{plot}](detection-{name}-{plot}.svg)")
+        parts += [FORM_TITLE, by_form(found)]
         sizes = table(labels, reference, Denoiser(bundle))
         parts += [f"## The {name} model", "\n".join(plots), detection_report.markdown(found)]
         parts += ["### How many reference captions", "AUROC / TPR at 1 % FPR, two seeds, collapsed left out.", sizes]

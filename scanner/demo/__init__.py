@@ -23,7 +23,7 @@ from scanner.stored import read_store
 DATA = Path(__file__).parent
 BUNDLE, CAPTIONS, LABELS = DATA / "bundle", DATA / "captions.parquet", DATA / "labels.parquet"
 REFERENCE = DATA / "reference.txt"
-RULE = Rule(DEFAULT_SCORE, quantile=0.9)
+RULE = Rule(DEFAULT_SCORE, quantile=0.95)
 
 
 @dataclass(frozen=True)
