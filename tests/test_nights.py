@@ -118,6 +118,7 @@ def test_flags_beat_the_environment_beats_the_file(folder, monkeypatch):
         ("model           ", f'"{BUNDLE}"', "overscan.toml"),
         ("store           ", '"store"', "overscan.toml"),
         ("column          ", "null", "default"),
+        ("reference       ", "null", "default"),
         ("seeds           ", "4", "OVERSCAN_SCAN_SEEDS"),
         ("first_steps     ", "1", "default"),
         ("guidance_scale  ", "7.5", "default"),
