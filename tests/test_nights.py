@@ -127,7 +127,7 @@ def test_flags_beat_the_environment_beats_the_file(folder, monkeypatch):
         ("limit           ", "5", "command line"),
         ("strict          ", "false", "default"),
         ("dry_run         ", "false", "default"),
-        ("as_json         ", "false", "default"),
+        ("json            ", "false", "default"),
     ]
     scan_id = identity(BUNDLE, "auto", ScanConfig(seeds=(0, 1, 2, 3)))
     assert (

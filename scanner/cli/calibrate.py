@@ -1,7 +1,7 @@
 """`overscan calibrate`."""
 
-import json
 from datetime import UTC, datetime
+from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,14 @@ from scanner.stored import canaries_of
     "--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Calibration file to write."
 )
 @scan_options
-@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+@click.option("--json", is_flag=True, help="Print what was written as JSON.")
 def calibrate(
     inputs: tuple[str, ...],
     out: Path,
     seeds: int,
     first_steps: int,
     guidance_scale: float,
-    as_json: bool,
+    json: bool,
     **options: Any,
 ) -> None:
     """Score benign captions (NULL_INPUT, read like a scan's INPUT) and keep the distribution of every score.
@@ -45,4 +45,4 @@ def calibrate(
     n = calibrations.write(out, result.scan_id, result.scores, list(SCORES), canaries_of([result.record]), source)
     click.echo(f"{summary(result)}\n{calibrations.reach(n)}", err=True)
     facts = {"calibration": str(out), "scan_id": result.scan_id, "null_captions": n}
-    click.echo(json.dumps(facts, indent=1) if as_json else str(out))
+    click.echo(dumps(facts, indent=1) if json else str(out))

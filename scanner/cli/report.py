@@ -1,16 +1,16 @@
 """`overscan report`."""
 
-import json
 from datetime import UTC, datetime
+from json import dumps
 from pathlib import Path
 
 import click
 
 from scanner.audit import calibrate, policy
+from scanner.audit import report as reports
 from scanner.audit.calibrate import DEFAULT_FDR
 from scanner.audit.flag import Rule
 from scanner.audit.night import decide, history, write_summary
-from scanner.audit.report import contents_of, facts_of, redact, table, write
 from scanner.cli.console import out_console
 from scanner.diffusion.scores import DEFAULT_SCORE, SCORES
 from scanner.stored import read_store
@@ -37,8 +37,8 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--allow", type=FILE, help="CSV of prompt_id,reason,expires: prompts that may stay until then.")
 @click.option("--fail-on", metavar="new|any|N", help="Exit with 1: on new findings, on any not allowed, on N new ones.")
 @click.option("--nights", type=FOLDER, help="Folder of former report folders: draws flags over the nights.")
-@click.option("--redact", "redacted", is_flag=True, help="Keep only the first words of each caption, everywhere.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.option("--redact", is_flag=True, help="Keep only the first words of each caption, everywhere.")
+@click.option("--json", is_flag=True, help="Print the summary as JSON.")
 def report(
     store: Path,
     out: Path,
@@ -49,8 +49,8 @@ def report(
     allow: Path | None,
     fail_on: str | None,
     nights: Path | None,
-    redacted: bool,
-    as_json: bool,
+    redact: bool,
+    json: bool,
     **limits: float | None,
 ) -> None:
     """Flag prompts of the store's newest scan; write report.html, summaries and the flagged prompts and rows as data.
@@ -75,17 +75,17 @@ def report(
         allow=None if allow is None else policy.read_allow(allow),
     )
     past = None if nights is None else history(nights, night.summary)
-    contents = contents_of(night, facts_of(stored.scan_id, stored.record), made, past)
-    if redacted:
-        contents = redact(contents)
-    paths = [*write(out, contents), write_summary(out, night.summary)]
+    contents = reports.contents_of(night, reports.facts_of(stored.scan_id, stored.record), made, past)
+    if redact:
+        contents = reports.redact(contents)
+    paths = [*reports.write(out, contents), write_summary(out, night.summary)]
     if write_baseline is not None:
         policy.write_baseline(write_baseline, night.ranked, stored.scan_id, score, made.date())
         paths.append(write_baseline)
-    if as_json:
-        click.echo(json.dumps(night.summary, indent=1))
+    if json:
+        click.echo(dumps(night.summary, indent=1))
     else:
-        out_console.print(table(contents.ranked, score))
+        out_console.print(reports.table(contents.ranked, score))
     for note in night.summary["notes"]:
         click.echo(f"note: {note}", err=True)
     kind = "A decision" if rule.decides else "A ranking"
