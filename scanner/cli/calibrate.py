@@ -9,9 +9,8 @@ import click
 
 from scanner.audit import calibrate as calibrations
 from scanner.cli.console import progress, summary
-from scanner.cli.options import scan_options
+from scanner.cli.options import FILE, scan_config, scan_options
 from scanner.cli.signals import stoppable
-from scanner.config import ScanConfig
 from scanner.diffusion.scores import SCORES
 from scanner.scan import scan
 from scanner.stored import canaries_of
@@ -19,9 +18,7 @@ from scanner.stored import canaries_of
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="NULL_INPUT...")
-@click.option(
-    "--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Calibration file to write."
-)
+@click.option("--out", required=True, type=FILE, help="Calibration file to write.")
 @scan_options
 @click.option("--json", is_flag=True, help="Print what was written as JSON.")
 def calibrate(
@@ -38,7 +35,7 @@ def calibrate(
     Take captions of the same kind as the dataset's that the model cannot have memorized, with the scan's model and
     settings. Run again, only new captions are scored.
     """
-    config = ScanConfig(guidance_scale=guidance_scale, first_steps=first_steps, seeds=tuple(range(seeds)))
+    config = scan_config(seeds, first_steps, guidance_scale)
     with stoppable() as stop, progress() as observe:
         result = scan(inputs, config=config, purpose="calibration", progress=observe, stop=stop, **options)
     source = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "inputs": list(inputs), "model": str(options["model"])}

@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from scanner import config as settings
-from scanner.config import ScanConfig
+from scanner.cli.options import scan_config
 from scanner.scan import identity
 
 SCANS = ("scan", "calibrate")  # commands whose settings make a scan_id
@@ -96,9 +96,7 @@ def _source(context: click.Context, key: str) -> str:
 def _scan_id(values: dict[str, Any]) -> str | None:
     if values["model"] is None:
         return None
-    numbers = ScanConfig(
-        values["guidance_scale"], first_steps=values["first_steps"], seeds=tuple(range(values["seeds"]))
-    )
+    numbers = scan_config(values["seeds"], values["first_steps"], values["guidance_scale"])
     return identity(values["model"], values["backend"], numbers)
 
 

@@ -7,8 +7,7 @@ import click
 
 from scanner.audit import diff as nights
 from scanner.audit.report.terminal import change_lines
-
-FOLDER = click.Path(path_type=Path, file_okay=False)
+from scanner.cli.options import FOLDER
 
 
 @click.command()

@@ -12,16 +12,15 @@ from scanner.audit.calibrate import DEFAULT_FDR
 from scanner.audit.flag import Rule
 from scanner.audit.night import decide, history, write_summary
 from scanner.cli.console import out_console
+from scanner.cli.options import FILE, FOLDER, filled_store
 from scanner.diffusion.scores import DEFAULT_SCORE, SCORES
 from scanner.stored import read_store
 
 DEFAULT_QUANTILE = 0.99
-FILE = click.Path(path_type=Path, dir_okay=False)
-FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 @click.command()
-@click.option("--store", required=True, type=FOLDER, help="Folder that a scan filled.")
+@filled_store
 @click.option("--out", required=True, type=FOLDER, help="Folder for the report's files.")
 @click.option("--score", type=click.Choice(list(SCORES)), default=DEFAULT_SCORE, show_default=True)
 @click.option("--top", type=int, help="Ranking: flag the N highest prompts.")

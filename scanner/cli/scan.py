@@ -7,9 +7,8 @@ from typing import Any
 import click
 
 from scanner.cli.console import dry_summary, progress, summary
-from scanner.cli.options import scan_options
+from scanner.cli.options import scan_config, scan_options
 from scanner.cli.signals import stoppable
-from scanner.config import ScanConfig
 from scanner.scan import ScanResult
 from scanner.scan import dry_run as run_dry
 from scanner.scan import scan as run_scan
@@ -30,7 +29,7 @@ def scan(
     **options: Any,
 ) -> None:
     """Score every unique caption of INPUT: files of any format in docs/inputs.md, globs, folders, URLs."""
-    config = ScanConfig(guidance_scale=guidance_scale, first_steps=first_steps, seeds=tuple(range(seeds)))
+    config = scan_config(seeds, first_steps, guidance_scale)
     if dry_run:
         with stoppable() as stop:
             plan = run_dry(inputs, config=config, stop=stop, **options)

@@ -6,12 +6,13 @@ from pathlib import Path
 import click
 
 from scanner.cli.console import status_table
+from scanner.cli.options import filled_store
 from scanner.dataset.ledger import Ledger
 from scanner.dataset.status import status as read_status
 
 
 @click.command()
-@click.option("--store", required=True, type=click.Path(path_type=Path), help="Folder that a scan filled.")
+@filled_store
 @click.option("--json", is_flag=True, help="Print JSON.")
 def status(store: Path, json: bool) -> None:
     """Tell what a store holds: its scans with their models and counts, table versions, size on disk."""
