@@ -15,6 +15,7 @@ import polars as pl
 
 from engines import open_bundle
 from scanner import execute
+from scanner.cache import fingerprint
 from scanner.config import ScanConfig
 from scanner.dataset import captions, readers
 from scanner.dataset.ledger import Ledger
@@ -157,10 +158,11 @@ def dry_run(
     )
 
 
-def identity(model: str | Path, backend: str, config: ScanConfig) -> str:
-    """The scan_id that a scan with this model, backend and configuration would have. Raises EngineError."""
+def scan_id_of(model: str | Path, backend: str, config: ScanConfig, reference: str | Path | None = None) -> str:
+    """The scan_id that a scan with these arguments would have. Raises ScannerError or EngineError."""
     bundle = open_bundle(model, backend)
-    return config.scan_id(bundle.manifest.fingerprint, bundle.backend, bundle.manifest.precision)
+    ordinary = None if reference is None else fingerprint(captions.reference(reference))
+    return config.scan_id(bundle.manifest.fingerprint, bundle.backend, bundle.manifest.precision, ordinary)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from test_cli import run
 from scanner.config import ScanConfig, find_file, load
 from scanner.demo import BUNDLE
 from scanner.errors import ConfigError
-from scanner.scan import identity
+from scanner.scan import scan_id_of
 
 COMMAND = [sys.executable, "-c", "from scanner.cli import main; main()"]
 
@@ -39,7 +39,7 @@ def timeless(text):
 
 
 def test_a_night_needs_no_arguments(folder):
-    scan_id = identity(BUNDLE, "auto", ScanConfig(seeds=(0, 1, 2)))
+    scan_id = scan_id_of(BUNDLE, "auto", ScanConfig(seeds=(0, 1, 2)))
     out, err, code = run("scan", "--dry-run")
     assert (out, code, (folder / "store").exists()) == (f"{scan_id}\n", 0, False)
     assert timeless(err) == (
@@ -129,7 +129,7 @@ def test_flags_beat_the_environment_beats_the_file(folder, monkeypatch):
         ("dry_run         ", "false", "default"),
         ("json            ", "false", "default"),
     ]
-    scan_id = identity(BUNDLE, "auto", ScanConfig(seeds=(0, 1, 2, 3)))
+    scan_id = scan_id_of(BUNDLE, "auto", ScanConfig(seeds=(0, 1, 2, 3)))
     assert (
         out == "".join(f"{name}{value:{width}}  {source}\n" for name, value, source in lines) + f"scan_id {scan_id}\n"
     )
@@ -137,6 +137,15 @@ def test_flags_beat_the_environment_beats_the_file(folder, monkeypatch):
     assert (shown["file"], shown["scan_id"]) == ("overscan.toml", scan_id)
     assert shown["settings"]["limit"] == {"value": 9, "from": "OVERSCAN_SCAN_LIMIT"}
     assert re.search(r"^top +1 ", run("config", "show", "report")[0], re.MULTILINE)
+
+
+def test_config_show_knows_the_scan_id_of_a_reference(folder):
+    (folder / "reference.txt").write_text("a cat\na dog\na house\n")
+    named = ["--reference", "reference.txt"]
+    shown = json.loads(run("config", "show", "--json", "scan", *named)[0])
+    out, _, code = run("scan", "--dry-run", *named)
+    assert (code, out) == (0, shown["scan_id"] + "\n")
+    assert shown["scan_id"] != scan_id_of(BUNDLE, "auto", ScanConfig(seeds=(0, 1, 2)))
 
 
 def test_a_named_file_or_pyproject_serves_too(folder):

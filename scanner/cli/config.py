@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from scanner import config as settings
 from scanner.cli.options import scan_config
-from scanner.scan import identity
+from scanner.scan import scan_id_of
 
 SCANS = ("scan", "calibrate")  # commands whose settings make a scan_id
 
@@ -97,7 +97,7 @@ def _scan_id(values: dict[str, Any]) -> str | None:
     if values["model"] is None:
         return None
     numbers = scan_config(values["seeds"], values["first_steps"], values["guidance_scale"])
-    return identity(values["model"], values["backend"], numbers)
+    return scan_id_of(values["model"], values["backend"], numbers, values["reference"])
 
 
 def _plain(value: Any) -> Any:
