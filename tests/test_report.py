@@ -279,6 +279,8 @@ def test_rules_and_facts_in_words():
         "Dataset": "a, b (first 1,000 rows)", "Model": "m", "Computed by": "p", "Seeds": "0, 1",
         "Steps": "first 1 of 50", "Guidance scale": "7.5", "Scan": "id", "Versions": "overscan 1",
     }  # fmt: skip
+    compared = record | {"reference": {"path": "r.txt", "fingerprint": "0123456789abcdef"}}
+    assert facts_of("id", compared) == facts_of("id", record) | {"Reference": "r.txt (01234567)"}
 
 
 def _luminance(colour):
