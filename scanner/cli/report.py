@@ -5,6 +5,7 @@ from json import dumps
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from scanner.audit import calibrate, policy
 from scanner.audit import report as reports
@@ -17,6 +18,8 @@ from scanner.diffusion.scores import DEFAULT_SCORE, SCORES
 from scanner.stored import read_store
 
 DEFAULT_QUANTILE = 0.99
+RATES = ("fdr", "fpr")
+STRENGTH = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
 
 
 @click.command()
@@ -57,9 +60,7 @@ def report(
     A ranking by --top, --quantile or --threshold says nothing of false alarms; a decision by --fdr or --fpr needs
     --calibration.
     """
-    if all(limit is None for limit in limits.values()):
-        limits |= {"quantile": DEFAULT_QUANTILE} if calibration is None else {"fdr": DEFAULT_FDR}
-    rule = Rule(score, **limits)  # type: ignore[arg-type]
+    rule = Rule(score, **_strongest(limits, calibration))  # type: ignore[arg-type]
     fails = None if fail_on is None else policy.FailOn.parse(fail_on)
     stored, made = read_store(store), datetime.now(UTC)
     night = decide(
@@ -92,3 +93,19 @@ def report(
     if fails is not None and (violation := fails.violation(night.ranked)):
         click.echo(violation, err=True)
         click.get_current_context().exit(1)
+
+
+def _strongest(limits: dict[str, float | None], calibration: Path | None) -> dict[str, float | None]:
+    """The limits of the strongest source that names any; the default where none does.
+
+    A calibration of a stronger source stands for a decision: limits that only rank give way to it, rates do not.
+    """
+    context = click.get_current_context()
+    sources = {name: context.get_parameter_source(name) for name, limit in limits.items() if limit is not None}
+    if calibration is not None:
+        judge = STRENGTH.index(context.get_parameter_source("calibration"))
+        sources = {name: of for name, of in sources.items() if name in RATES or STRENGTH.index(of) <= judge}
+    if not sources:
+        return {"quantile": DEFAULT_QUANTILE} if calibration is None else {"fdr": DEFAULT_FDR}
+    strongest = min(sources.values(), key=STRENGTH.index)
+    return {name: limits[name] for name, source in sources.items() if source is strongest}
