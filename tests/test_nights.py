@@ -262,6 +262,17 @@ def test_completion_and_colours():
     assert "complete -o nosort -F _overscan_completion overscan" in done.stdout
 
 
+def test_an_older_scan_of_the_store_can_be_reported(folder):
+    older = run("scan")[0].strip()
+    newer = run("scan", "--seeds", "1")[0].strip()
+    for asked, scan_id in (([], newer), (["--scan-id", older[:8]], older), (["--scan-id", newer], newer)):
+        out, err, code = run("report", "--json", "--score", "text_noise_norm_v1", *asked)
+        assert code == 0, err
+        assert json.loads(out)["scan_id"] == scan_id
+    _, err, code = run("report", "--scan-id", "0" * 8)
+    assert (code, err) == (2, f"error: store: no scan of scan_id 00000000; there are {newer}, {older}\n")
+
+
 def test_status_tells_scans_apart(folder):
     run("scan")
     run("scan", "--seeds", "1", "--limit", "1")

@@ -24,6 +24,7 @@ STRENGTH = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterS
 
 @click.command()
 @filled_store
+@click.option("--scan-id", help="Scan to report, 8 or more first characters.  [default: the one that began last]")
 @click.option("--out", required=True, type=FOLDER, help="Folder for the report's files.")
 @click.option("--score", type=click.Choice(list(SCORES)), default=DEFAULT_SCORE, show_default=True)
 @click.option("--top", type=int, help="Ranking: flag the N highest prompts.")
@@ -43,6 +44,7 @@ STRENGTH = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterS
 @click.option("--json", is_flag=True, help="Print the summary as JSON.")
 def report(
     store: Path,
+    scan_id: str | None,
     out: Path,
     score: str,
     calibration: Path | None,
@@ -55,14 +57,14 @@ def report(
     json: bool,
     **limits: float | None,
 ) -> None:
-    """Flag prompts of the store's newest scan; write report.html, summaries and the flagged prompts and rows as data.
+    """Flag prompts of a scan; write report.html, summaries and the flagged prompts and rows as data.
 
     A ranking by --top, --quantile or --threshold says nothing of false alarms; a decision by --fdr or --fpr needs
     --calibration.
     """
     rule = Rule(score, **_strongest(limits, calibration))  # type: ignore[arg-type]
     fails = None if fail_on is None else policy.FailOn.parse(fail_on)
-    stored, made = read_store(store), datetime.now(UTC)
+    stored, made = read_store(store, scan_id), datetime.now(UTC)
     night = decide(
         stored.scores,
         stored.captions,
