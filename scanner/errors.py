@@ -31,10 +31,12 @@ class DiskError(ScannerError):
     exit_code = 4
 
 
-DISK_FULL = ("os error 28", "StorageFull")  # how Rust libraries say it
+DISK_FULL = ("os error 28", "StorageFull", "[Errno 28]")  # how Rust libraries and Python say it
 DISK_CLOSED = (
     "os error 30",
     "os error 13",
+    "[Errno 30]",
+    "[Errno 13]",
     "ReadOnlyFilesystem",
     "PermissionDenied",
     "Could not create local directory",
