@@ -43,12 +43,18 @@ DISK_CLOSED = (
 )
 
 
+def disk_full(where: object, error: BaseException) -> DiskError | None:
+    """The refusal if `error`, of whatever library, says that a disk is full; else None."""
+    if any(words in str(error) for words in DISK_FULL):
+        return DiskError(f"{where}: no space left on that disk: make room or name another folder, then run again")
+    return None
+
+
 def disk_error(where: object, error: BaseException) -> DiskError | None:
     """The refusal if `error`, of whatever library, comes from a folder that cannot be written; else None."""
-    said = str(error)
-    if any(words in said for words in DISK_FULL):
-        return DiskError(f"{where}: no space left on that disk: make room or name another folder, then run again")
-    if any(words in said for words in DISK_CLOSED):
+    if full := disk_full(where, error):
+        return full
+    if any(words in str(error) for words in DISK_CLOSED):
         return DiskError(f"{where}: cannot be written ({first_line(error)}): name a folder that is yours to write")
     return None
 
