@@ -31,22 +31,30 @@ class DiskError(ScannerError):
     exit_code = 4
 
 
-DISK_FULL = ("os error 28", "StorageFull")  # how Rust libraries say it
+DISK_FULL = ("os error 28", "StorageFull", "[Errno 28]")  # how Rust libraries and Python say it
 DISK_CLOSED = (
     "os error 30",
     "os error 13",
+    "[Errno 30]",
+    "[Errno 13]",
     "ReadOnlyFilesystem",
     "PermissionDenied",
     "Could not create local directory",
 )
 
 
+def disk_full(where: object, error: BaseException) -> DiskError | None:
+    """The refusal if `error`, of whatever library, says that a disk is full; else None."""
+    if any(words in str(error) for words in DISK_FULL):
+        return DiskError(f"{where}: no space left on that disk: make room or name another folder, then run again")
+    return None
+
+
 def disk_error(where: object, error: BaseException) -> DiskError | None:
     """The refusal if `error`, of whatever library, comes from a folder that cannot be written; else None."""
-    said = str(error)
-    if any(words in said for words in DISK_FULL):
-        return DiskError(f"{where}: no space left on that disk: make room or name another folder, then run again")
-    if any(words in said for words in DISK_CLOSED):
+    if full := disk_full(where, error):
+        return full
+    if any(words in str(error) for words in DISK_CLOSED):
         return DiskError(f"{where}: cannot be written ({first_line(error)}): name a folder that is yours to write")
     return None
 

@@ -15,6 +15,7 @@ import polars as pl
 
 from engines import open_bundle
 from scanner import execute
+from scanner.cache import fingerprint
 from scanner.config import ScanConfig
 from scanner.dataset import captions, readers
 from scanner.dataset.ledger import Ledger
@@ -93,7 +94,8 @@ def scan(
     bundle = open_bundle(model, backend)
     scorer = Scorer(bundle, config or ScanConfig(), batch_size, ordinary)
     ledger = Ledger(store, tuple(SCORES))
-    night = {"purpose": purpose, "canaries": scorer.canaries().to_dicts()}
+    named = None if reference is None else _named(reference, ordinary)
+    night = {"purpose": purpose, "reference": named, "canaries": scorer.canaries().to_dicts()}
     with _pending(rows, inputs, ledger, scorer.scan_id, strict, stop) as (pending, rows):
         record = _record(inputs, column, limit, rows.problems, model, scorer, bundle.backend) | night
         ledger.begin(scorer.scan_id, record)
@@ -157,10 +159,11 @@ def dry_run(
     )
 
 
-def identity(model: str | Path, backend: str, config: ScanConfig) -> str:
-    """The scan_id that a scan with this model, backend and configuration would have. Raises EngineError."""
+def scan_id_of(model: str | Path, backend: str, config: ScanConfig, reference: str | Path | None = None) -> str:
+    """The scan_id that a scan with these arguments would have. Raises ScannerError or EngineError."""
     bundle = open_bundle(model, backend)
-    return config.scan_id(bundle.manifest.fingerprint, bundle.backend, bundle.manifest.precision)
+    ordinary = None if reference is None else fingerprint(captions.reference(reference))
+    return config.scan_id(bundle.manifest.fingerprint, bundle.backend, bundle.manifest.precision, ordinary)
 
 
 @contextmanager
@@ -237,6 +240,11 @@ def _complete(rows: pl.DataFrame) -> pl.DataFrame:
     columns |= dict.fromkeys(("q1", "q2", "q3"), pl.List(pl.Float32))
     missing = {name: pl.lit(None, dtype) for name, dtype in columns.items() if name not in rows.columns}
     return rows.with_columns(**missing)
+
+
+def _named(reference: str | Path, ordinary: Sequence[str]) -> dict[str, str]:
+    """A reference as a run's record names it."""
+    return {"path": readers.absolute([reference])[0], "fingerprint": fingerprint(ordinary)}
 
 
 def _record(

@@ -42,9 +42,12 @@ class StoredScan:
         return canaries_of(Ledger(self.store).records(self.scan_id))
 
 
-def read_store(store: str | Path) -> StoredScan:
-    """The newest scan; its captions are read again, but for the files that it left out. Raises ScannerError."""
-    scan_id, record = Ledger(store).last_run()
+def read_store(store: str | Path, scan_id: str | None = None) -> StoredScan:
+    """The scan that began last; its captions are read again, but for the files that it left out.
+
+    `scan_id`: another scan of the store, by its id or 8 or more of the first characters. Raises ScannerError.
+    """
+    scan_id, record = Ledger(store).last_run(scan_id)
     rows = readers.read(record["inputs"], record["column"], record["limit"]).without(record["left_out"])
     return StoredScan(scan_id, Path(store), record, captions.texts(rows))
 

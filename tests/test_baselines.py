@@ -4,8 +4,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from scanner import ScanConfig, ScannerError, scan
+from scanner import ScanConfig, ScannerError, read_store, scan
 from scanner.cache import cache_folder, cached, fingerprint
+from scanner.cli.console import status_table
+from scanner.dataset.captions import reference
+from scanner.dataset.ledger import Ledger
+from scanner.dataset.status import status
 from scanner.demo import BUNDLE
 from scanner.diffusion.scores import SCORES
 from scanner.errors import InputError
@@ -69,6 +73,12 @@ def test_another_reference_is_another_scan(files):
     second = scanned(files, "s.txt")
     assert (second.scored, second.other_scans) == (3, 3)
     assert second.scan_id != first.scan_id
+    recorded = {"path": str(files / "s.txt"), "fingerprint": fingerprint(reference(files / "s.txt"))}
+    assert read_store(files / "store").record["reference"] == recorded
+    newer, older = (scan["reference"] for scan in status(Ledger(files / "store"))["scans"])
+    assert (newer, older["path"]) == (recorded, str(files / "r.txt"))
+    lines = status_table(status(Ledger(files / "store"))).splitlines()
+    assert f"  reference {files / 's.txt'} ({recorded['fingerprint'][:8]})" in lines
 
 
 def test_the_predictions_are_kept_and_found_again(files, cache):

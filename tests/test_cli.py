@@ -1,5 +1,6 @@
 import re
 
+import click
 import polars as pl
 import pytest
 from click.testing import CliRunner
@@ -73,6 +74,20 @@ def test_a_redacted_report_shows_no_whole_caption_anywhere(scanned):
     assert str(folder / "p.txt") in page
 
 
+def test_the_environment_and_a_settings_file_can_redact(scanned, monkeypatch):
+    folder, _ = scanned
+    monkeypatch.chdir(folder)
+    asked = ["report", "--store", "store", "--out", "report", "--top", "3"]
+    for setting in ("environment", "file"):
+        with monkeypatch.context() as patch:
+            if setting == "environment":
+                patch.setenv("OVERSCAN_REPORT_REDACT", "1")
+            else:
+                (folder / "overscan.toml").write_text("[report]\nredact = true\n")
+            out, err, code = run(*asked)
+        assert (code, [caption for caption in PROMPTS if caption in out]) == (0, []), err
+
+
 def test_report_tells_of_captions_newer_than_the_scan(scanned):
     folder, _ = scanned
     with (folder / "p.txt").open("a") as file:
@@ -109,3 +124,13 @@ def test_every_command_and_option_is_explained(command):
     assert result.exit_code == 0
     assert cli.commands[command].help
     assert f"Usage: cli {command}" in result.output
+
+
+def test_settings_are_named_after_their_options():
+    """The environment and settings files know parameters by name: --fail-on is OVERSCAN_REPORT_FAIL_ON and fail_on."""
+    groups = [cli, *(command for command in cli.commands.values() if isinstance(command, click.Group))]
+    commands = [*groups, *(command for group in groups for command in group.commands.values())]
+    options = [option for command in commands for option in command.params if isinstance(option, click.Option)]
+    assert len(options) > 50
+    for option in options:
+        assert option.opts[-1] == f"--{option.name.replace('_', '-')}"

@@ -104,6 +104,41 @@ def test_calibrated_without_a_rate_means_a_false_discovery_rate_of_a_twentieth(n
     assert json.loads((folder / "report/summary.json").read_text())["rule"] == {"fdr": 0.05}
 
 
+@pytest.mark.parametrize(
+    ("settings", "variable", "arguments", "rule"),
+    [
+        ("quantile = 0.9", "", ["--top", "2"], {"top": 2}),
+        ("quantile = 0.9", "TOP=3", [], {"top": 3}),
+        ("quantile = 0.9", "TOP=3", ["--threshold", "-1"], {"threshold": -1}),
+        ("quantile = 0.9", "", ["--calibration", "cal.parquet"], {"fdr": 0.05}),
+        ("quantile = 0.9", "", ["--calibration", "cal.parquet", "--fpr", "0.5"], {"fpr": 0.5}),
+        ("quantile = 0.9", "FPR=0.5", ["--calibration", "cal.parquet"], {"fpr": 0.5}),
+        ("fpr = 0.5", "", ["--calibration", "cal.parquet"], {"fpr": 0.5}),
+        ('quantile = 0.9\ncalibration = "cal.parquet"', "", [], {"quantile": 0.9}),
+        ('calibration = "cal.parquet"', "", ["--top", "2"], {"top": 2}),
+        ("", "TOP=3", ["--quantile", "0.9"], {"quantile": 0.9}),
+        ("", "", [], {"quantile": 0.99}),
+    ],
+)
+def test_a_stronger_limit_drops_the_weaker_ones(night, monkeypatch, settings, variable, arguments, rule):
+    folder, _ = night
+    monkeypatch.chdir(folder)
+    (folder / "settings.toml").write_text(f'[report]\nstore = "store"\nout = "limits"\nscore = "{SCORE}"\n{settings}\n')
+    if variable:
+        monkeypatch.setenv(*f"OVERSCAN_REPORT_{variable}".split("="))
+    out, err, code = run("--config", "settings.toml", "report", "--json", *arguments)
+    assert code == 0, err
+    assert json.loads(out)["rule"] == rule
+
+
+def test_two_limits_of_one_source_are_refused(night, monkeypatch):
+    folder, _ = night
+    monkeypatch.chdir(folder)
+    (folder / "settings.toml").write_text("[report]\nquantile = 0.9\ntop = 3\n")
+    _, err, code = run("--config", "settings.toml", "report", "--store", "store", "--out", "limits")
+    assert (code, err) == (2, "error: needed exactly one of top, quantile, threshold, fdr, fpr\n")
+
+
 def test_only_new_findings_break_the_build(night, tmp_path):
     folder, _ = night
     everything = ["--threshold", "-1"]

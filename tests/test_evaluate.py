@@ -9,9 +9,10 @@ import polars as pl
 import pytest
 from test_cli import run
 
+from scanner.dataset import captions
 from scanner.demo import BUNDLE
 from scanner.diffusion.scores import SCORES
-from scanner.errors import InputError
+from scanner.errors import InputError, ScannerError
 from scanner.evidence.evaluate import BASELINE, Setting, evaluate, read_labels, settings
 from scanner.evidence.plots import roc_plot, severity_plot
 
@@ -59,6 +60,27 @@ def test_a_score_is_compared_with_the_baseline_of_equal_passes():
     found = evaluate(base | wrong | {Setting("steadiness_v1", 1, 2): best}, LABELS)
     row = found.differences.filter(score="steadiness_v1", collapsed="left out").row(0, named=True)
     assert (row["passes"], row["auroc"]) == (3, 0.0)  # that baseline is right too; the others are all wrong
+
+
+@pytest.mark.parametrize("worst", [np.nan, np.inf])
+def test_prompts_without_a_baseline_are_counted(worst):
+    scores = {Setting(BASELINE, n, 1): np.arange(6.0) for n in range(1, 9)}
+    scores[Setting(BASELINE, 4, 1)] = np.array([0.0, worst, 0.0, worst, 0.0, 0.0])
+    with pytest.raises(ScannerError, match=rf"{BASELINE} is not finite for 2 of 6 prompts \('b' first\)"):
+        evaluate(scores | {Setting("steadiness_v1", 1, 2): np.arange(6.0)}, LABELS)
+    with pytest.raises(ScannerError, match="is not finite for 6 of 6 prompts"):
+        evaluate({setting: np.full(6, worst) for setting in scores}, LABELS)
+
+
+def test_labelled_prompts_are_those_that_a_scan_gives_the_model(tmp_path):
+    pl.DataFrame({"prompt": [" a cafe\u0301\t", "b"], "label": [True, False]}).write_parquet(tmp_path / "l.parquet")
+    (tmp_path / "p.txt").write_text(" a cafe\u0301\t\nb\n")
+    labels = read_labels(tmp_path / "l.parquet")
+    assert labels["prompt"].to_list() == ["a caf\u00e9", "b"]
+    assert labels["prompt"].to_list() == captions.read([tmp_path / "p.txt"]).collect()["text"].to_list()
+    pl.DataFrame({"prompt": ["b ", "b"], "label": [True, False]}).write_parquet(tmp_path / "l.parquet")
+    with pytest.raises(InputError, match="appear twice"):
+        read_labels(tmp_path / "l.parquet")
 
 
 def test_labels_of_every_format(tmp_path):

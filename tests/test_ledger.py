@@ -60,6 +60,26 @@ def test_the_newest_run_is_remembered(tmp_path):
     assert Ledger(tmp_path).last_run() == ("three", {"purpose": "scan"})
 
 
+def test_a_scan_is_named_by_the_beginning_of_its_id(tmp_path):
+    ledger = Ledger(tmp_path, ("s_v1",))
+    older, newer, null = "a" * 32, "a" * 8 + "b" * 24, "c" * 32
+    ledger.begin(older, {"inputs": ["first"]})
+    ledger.begin(older, {"inputs": ["x"]})
+    ledger.begin(newer, {"inputs": ["y"]})
+    ledger.begin(null, {"purpose": "calibration"})
+    assert ledger.last_run(older) == ledger.last_run("a" * 9) == (older, {"inputs": ["x"]})
+    assert ledger.last_run("a" * 8 + "b") == (newer, {"inputs": ["y"]})
+    for asked, message in (
+        ("", "scan_id '': needed 8 or more of its first characters"),
+        ("a" * 7, "scan_id 'aaaaaaa': needed 8 or more of its first characters"),
+        ("a" * 8, f"{tmp_path}: 2 scans of scan_id aaaaaaaa; there are {newer}, {older}"),
+        (null, f"{tmp_path}: no scan of scan_id {null}; there are {newer}, {older}"),
+    ):
+        with pytest.raises(StoreError) as caught:
+            ledger.last_run(asked)
+        assert str(caught.value) == message
+
+
 def test_refuses_what_is_no_store_of_ours(tmp_path):
     with pytest.raises(StoreError, match="no store there"):
         Ledger(tmp_path / "none")

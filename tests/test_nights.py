@@ -15,7 +15,7 @@ from test_cli import run
 from scanner.config import ScanConfig, find_file, load
 from scanner.demo import BUNDLE
 from scanner.errors import ConfigError
-from scanner.scan import identity
+from scanner.scan import scan_id_of
 
 COMMAND = [sys.executable, "-c", "from scanner.cli import main; main()"]
 
@@ -39,7 +39,7 @@ def timeless(text):
 
 
 def test_a_night_needs_no_arguments(folder):
-    scan_id = identity(BUNDLE, "auto", ScanConfig(seeds=(0, 1, 2)))
+    scan_id = scan_id_of(BUNDLE, "auto", ScanConfig(seeds=(0, 1, 2)))
     out, err, code = run("scan", "--dry-run")
     assert (out, code, (folder / "store").exists()) == (f"{scan_id}\n", 0, False)
     assert timeless(err) == (
@@ -118,6 +118,7 @@ def test_flags_beat_the_environment_beats_the_file(folder, monkeypatch):
         ("model           ", f'"{BUNDLE}"', "overscan.toml"),
         ("store           ", '"store"', "overscan.toml"),
         ("column          ", "null", "default"),
+        ("reference       ", "null", "default"),
         ("seeds           ", "4", "OVERSCAN_SCAN_SEEDS"),
         ("first_steps     ", "1", "default"),
         ("guidance_scale  ", "7.5", "default"),
@@ -126,9 +127,9 @@ def test_flags_beat_the_environment_beats_the_file(folder, monkeypatch):
         ("limit           ", "5", "command line"),
         ("strict          ", "false", "default"),
         ("dry_run         ", "false", "default"),
-        ("as_json         ", "false", "default"),
+        ("json            ", "false", "default"),
     ]
-    scan_id = identity(BUNDLE, "auto", ScanConfig(seeds=(0, 1, 2, 3)))
+    scan_id = scan_id_of(BUNDLE, "auto", ScanConfig(seeds=(0, 1, 2, 3)))
     assert (
         out == "".join(f"{name}{value:{width}}  {source}\n" for name, value, source in lines) + f"scan_id {scan_id}\n"
     )
@@ -136,6 +137,15 @@ def test_flags_beat_the_environment_beats_the_file(folder, monkeypatch):
     assert (shown["file"], shown["scan_id"]) == ("overscan.toml", scan_id)
     assert shown["settings"]["limit"] == {"value": 9, "from": "OVERSCAN_SCAN_LIMIT"}
     assert re.search(r"^top +1 ", run("config", "show", "report")[0], re.MULTILINE)
+
+
+def test_config_show_knows_the_scan_id_of_a_reference(folder):
+    (folder / "reference.txt").write_text("a cat\na dog\na house\n")
+    named = ["--reference", "reference.txt"]
+    shown = json.loads(run("config", "show", "--json", "scan", *named)[0])
+    out, _, code = run("scan", "--dry-run", *named)
+    assert (code, out) == (0, shown["scan_id"] + "\n")
+    assert shown["scan_id"] != scan_id_of(BUNDLE, "auto", ScanConfig(seeds=(0, 1, 2)))
 
 
 def test_a_named_file_or_pyproject_serves_too(folder):
@@ -250,6 +260,17 @@ def test_completion_and_colours():
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "complete -o nosort -F _overscan_completion overscan" in done.stdout
+
+
+def test_an_older_scan_of_the_store_can_be_reported(folder):
+    older = run("scan")[0].strip()
+    newer = run("scan", "--seeds", "1")[0].strip()
+    for asked, scan_id in (([], newer), (["--scan-id", older[:8]], older), (["--scan-id", newer], newer)):
+        out, err, code = run("report", "--json", "--score", "text_noise_norm_v1", *asked)
+        assert code == 0, err
+        assert json.loads(out)["scan_id"] == scan_id
+    _, err, code = run("report", "--scan-id", "0" * 8)
+    assert (code, err) == (2, f"error: store: no scan of scan_id 00000000; there are {newer}, {older}\n")
 
 
 def test_status_tells_scans_apart(folder):

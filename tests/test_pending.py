@@ -4,6 +4,7 @@ import polars as pl
 import pytest
 
 from scanner.dataset.captions import identify, prompt_id, prompt_ids, read, unique_prompts
+from scanner.dataset.ledger import Ledger
 from scanner.dataset.pending import SCORED, find
 from scanner.dataset.shards import join
 from scanner.errors import DiskError, InputError, Interrupted
@@ -80,6 +81,18 @@ def test_work_files_that_find_no_room_say_so(small_disk):
     texts = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(10_000)]
     with pytest.raises(DiskError, match=r"disk \(work files: TMPDIR says where\): no space left on that disk"):
         find(captions(*texts), NOBODY, small_disk)
+
+
+def test_scores_that_find_no_room_to_be_joined_are_not_the_stores_fault(small_disk, tmp_path):
+    ledger = Ledger(tmp_path / "store", ("s_v1",))
+    ids = prompt_ids(pl.Series([f"cat {i}" for i in range(20_000)]))
+    held = pl.DataFrame({"prompt_id": ids, "status": "scored", "truncated": False, "s_v1": 0.5})
+    ledger.append("one", held.with_columns(q1=[0.5], q2=[0.5], q3=[0.5]))
+    with (
+        pytest.raises(DiskError, match=r"disk \(work files: TMPDIR says where\): no space left on that disk"),
+        ledger.refusals(),
+    ):
+        join(captions("cat 1"), ledger.rows("one"), small_disk)
 
 
 def test_a_damaged_input_is_named_as_such(tmp_path):

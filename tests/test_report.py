@@ -1,6 +1,8 @@
 import base64
 import json
+import random
 import re
+import subprocess
 import zlib
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -15,7 +17,7 @@ from scanner.audit.report import charts, facts_of, html, markdown, redact, write
 from scanner.audit.report.contents import rule_in_words
 from scanner.audit.report.wording import number
 from scanner.demo import BUNDLE
-from scanner.errors import ScannerError
+from scanner.errors import DiskError, ScannerError
 
 DOCUMENT = (Path(__file__).parent.parent / "docs/report.md").read_text()
 
@@ -55,6 +57,18 @@ def test_every_file_is_written_whole(tmp_path):
     assert [json.loads(line)["text"] for line in (out / "flagged.jsonl").read_text().splitlines()] == made.flagged[
         "text"
     ].to_list()
+
+
+def test_a_report_on_a_full_or_closed_disk_says_so(small_disk):
+    for text in (random.Random(0).randbytes(400_000).hex(), "long " * 100_000):  # too much for Parquet; for CSV
+        with pytest.raises(DiskError, match="disk/out: no space left on that disk: make room or name another folder"):
+            write(small_disk / "out", contents([text]))
+    assert not [path for path in (small_disk / "out").iterdir() if path.name.endswith(".partial")]
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(DiskError, match=r"disk/out: cannot be written \(.*Read-only file system.*\): name a folder"):
+        write(small_disk / "out", contents())
+    with pytest.raises(DiskError, match="disk/new: cannot be written"):
+        write(small_disk / "new", contents())
 
 
 def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path):
@@ -279,6 +293,8 @@ def test_rules_and_facts_in_words():
         "Dataset": "a, b (first 1,000 rows)", "Model": "m", "Computed by": "p", "Seeds": "0, 1",
         "Steps": "first 1 of 50", "Guidance scale": "7.5", "Scan": "id", "Versions": "overscan 1",
     }  # fmt: skip
+    compared = record | {"reference": {"path": "r.txt", "fingerprint": "0123456789abcdef"}}
+    assert facts_of("id", compared) == facts_of("id", record) | {"Reference": "r.txt (01234567)"}
 
 
 def _luminance(colour):

@@ -23,7 +23,7 @@ from scanner import ScanConfig
 from scanner.dataset import captions
 from scanner.dataset.ledger import Ledger
 from scanner.diffusion.scores import SCORES
-from scanner.scan import identity, scan
+from scanner.scan import scan, scan_id_of
 from scanner.scorer import Scorer
 
 COMMIT = 100_000  # rows of one made-up commit
@@ -106,7 +106,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="overscan-bench-") as name:
         path, store = Path(name) / "captions.parquet", Path(name) / "store"
-        scan_id = identity(arguments.bundle, "auto", ScanConfig(seeds=tuple(range(arguments.seeds))))
+        scan_id = scan_id_of(arguments.bundle, "auto", ScanConfig(seeds=tuple(range(arguments.seeds))))
         write_captions(path, arguments.scored + arguments.new)
         write_scores(path, store, arguments.scored, scan_id, arguments.seeds)
         command = [sys.executable, *sys.argv, "--measure", name]

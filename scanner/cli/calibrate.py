@@ -1,7 +1,7 @@
 """`overscan calibrate`."""
 
-import json
 from datetime import UTC, datetime
+from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,8 @@ import click
 
 from scanner.audit import calibrate as calibrations
 from scanner.cli.console import progress, summary
-from scanner.cli.options import scan_options
+from scanner.cli.options import FILE, scan_config, scan_options
 from scanner.cli.signals import stoppable
-from scanner.config import ScanConfig
 from scanner.diffusion.scores import SCORES
 from scanner.scan import scan
 from scanner.stored import canaries_of
@@ -19,18 +18,16 @@ from scanner.stored import canaries_of
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="NULL_INPUT...")
-@click.option(
-    "--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Calibration file to write."
-)
+@click.option("--out", required=True, type=FILE, help="Calibration file to write.")
 @scan_options
-@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+@click.option("--json", is_flag=True, help="Print what was written as JSON.")
 def calibrate(
     inputs: tuple[str, ...],
     out: Path,
     seeds: int,
     first_steps: int,
     guidance_scale: float,
-    as_json: bool,
+    json: bool,
     **options: Any,
 ) -> None:
     """Score benign captions (NULL_INPUT, read like a scan's INPUT) and keep the distribution of every score.
@@ -38,11 +35,11 @@ def calibrate(
     Take captions of the same kind as the dataset's that the model cannot have memorized, with the scan's model and
     settings. Run again, only new captions are scored.
     """
-    config = ScanConfig(guidance_scale=guidance_scale, first_steps=first_steps, seeds=tuple(range(seeds)))
+    config = scan_config(seeds, first_steps, guidance_scale)
     with stoppable() as stop, progress() as observe:
         result = scan(inputs, config=config, purpose="calibration", progress=observe, stop=stop, **options)
     source = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "inputs": list(inputs), "model": str(options["model"])}
     n = calibrations.write(out, result.scan_id, result.scores, list(SCORES), canaries_of([result.record]), source)
     click.echo(f"{summary(result)}\n{calibrations.reach(n)}", err=True)
     facts = {"calibration": str(out), "scan_id": result.scan_id, "null_captions": n}
-    click.echo(json.dumps(facts, indent=1) if as_json else str(out))
+    click.echo(dumps(facts, indent=1) if json else str(out))

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import click
 
+from scanner.cli.options import filled_store
 from scanner.dataset.ledger import Ledger
 from scanner.dataset.status import RETENTION
 from scanner.dataset.status import compact as compact_store
 
 
 @click.command()
-@click.option("--store", required=True, type=click.Path(path_type=Path), help="Folder that a scan filled.")
+@filled_store
 def compact(store: Path) -> None:
     """Merge a store's small files and delete replaced ones older than a week; safe beside scans and reports."""
     for name, done in compact_store(Ledger(store)).items():

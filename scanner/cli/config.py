@@ -1,7 +1,7 @@
 """`overscan config`, and the settings of every command from a configuration file."""
 
 import copy
-import json
+from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,8 @@ import click
 from click.core import ParameterSource
 
 from scanner import config as settings
-from scanner.config import ScanConfig
-from scanner.scan import identity
+from scanner.cli.options import scan_config
+from scanner.scan import scan_id_of
 
 SCANS = ("scan", "calibrate")  # commands whose settings make a scan_id
 
@@ -41,22 +41,22 @@ def config() -> None:
 
 
 @config.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", is_flag=True, help="Print JSON.")
 @click.argument("command", default="scan")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
-def show(context: click.Context, as_json: bool, command: str, arguments: tuple[str, ...]) -> None:
+def show(context: click.Context, json: bool, command: str, arguments: tuple[str, ...]) -> None:
     """Print the settings that COMMAND [default: scan] with ARGUMENTS would use, and where each comes from.
 
     For a scan with a model, the scan_id too: it says which stored scores are the same.
     """
     root = context.find_root()
     rows, scan_id = resolve(root, command, list(arguments))
-    if as_json:
+    if json:
         facts = {"file": root.params["config"] and str(root.params["config"]), "settings": rows, "scan_id": scan_id}
-        click.echo(json.dumps(facts, indent=1))
+        click.echo(dumps(facts, indent=1))
         return
-    lines = [(name, json.dumps(row["value"], ensure_ascii=False), row["from"]) for name, row in rows.items()]
+    lines = [(name, dumps(row["value"], ensure_ascii=False), row["from"]) for name, row in rows.items()]
     widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
     for name, value, source in lines:
         click.echo(f"{name:{widths[0]}}  {value:{widths[1]}}  {source}")
@@ -96,10 +96,8 @@ def _source(context: click.Context, key: str) -> str:
 def _scan_id(values: dict[str, Any]) -> str | None:
     if values["model"] is None:
         return None
-    numbers = ScanConfig(
-        values["guidance_scale"], first_steps=values["first_steps"], seeds=tuple(range(values["seeds"]))
-    )
-    return identity(values["model"], values["backend"], numbers)
+    numbers = scan_config(values["seeds"], values["first_steps"], values["guidance_scale"])
+    return scan_id_of(values["model"], values["backend"], numbers, values["reference"])
 
 
 def _plain(value: Any) -> Any:

@@ -97,7 +97,7 @@ def status_table(found: dict[str, Any]) -> str:
     """A store's scans and tables as lines."""
     lines = [f"store {found['store']}"]
     for scan in found["scans"]:
-        config, rows = scan["config"], scan["rows"]
+        config, rows, reference = scan["config"], scan["rows"], scan["reference"]
         counts = ", ".join(f"{count:,} {status}" for status, count in rows.items()) or "none yet"
         lines += [
             f"\nscan {scan['scan_id'][:12]}",
@@ -105,6 +105,7 @@ def status_table(found: dict[str, Any]) -> str:
             f"  backend   {scan['backend']} ({scan['provider']})",
             f"  settings  seeds {', '.join(map(str, config['seeds']))}; first {config['first_steps']} of "
             f"{config['num_inference_steps']} steps; guidance scale {config['guidance_scale']}",
+            *([f"  reference {reference['path']} ({reference['fingerprint'][:8]})"] if reference else []),
             f"  last run  {scan['last_run']} ({scan['runs']} in all)",
             f"  rows      {counts}",
         ]

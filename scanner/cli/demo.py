@@ -7,10 +7,11 @@ import click
 from scanner import demo as demos
 from scanner.audit.report import table
 from scanner.cli.console import out_console, progress, summary
+from scanner.cli.options import ANY_PATH
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), default=Path("overscan-demo"), show_default=True)
+@click.option("--out", type=ANY_PATH, default=Path("overscan-demo"), show_default=True)
 def demo(out: Path) -> None:
     """Scan the bundled captions with the bundled model, offline, and compare with what the model truly memorized."""
     with progress() as observe:

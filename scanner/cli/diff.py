@@ -1,26 +1,25 @@
 """`overscan diff`."""
 
-import json
+from json import dumps
 from pathlib import Path
 
 import click
 
 from scanner.audit import diff as nights
 from scanner.audit.report.terminal import change_lines
-
-FOLDER = click.Path(path_type=Path, file_okay=False)
+from scanner.cli.options import FOLDER
 
 
 @click.command()
-@click.option("--from", "before", required=True, type=FOLDER, metavar="REPORT", help="Report folder of one night.")
-@click.option("--to", "after", required=True, type=FOLDER, metavar="REPORT", help="Report folder of a later night.")
-@click.option("--json", "as_json", is_flag=True, help="Print the changes as JSON.")
-def diff(before: Path, after: Path, as_json: bool) -> None:
+@click.option("--from", required=True, type=FOLDER, metavar="REPORT", help="Report folder of one night.")
+@click.option("--to", required=True, type=FOLDER, metavar="REPORT", help="Report folder of a later night.")
+@click.option("--json", is_flag=True, help="Print the changes as JSON.")
+def diff(json: bool, **reports: Path) -> None:
     """Say what changed between two nights' flagged lists: new, flagged, unflagged, gone, moved, with source rows."""
-    first, second = nights.read_night(before), nights.read_night(after)
+    first, second = nights.read_night(reports["from"]), nights.read_night(reports["to"])
     changes, notes = nights.diff(first, second), nights.notes(first, second)
-    if as_json:
-        click.echo(json.dumps({"notes": notes, "changes": changes.to_dicts()}, indent=1, ensure_ascii=False))
+    if json:
+        click.echo(dumps({"notes": notes, "changes": changes.to_dicts()}, indent=1, ensure_ascii=False))
     else:
         for line in change_lines(changes):
             click.echo(line)

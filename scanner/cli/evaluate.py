@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from engines import BACKENDS, open_bundle
+from engines import open_bundle
+from scanner.cli import options
 from scanner.cli.console import progress
 from scanner.dataset import captions
 from scanner.evidence import detection_report
@@ -12,14 +13,12 @@ from scanner.evidence import evaluate as evaluation
 
 
 @click.command()
-@click.argument("labels", type=click.Path(path_type=Path))
-@click.option(
-    "--model", required=True, type=click.Path(path_type=Path), help="Bundle, or a diffusers folder with torch."
-)
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the tables and plots.")
-@click.option("--reference", type=click.Path(path_type=Path), help="Ordinary captions, for the _ref and _white scores.")
-@click.option("--batch-size", type=click.IntRange(1), help="UNet samples per run.  [default: by latent size]")
-@click.option("--backend", type=click.Choice(["auto", *BACKENDS]), default="auto", show_default=True)
+@click.argument("labels", type=options.ANY_PATH)
+@options.model
+@click.option("--out", required=True, type=options.ANY_PATH, help="Folder for the tables and plots.")
+@options.reference
+@options.batch_size
+@options.backend
 def evaluate(
     labels: Path, model: Path, out: Path, reference: Path | None, batch_size: int | None, backend: str
 ) -> None:

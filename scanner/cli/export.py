@@ -5,11 +5,12 @@ from pathlib import Path
 import click
 
 from engines import EngineError, open_bundle
+from scanner.cli.options import ANY_PATH
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("source", type=ANY_PATH)
+@click.argument("out", type=ANY_PATH)
 @click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
 def export(source: Path, out: Path, dtype: str) -> None:
     """Export a diffusers checkpoint (SOURCE: a folder or a hub id) to a bundle OUT that runs without torch."""

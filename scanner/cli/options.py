@@ -7,21 +7,30 @@ from typing import Any
 import click
 
 from engines import BACKENDS
+from scanner.config import ScanConfig
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+ANY_PATH = click.Path(path_type=Path)
+
+filled_store = click.option("--store", required=True, type=ANY_PATH, help="Folder that a scan filled.")
+model = click.option("--model", required=True, type=ANY_PATH, help="Bundle, or a diffusers folder with torch.")
+reference = click.option("--reference", type=ANY_PATH, help="Ordinary captions, for the _ref and _white scores.")
+batch_size = click.option(
+    "--batch-size", type=click.IntRange(1), help="UNet samples per run.  [default: by latent size]"
+)
+backend = click.option("--backend", type=click.Choice(["auto", *BACKENDS]), default="auto", show_default=True)
 
 SCAN_OPTIONS = (
-    click.option(
-        "--model", required=True, type=click.Path(path_type=Path), help="Bundle, or a diffusers folder with torch."
-    ),
-    click.option("--store", required=True, type=click.Path(path_type=Path), help="Folder that keeps the scores."),
+    model,
+    click.option("--store", required=True, type=ANY_PATH, help="Folder that keeps the scores."),
     click.option("--column", help="Column or key of the captions.  [default: guessed]"),
-    click.option(
-        "--reference", type=click.Path(path_type=Path), help="Ordinary captions, for the _ref and _white scores."
-    ),
+    reference,
     click.option("--seeds", type=click.IntRange(1), default=2, show_default=True, help="Starting noises per prompt."),
     click.option("--first-steps", type=click.IntRange(1), default=1, show_default=True, help="Denoising steps to run."),
     click.option("--guidance-scale", type=float, default=7.5, show_default=True, help="1 = no guidance."),
-    click.option("--batch-size", type=click.IntRange(1), help="UNet samples per run.  [default: by latent size]"),
-    click.option("--backend", type=click.Choice(["auto", *BACKENDS]), default="auto", show_default=True),
+    batch_size,
+    backend,
     click.option("--limit", type=click.IntRange(1), help="Only the first rows."),
     click.option("--strict", is_flag=True, help="A file that cannot be read is an error, and not left out."),
 )
@@ -32,3 +41,8 @@ def scan_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(SCAN_OPTIONS):
         command = option(command)
     return command
+
+
+def scan_config(seeds: int, first_steps: int, guidance_scale: float) -> ScanConfig:
+    """The configuration that these options ask for: so many seeds are the numbers from 0 up. Raises ScannerError."""
+    return ScanConfig(guidance_scale=guidance_scale, first_steps=first_steps, seeds=tuple(range(seeds)))

@@ -1,27 +1,30 @@
 """`overscan report`."""
 
-import json
 from datetime import UTC, datetime
+from json import dumps
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from scanner.audit import calibrate, policy
+from scanner.audit import report as reports
 from scanner.audit.calibrate import DEFAULT_FDR
 from scanner.audit.flag import Rule
 from scanner.audit.night import decide, history, write_summary
-from scanner.audit.report import contents_of, facts_of, redact, table, write
 from scanner.cli.console import out_console
+from scanner.cli.options import FILE, FOLDER, filled_store
 from scanner.diffusion.scores import DEFAULT_SCORE, SCORES
 from scanner.stored import read_store
 
 DEFAULT_QUANTILE = 0.99
-FILE = click.Path(path_type=Path, dir_okay=False)
-FOLDER = click.Path(path_type=Path, file_okay=False)
+RATES = ("fdr", "fpr")
+STRENGTH = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
 
 
 @click.command()
-@click.option("--store", required=True, type=FOLDER, help="Folder that a scan filled.")
+@filled_store
+@click.option("--scan-id", help="Scan to report, 8 or more first characters.  [default: the one that began last]")
 @click.option("--out", required=True, type=FOLDER, help="Folder for the report's files.")
 @click.option("--score", type=click.Choice(list(SCORES)), default=DEFAULT_SCORE, show_default=True)
 @click.option("--top", type=int, help="Ranking: flag the N highest prompts.")
@@ -37,10 +40,11 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--allow", type=FILE, help="CSV of prompt_id,reason,expires: prompts that may stay until then.")
 @click.option("--fail-on", metavar="new|any|N", help="Exit with 1: on new findings, on any not allowed, on N new ones.")
 @click.option("--nights", type=FOLDER, help="Folder of former report folders: draws flags over the nights.")
-@click.option("--redact", "redacted", is_flag=True, help="Keep only the first words of each caption, everywhere.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.option("--redact", is_flag=True, help="Keep only the first words of each caption, everywhere.")
+@click.option("--json", is_flag=True, help="Print the summary as JSON.")
 def report(
     store: Path,
+    scan_id: str | None,
     out: Path,
     score: str,
     calibration: Path | None,
@@ -49,20 +53,18 @@ def report(
     allow: Path | None,
     fail_on: str | None,
     nights: Path | None,
-    redacted: bool,
-    as_json: bool,
+    redact: bool,
+    json: bool,
     **limits: float | None,
 ) -> None:
-    """Flag prompts of the store's newest scan; write report.html, summaries and the flagged prompts and rows as data.
+    """Flag prompts of a scan; write report.html, summaries and the flagged prompts and rows as data.
 
     A ranking by --top, --quantile or --threshold says nothing of false alarms; a decision by --fdr or --fpr needs
     --calibration.
     """
-    if all(limit is None for limit in limits.values()):
-        limits |= {"quantile": DEFAULT_QUANTILE} if calibration is None else {"fdr": DEFAULT_FDR}
-    rule = Rule(score, **limits)  # type: ignore[arg-type]
+    rule = Rule(score, **_strongest(limits, calibration))  # type: ignore[arg-type]
     fails = None if fail_on is None else policy.FailOn.parse(fail_on)
-    stored, made = read_store(store), datetime.now(UTC)
+    stored, made = read_store(store, scan_id), datetime.now(UTC)
     night = decide(
         stored.scores,
         stored.captions,
@@ -75,17 +77,17 @@ def report(
         allow=None if allow is None else policy.read_allow(allow),
     )
     past = None if nights is None else history(nights, night.summary)
-    contents = contents_of(night, facts_of(stored.scan_id, stored.record), made, past)
-    if redacted:
-        contents = redact(contents)
-    paths = [*write(out, contents), write_summary(out, night.summary)]
+    contents = reports.contents_of(night, reports.facts_of(stored.scan_id, stored.record), made, past)
+    if redact:
+        contents = reports.redact(contents)
+    paths = [*reports.write(out, contents), write_summary(out, night.summary)]
     if write_baseline is not None:
         policy.write_baseline(write_baseline, night.ranked, stored.scan_id, score, made.date())
         paths.append(write_baseline)
-    if as_json:
-        click.echo(json.dumps(night.summary, indent=1))
+    if json:
+        click.echo(dumps(night.summary, indent=1))
     else:
-        out_console.print(table(contents.ranked, score))
+        out_console.print(reports.table(contents.ranked, score))
     for note in night.summary["notes"]:
         click.echo(f"note: {note}", err=True)
     kind = "A decision" if rule.decides else "A ranking"
@@ -93,3 +95,19 @@ def report(
     if fails is not None and (violation := fails.violation(night.ranked)):
         click.echo(violation, err=True)
         click.get_current_context().exit(1)
+
+
+def _strongest(limits: dict[str, float | None], calibration: Path | None) -> dict[str, float | None]:
+    """The limits of the strongest source that names any; the default where none does.
+
+    A calibration of a stronger source stands for a decision: limits that only rank give way to it, rates do not.
+    """
+    context = click.get_current_context()
+    sources = {name: context.get_parameter_source(name) for name, limit in limits.items() if limit is not None}
+    if calibration is not None:
+        judge = STRENGTH.index(context.get_parameter_source("calibration"))
+        sources = {name: of for name, of in sources.items() if name in RATES or STRENGTH.index(of) <= judge}
+    if not sources:
+        return {"quantile": DEFAULT_QUANTILE} if calibration is None else {"fdr": DEFAULT_FDR}
+    strongest = min(sources.values(), key=STRENGTH.index)
+    return {name: limits[name] for name, source in sources.items() if source is strongest}

@@ -1,15 +1,14 @@
 """`overscan scan`."""
 
-import json
 from dataclasses import asdict, fields
+from json import dumps
 from typing import Any
 
 import click
 
 from scanner.cli.console import dry_summary, progress, summary
-from scanner.cli.options import scan_options
+from scanner.cli.options import scan_config, scan_options
 from scanner.cli.signals import stoppable
-from scanner.config import ScanConfig
 from scanner.scan import ScanResult
 from scanner.scan import dry_run as run_dry
 from scanner.scan import scan as run_scan
@@ -19,28 +18,28 @@ from scanner.scan import scan as run_scan
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @scan_options
 @click.option("--dry-run", is_flag=True, help="Only count what is pending and estimate its time; write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+@click.option("--json", is_flag=True, help="Print what was done as JSON.")
 def scan(
     inputs: tuple[str, ...],
     seeds: int,
     first_steps: int,
     guidance_scale: float,
     dry_run: bool,
-    as_json: bool,
+    json: bool,
     **options: Any,
 ) -> None:
     """Score every unique caption of INPUT: files of any format in docs/inputs.md, globs, folders, URLs."""
-    config = ScanConfig(guidance_scale=guidance_scale, first_steps=first_steps, seeds=tuple(range(seeds)))
+    config = scan_config(seeds, first_steps, guidance_scale)
     if dry_run:
         with stoppable() as stop:
             plan = run_dry(inputs, config=config, stop=stop, **options)
         click.echo(dry_summary(plan), err=True)
-        click.echo(json.dumps(asdict(plan), indent=1) if as_json else plan.scan_id)
+        click.echo(dumps(asdict(plan), indent=1) if json else plan.scan_id)
         return
     with stoppable() as stop, progress() as observe:
         result = run_scan(inputs, config=config, progress=observe, stop=stop, **options)
     click.echo(summary(result), err=True)
-    click.echo(json.dumps(_facts(result), indent=1) if as_json else result.scan_id)
+    click.echo(dumps(_facts(result), indent=1) if json else result.scan_id)
 
 
 def _facts(result: ScanResult) -> dict[str, Any]:

@@ -1,19 +1,20 @@
 """`overscan status`."""
 
-import json
+from json import dumps
 from pathlib import Path
 
 import click
 
 from scanner.cli.console import status_table
+from scanner.cli.options import filled_store
 from scanner.dataset.ledger import Ledger
 from scanner.dataset.status import status as read_status
 
 
 @click.command()
-@click.option("--store", required=True, type=click.Path(path_type=Path), help="Folder that a scan filled.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def status(store: Path, as_json: bool) -> None:
+@filled_store
+@click.option("--json", is_flag=True, help="Print JSON.")
+def status(store: Path, json: bool) -> None:
     """Tell what a store holds: its scans with their models and counts, table versions, size on disk."""
     found = read_status(Ledger(store))
-    click.echo(json.dumps(found, indent=1) if as_json else status_table(found))
+    click.echo(dumps(found, indent=1) if json else status_table(found))

@@ -28,7 +28,12 @@ def read(inputs: Sequence[str | Path], column: str | None = None, limit: int | N
 
 def texts(rows: readers.Rows) -> pl.LazyFrame:
     """Captions as the model gets them: lazy [file, row, text]."""
-    return rows.frame.select("file", "row", text=pl.col("caption").str.normalize("NFC").str.strip_chars())
+    return rows.frame.select("file", "row", text=as_prompt(pl.col("caption")))
+
+
+def as_prompt(caption: pl.Expr) -> pl.Expr:
+    """A caption's text as the model gets it."""
+    return caption.str.normalize("NFC").str.strip_chars()
 
 
 def unique_prompts(captions: pl.LazyFrame) -> pl.DataFrame:

@@ -21,6 +21,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from scanner.errors import ScannerError, StoreError, disk_error, first_line
 
 KIND, FORMAT = "overscan store", 1
+ID_LEAST = 8  # characters of a scan_id that may stand for all
 COMPACT_AFTER = 20  # commits of one run
 Columns = dict[str, pl.DataType]
 SCORE_KEYS: Columns = {
@@ -75,12 +76,28 @@ class Ledger:
         with self.refusals():
             return pl.scan_delta(str(self.folder / "runs")).sort("started", descending=True).collect()
 
-    def last_run(self) -> tuple[str, dict[str, Any]]:
-        """scan_id and record of the newest scan (no calibration). Raises StoreError where there is none."""
-        rows = self.runs().filter(PURPOSE.ne_missing("calibration")).head(1).rows(named=True)
-        if not rows:
+    def last_run(self, scan_id: str | None = None) -> tuple[str, dict[str, Any]]:
+        """scan_id and record of the scan (no calibration) that began last.
+
+        `scan_id`: only a scan whose id begins so. Raises StoreError where there is none, or more than one.
+        """
+        scans = self.runs().filter(PURPOSE.ne_missing("calibration"))
+        if scans.is_empty():
             raise StoreError(f"{self.folder}: no scan in this store yet: run `overscan scan` first")
-        return rows[0]["scan_id"], json.loads(rows[0]["record"])
+        if scan_id is not None:
+            scans = self._one(scans, scan_id)
+        return scans["scan_id"][0], json.loads(scans["record"][0])
+
+    def _one(self, scans: pl.DataFrame, scan_id: str) -> pl.DataFrame:
+        """The runs of the one scan whose id begins so."""
+        if len(scan_id) < ID_LEAST:
+            raise StoreError(f"scan_id {scan_id!r}: needed {ID_LEAST} or more of its first characters")
+        found = scans.filter(pl.col("scan_id").str.starts_with(scan_id))
+        if found["scan_id"].n_unique() == 1:
+            return found
+        held = (scans if found.is_empty() else found)["scan_id"].unique(maintain_order=True)
+        said = "no scan" if found.is_empty() else f"{len(held)} scans"
+        raise StoreError(f"{self.folder}: {said} of scan_id {scan_id}; there are {', '.join(held)}")
 
     def records(self, scan_id: str) -> list[dict[str, Any]]:
         """Records of all runs of one scan, calibrations among them."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from scanner.dataset.captions import IDENTIFIED, merge
-from scanner.dataset.shards import SHARDS, shard, split, split_captions
+from scanner.dataset.shards import SHARDS, room, shard, split, split_captions
 
 BLOCK = 100_000  # about how many pending prompts are in memory at once
 SCORED: dict[str, pl.DataType] = {"prompt_id": pl.String(), "status": pl.String()}
@@ -59,5 +59,6 @@ def find(
         statuses.update(dict(held.iter_rows()))
         if len(pending):
             files.append(folder / f"{digit}.parquet")
-            pending.select("prompt_id", "text", "status").write_parquet(files[-1], compression="lz4")
+            with room(files[-1]):
+                pending.select("prompt_id", "text", "status").write_parquet(files[-1], compression="lz4")
     return Pending(rows, unique, left, statuses, tuple(files))

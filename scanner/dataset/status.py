@@ -32,6 +32,7 @@ def status(ledger: Ledger) -> dict[str, Any]:
                 "backend": asked["backend"],
                 "provider": asked["provider"],
                 "config": asked["config"],
+                "reference": asked.get("reference"),  # an older overscan did not note it
                 "runs": number,
                 "last_run": f"{record['started']:%Y-%m-%dT%H:%M:%SZ}",
                 "rows": dict(counts.filter(scan_id=scan_id).select("status", "rows").iter_rows()),

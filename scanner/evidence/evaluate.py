@@ -10,11 +10,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from engines import Bundle
+from scanner.dataset.captions import as_prompt
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.schedule import Array
 from scanner.diffusion.scores import SCORES
 from scanner.diffusion.trace import Trace, predict_prior, predict_reference, start, trace
-from scanner.errors import InputError
+from scanner.errors import InputError, ScannerError
 from scanner.evidence.metrics import Bootstrap, bootstrap, resample
 
 SEEDS, STEPS, STEP_SEEDS = (1, 2, 4, 8), (2, 3, 5), (1, 2)
@@ -69,7 +70,7 @@ def read_labels(path: Path) -> pl.DataFrame:
 
     Needed columns: `prompt` and `label` (true: memorized, false: not, null: left out). Optional: `collapsed` (all seeds
     give one image that is no copy), `cluster` (near duplicates share one), `similarity` (severity of memorization).
-    Raises InputError.
+    Prompts are as a scan gives them to the model: two that differ in blanks around them are one. Raises InputError.
     """
     if path.suffix not in LABEL_READERS:
         known = ", ".join(LABEL_READERS)
@@ -78,7 +79,7 @@ def read_labels(path: Path) -> pl.DataFrame:
         found = LABEL_READERS[path.suffix](path)
         given = {name: pl.col(name) for name in found.columns}
         labels = found.select(
-            pl.col("prompt").cast(pl.String),
+            as_prompt(pl.col("prompt").cast(pl.String)),
             pl.col("label").cast(pl.Boolean),
             collapsed=given.get("collapsed", pl.lit(False)).cast(pl.Boolean).fill_null(False),
             cluster=given.get("cluster", pl.col("prompt")).cast(pl.String),
@@ -140,8 +141,9 @@ def _traces(denoiser: Denoiser, prompts: Sequence[str], reference: Sequence[str]
 def evaluate(scores: Scored, labels: pl.DataFrame) -> Evaluation:
     """Tables of detection and of differences from the baseline at equal passes, with intervals by cluster.
 
-    A setting that is undefined for some prompt is left out.
+    A setting that is undefined for some prompt is left out. Raises ScannerError where the baseline is.
     """
+    _check_baseline(scores, labels["prompt"])
     detection, differences = [], []
     for collapsed, expression in COLLAPSED.items():
         labelled = labels.select(label=expression, cluster="cluster")
@@ -160,6 +162,17 @@ def evaluate(scores: Scored, labels: pl.DataFrame) -> Evaluation:
             ours_minus_theirs = tuple(a - b for a, b in zip(found, theirs, strict=True))
             differences.append(_row(setting, ours_minus_theirs) | {"collapsed": collapsed})
     return Evaluation(pl.DataFrame(detection), pl.DataFrame(differences), labels, scores)
+
+
+def _check_baseline(scores: Scored, prompts: pl.Series) -> None:
+    """Every setting is compared with the baseline, so it must be defined for every prompt."""
+    baselines = np.array([values for setting, values in scores.items() if setting.score == BASELINE])  # [settings, n]
+    finite = pl.Series(np.isfinite(baselines).all(axis=0))
+    if broken := prompts.filter(~finite).to_list():
+        raise ScannerError(
+            f"{BASELINE} is not finite for {len(broken):,} of {len(prompts):,} prompts ({broken[0]!r} first), but all "
+            "scores are compared with it: leave these prompts out, or use another --model or --backend"
+        )
 
 
 def _row(setting: Setting, measured: tuple[Bootstrap, ...]) -> dict[str, object]:

@@ -130,7 +130,8 @@ def counts_by_status(contents: Contents) -> dict[str, int]:
 
 def facts_of(scan_id: str, record: Mapping[str, Any]) -> dict[str, str]:
     """A run's record, as the store keeps it, in words."""
-    config = record["config"]
+    config, reference = record["config"], record.get("reference")  # an older overscan did not note it
+    named = {"Reference": f"{reference['path']} ({reference['fingerprint'][:ID_SHOWN]})"} if reference else {}
     return {
         "Dataset": ", ".join(record["inputs"]) + (f" (first {record['limit']:,} rows)" if record["limit"] else ""),
         "Model": record["model"],
@@ -138,6 +139,7 @@ def facts_of(scan_id: str, record: Mapping[str, Any]) -> dict[str, str]:
         "Seeds": ", ".join(map(str, config["seeds"])),
         "Steps": f"first {config['first_steps']} of {config['num_inference_steps']}",
         "Guidance scale": f"{config['guidance_scale']:g}",
+        **named,
         "Scan": scan_id,
         "Versions": ", ".join(f"{name} {version}" for name, version in record["versions"].items()),
     }

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import polars as pl
+
 from scanner.audit.report import html, markdown
 from scanner.audit.report.contents import Contents, rows_to_drop, to_drop
 from scanner.audit.report.safe import spreadsheet
-from scanner.errors import ScannerError
+from scanner.errors import ScannerError, disk_error, first_line
 
 
 def _drop_list(contents: Contents, path: Path) -> None:
@@ -38,9 +40,9 @@ def write(out: Path, contents: Contents) -> list[Path]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         return [_write(contents, out / name) for name in FORMATS]
-    except OSError as error:
-        raise ScannerError(
-            f"{out}: the report cannot be written ({error.strerror or error}): needed a folder with room"
+    except (OSError, pl.exceptions.ComputeError) as error:
+        raise disk_error(out, error) or ScannerError(
+            f"{out}: the report cannot be written ({first_line(error)}): needed a folder to write to"
         ) from error
 
 
