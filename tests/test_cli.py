@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from scanner.cli import cli, main
 from scanner.demo import BUNDLE
 
-PROMPTS = ["male sign", "a caption nobody saw", "christmas tree"]
+PROMPTS = ["credit card on brown", "a caption nobody saw", "christmas tree"]
 
 
 def run(*arguments):
@@ -56,7 +56,10 @@ def test_report_writes_and_prints_the_ranking(scanned):
     assert code == 0
     assert "A ranking: flagged is not memorized." in err
     flagged = pl.read_parquet(folder / "report/flagged.parquet")
-    assert flagged.select("rank", "text", "row").rows() == [(1, "male sign", 0), (1, "male sign", 3)]
+    assert flagged.select("rank", "text", "row").rows() == [
+        (1, "credit card on brown", 0),
+        (1, "credit card on brown", 3),
+    ]
     assert len(pl.read_parquet(folder / "report/scores.parquet")) == 3
 
 

@@ -20,7 +20,7 @@ from scanner.demo import BUNDLE
 from scanner.diffusion.scores import SCORES
 from scanner.stored import read_store
 
-DATA = ["male sign", "a caption nobody saw", "christmas tree", "male sign"]
+DATA = ["credit card on brown", "a caption nobody saw", "christmas tree", "credit card on brown"]
 NULL = [f"a plain sentence number {i}" for i in range(19)]
 DOCS = (Path(__file__).parent.parent / "docs/decisions.md").read_text()
 SCORE = "text_noise_norm_v1"

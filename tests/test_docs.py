@@ -15,8 +15,8 @@ def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "README.md", "exec"), {})
     printed = capsys.readouterr().out
-    assert "shape: (165, " in printed  # 200 rows hold 165 unique captions
-    assert "agreement_v1" in printed
+    assert "shape: (170, " in printed  # 200 rows hold 170 unique captions
+    assert "estimate_ratio_prior_v1" in printed
 
 
 def test_every_command_is_in_the_readme():

@@ -325,11 +325,14 @@ def test_hostile_captions_survive_the_payload():
 def test_the_documented_join_drops_the_flagged_rows(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
-    for name, captions in {"a": ["male sign", "a cat", "male sign"], "b": ["a dog", "male sign", "a hat"]}.items():
+    for name, captions in {
+        "a": ["credit card on brown", "a cat", "credit card on brown"],
+        "b": ["a dog", "credit card on brown", "a hat"],
+    }.items():
         pl.DataFrame({"caption": captions}).write_parquet(tmp_path / f"data/{name}.parquet")
     scan("data", model=BUNDLE, store="store")
     stored = read_store("store")
-    scores = stored.scores.with_columns(s=(pl.col("text") == "male sign").cast(pl.Float32))
+    scores = stored.scores.with_columns(s=(pl.col("text") == "credit card on brown").cast(pl.Float32))
     ranked = rank(scores, Rule("s", top=1))
     write(tmp_path / "report", contents(ranked=ranked, score="s", flagged=sources(ranked, stored.captions)))
     (example,) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
