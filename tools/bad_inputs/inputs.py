@@ -1,21 +1,15 @@
-"""What overscan says to bad inputs: makes each, reads it, and writes docs/bad-inputs.md from the answers.
-
-python tools/bad_inputs.py docs/bad-inputs.md
-"""
+"""Bad inputs of a scan, each as the bytes of a file."""
 
 import gzip
 import json
-import sys
 import tarfile
-import tempfile
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
 import polars as pl
 
-from scanner.dataset import captions
-from scanner.errors import ScannerError
+from tools.bad_inputs.case import Case
 
 FRAME = pl.DataFrame({"url": ["u", "v"], "caption": ["a cat", "a dog"]})
 TITLES = FRAME.rename({"caption": "title"})
@@ -44,7 +38,7 @@ def half(content: bytes) -> bytes:
     return content[: len(content) // 2]
 
 
-CASES: list[tuple[str, str, bytes | None]] = [  # what is wrong, file name, content (None: not made)
+FILES: list[tuple[str, str, bytes | None]] = [  # what is wrong, file name, content (None: not made)
     ("no such file", "none.csv", None),
     ("unknown format", "notes.md", b"# notes"),
     ("packing that cannot be streamed", "a.tsv.bz2", b"BZh9"),
@@ -86,32 +80,8 @@ CASES: list[tuple[str, str, bytes | None]] = [  # what is wrong, file name, cont
 ]
 
 
-def answer(folder: Path, name: str, content: bytes | None) -> tuple[int, str]:
-    """(exit code, message or statuses) for one input."""
-    path = name if "://" in name else str(folder / name)
-    if content is not None:
-        Path(path).write_bytes(content)
-    try:
-        prompts = captions.unique_prompts(captions.read([path]))
-    except ScannerError as error:
-        return error.exit_code, str(error).replace(f"{folder}/", "")
-    if prompts.is_empty():
-        return 2, f"{name}: no caption rows in it"
-    counts = prompts.group_by("status", maintain_order=True).agg(pl.col("n_rows").sum())
-    return 0, "statuses of its rows: " + ", ".join(f"{count} {status}" for status, count in counts.iter_rows())
+def written_as(name: str, content: bytes | None) -> Callable[[Path], object]:
+    return lambda folder: None if content is None else (folder / name).write_bytes(content)
 
 
-def table() -> list[tuple[str, str, int, str]]:
-    """(what is wrong, input, exit code, answer) of every case."""
-    rows = []
-    for what, file, content in CASES:
-        with tempfile.TemporaryDirectory() as name:
-            rows.append((what, file, *answer(Path(name), file, content)))
-    return rows
-
-
-if __name__ == "__main__":
-    lines = ["# Bad inputs", "", "What `overscan scan` answers to each; made by `python tools/bad_inputs.py`.", ""]
-    lines += ["| what is wrong | input | exit code | answer |", "|---|---|---|---|"]
-    lines += [f"| {what} | `{file}` | {code} | {said} |" for what, file, code, said in table()]
-    Path(sys.argv[1]).write_text("\n".join(lines) + "\n")
+CASES = [Case(what, f"scan {name} ...", written_as(name, content)) for what, name, content in FILES]

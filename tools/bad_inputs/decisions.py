@@ -1,0 +1,112 @@
+"""Bad calibrations, baselines, allow-lists and reports."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from scanner.audit.calibrate import KEY
+from tools.bad_inputs.case import Case, overscan
+
+REPORT = "report --store store --out out"
+DECISION = f"{REPORT} --calibration calibration.parquet --fpr 0.5"
+BASELINE = f"{REPORT} --baseline baseline.json"
+ALLOW = f"{REPORT} --allow allow.csv"
+ID = "0123456789abcdef0123456789abcdef"
+Spoil = Callable[[Path], object]
+
+
+def half(name: str) -> Spoil:
+    def spoil(folder: Path) -> None:
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
+
+    return spoil
+
+
+def calibration(change: Callable[[dict[str, Any], pl.DataFrame], pl.DataFrame]) -> Spoil:
+    """The calibration with another head or other scores."""
+
+    def spoil(folder: Path) -> None:
+        path = folder / "calibration.parquet"
+        head, scores = json.loads(pl.read_parquet_metadata(path)[KEY]), pl.read_parquet(path)
+        scores = change(head, scores)
+        scores.write_parquet(path, metadata={KEY: json.dumps(head)})
+
+    return spoil
+
+
+def later(head: dict[str, Any], scores: pl.DataFrame) -> pl.DataFrame:
+    head["format"] = 2
+    return scores
+
+
+def of_one_seed(folder: Path) -> None:
+    assert overscan("calibrate benign.txt ... --seeds 1 --out calibration.parquet")[0] == 0
+
+
+def baseline(**changes: object) -> Spoil:
+    def spoil(folder: Path) -> None:
+        path = folder / "baseline.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return spoil
+
+
+def allow(text: str) -> Spoil:
+    return lambda folder: (folder / "allow.csv").write_text(f"prompt_id,reason,expires\n{text}\n")
+
+
+def written(name: str, content: bytes) -> Spoil:
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def later_report(folder: Path) -> None:
+    path = folder / "report/summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": "overscan report 2"}))
+
+
+CALIBRATIONS = [
+    Case("no such calibration", f"{REPORT} --calibration none.parquet"),
+    Case("text for a calibration", f"{REPORT} --calibration captions.txt"),
+    Case("folder for a calibration", f"{REPORT} --calibration store"),
+    Case("calibration cut in half", DECISION, half("calibration.parquet")),
+    Case("somebody's parquet", f"{REPORT} --calibration report/scores.parquet"),
+    Case("calibration of a later overscan", DECISION, calibration(later)),
+    Case("edited calibration", DECISION, calibration(lambda head, scores: scores.head(9))),
+    Case("too few null captions for the rate", f"{REPORT} --calibration calibration.parquet --fpr 0.001"),
+    Case("too few null captions to flag at all", f"{REPORT} --calibration calibration.parquet --fdr 0.01"),
+    Case("null captions that say nothing", "calibrate a.txt ... --out new.parquet", written("a.txt", b"  \n")),
+    Case("calibration into a folder", "calibrate benign.txt ... --out store"),
+    Case("calibration where nobody can write", "calibrate benign.txt ... --out /proc/none/new.parquet"),
+]
+LISTS = [
+    Case("no such baseline", f"{REPORT} --baseline none.json"),
+    Case("baseline cut in half", BASELINE, half("baseline.json")),
+    Case("list for a baseline", BASELINE, written("baseline.json", b"[]")),
+    Case("baseline not UTF-8", BASELINE, written("baseline.json", b"\xe9")),
+    Case("somebody's JSON", f"{REPORT} --baseline report/summary.json"),
+    Case("baseline of a later overscan", BASELINE, baseline(format="overscan baseline 2")),
+    Case("baseline of another model", BASELINE, baseline(scan_id="0" * 32)),
+    Case("baseline where nobody can write", f"{REPORT} --write-baseline /proc/none/b.json"),
+    Case("no such allow-list", f"{REPORT} --allow none.csv"),
+    Case("allow-list without header", ALLOW, written("allow.csv", f"{ID},ours,2030-01-01\n".encode())),
+    Case("allow-list not UTF-8", ALLOW, written("allow.csv", b"prompt_id,reason,expires\n\xe9\n")),
+    Case("entry with too few cells", ALLOW, allow(f"{ID},2030-01-01")),
+    Case("entry for a caption", ALLOW, allow("a cat,ours,2030-01-01")),
+    Case("entry without reason", ALLOW, allow(f"{ID},,2030-01-01")),
+    Case("entry without a date", ALLOW, allow(f"{ID},ours,soon")),
+    Case("entry twice", ALLOW, allow(f"{ID},ours,2030-01-01\n{ID},ours,2031-01-01")),
+    Case("expired entry for a caption not there", ALLOW, allow(f"{ID},ours,2020-01-01")),
+]
+REPORTS = [
+    Case("no such report", "diff --from none --to report"),
+    Case("folder that is no report", "diff --from report --to store"),
+    Case(
+        "report without its scores", "diff --from report --to report", lambda f: (f / "report/scores.parquet").unlink()
+    ),
+    Case("report cut in half", "diff --from report --to report", half("report/summary.json")),
+    Case("report of a later overscan", "diff --from report --to report", later_report),
+]

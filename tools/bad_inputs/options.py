@@ -1,0 +1,68 @@
+"""Bad arguments, settings files and environment variables."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tools.bad_inputs.case import Case
+
+
+def file(name: str, text: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_text(text)
+
+
+REPORT = "report --store store --out out"
+ARGUMENTS = [
+    Case("unknown command", "scna captions.txt"),
+    Case("unknown option", "scan captions.txt ... --seed 2"),
+    Case("no input", "scan ..."),
+    Case("no model", "scan captions.txt --store store"),
+    Case("no seed", "scan captions.txt ... --seeds 0"),
+    Case("seeds in words", "scan captions.txt ... --seeds two"),
+    Case("more steps than the sampler has", "scan captions.txt ... --first-steps 51"),
+    Case("no batch", "scan captions.txt ... --batch-size 0"),
+    Case("no row", "scan captions.txt ... --limit 0"),
+    Case("unknown backend", "scan captions.txt ... --backend abacus"),
+    Case("no such column", "scan titles.csv ... --column title", file("titles.csv", "caption\na cat\n")),
+    Case("no such reference", "scan captions.txt ... --reference none.txt"),
+    Case("reference of one caption", "scan captions.txt ... --reference one.txt", file("one.txt", "a cat\n")),
+    Case("no null captions", "calibrate ... --out new.parquet"),
+    Case("unknown score", f"{REPORT} --score norm"),
+    Case("two rules at once", f"{REPORT} --top 1 --quantile 0.5"),
+    Case("top of nothing", f"{REPORT} --top 0"),
+    Case("quantile above 1", f"{REPORT} --quantile 2"),
+    Case("quantile not a number", f"{REPORT} --quantile nan"),
+    Case("threshold not a number", f"{REPORT} --threshold nan"),
+    Case("false discovery rate without calibration", f"{REPORT} --fdr 0.05"),
+    Case("false discovery rate 0", f"{REPORT} --calibration calibration.parquet --fdr 0"),
+    Case("false positive rate 1", f"{REPORT} --calibration calibration.parquet --fpr 1"),
+    Case("unknown policy", f"{REPORT} --fail-on sometimes"),
+    Case("policy that always fails", f"{REPORT} --fail-on 0"),
+    Case("report into a file", "report --store store --out captions.txt"),
+    Case("labels of unknown format", "evaluate captions.txt --model bundle --out out"),
+    Case("labels without prompts", "evaluate a.csv --model bundle --out out", file("a.csv", "text,label\na,true\n")),
+    Case("no such labels", "evaluate none.csv --model bundle --out out"),
+    Case(
+        "labels of one prompt twice", "evaluate a.csv --model bundle --out out", file("a.csv", "prompt,label\na,1\na,0")
+    ),
+    Case("settings of an unknown command", "config show scna"),
+]
+SETTINGS = [
+    Case("no such settings file", "--config none.toml status"),
+    Case("broken TOML", "status", settings="store = \n"),
+    Case("settings not UTF-8", "status", lambda folder: (folder / "overscan.toml").write_bytes(b'store = "caf\xe9"\n')),
+    Case("unknown key", "status", settings='sotre = "store"\n'),
+    Case("unknown key of a command", "status", settings="[scan]\nseed = 4\n"),
+    Case("unknown command's settings", "status", settings="[scna]\nseeds = 4\n"),
+    Case("a command's settings that are none", "status", settings='scan = "store"\n'),
+    Case("word for a number", "scan captions.txt ...", settings='[scan]\nseeds = "two"\n'),
+    Case("number out of range", "scan captions.txt ...", settings="[scan]\nseeds = 0\n"),
+    Case("word for a switch", "scan captions.txt ...", settings='[scan]\nstrict = "perhaps"\n'),
+    Case("broken pyproject.toml", "status", file("pyproject.toml", "[tool.overscan\n")),
+]
+ENVIRONMENT = [
+    Case("word for a number", "scan captions.txt ...", environment={"OVERSCAN_SCAN_SEEDS": "two"}),
+    Case("number out of range", "scan captions.txt ...", environment={"OVERSCAN_SCAN_LIMIT": "0"}),
+    Case("unknown score", REPORT, environment={"OVERSCAN_REPORT_SCORE": "norm"}),
+    Case("word for a switch", "scan captions.txt ...", environment={"OVERSCAN_SCAN_STRICT": "perhaps"}),
+    Case("no such settings file", "status", environment={"OVERSCAN_CONFIG": "none.toml"}),
+]
