@@ -31,6 +31,11 @@ class Bundle:
 def _open_cpu(folder: Path) -> Bundle:
     from engines.ort import OrtEngine
 
+    if is_checkpoint(folder):
+        raise EngineError(
+            f'{folder}: a diffusers checkpoint, and the "cpu" backend runs bundles: use --backend torch, or '
+            f"`overscan export {folder} BUNDLE` and name BUNDLE"
+        )
     manifest = manifests.read(folder)
     tokenizer = (folder / next(iter(manifest.tokenizer))).read_text()
     return Bundle(manifest, tokenizer, "cpu", lambda name: OrtEngine(folder, manifest.components[name]))

@@ -30,6 +30,13 @@ class OrtEngine:
         self.provider = self._session.get_providers()[0]
         if self.provider != PROVIDER:
             raise EngineError(f"ONNX Runtime gave {self.provider}, {PROVIDER} was asked")
+        for kind, items, needed in (
+            ("takes", self._session.get_inputs(), self.inputs),
+            ("gives", self._session.get_outputs(), self.outputs),
+        ):
+            if (names := {item.name for item in items}) != set(needed):
+                found, wanted = ", ".join(sorted(names)), ", ".join(sorted(needed))
+                raise EngineError(f"{path}: the graph {kind} {found}, needed {wanted}: export the model again")
 
     def run(self, feeds: Arrays) -> dict[str, NDArray[Any]]:
         """Run one batch."""

@@ -34,6 +34,7 @@ CLASSES = {
     "tokenizer": CLIPTokenizer,
 }
 CURVES = ("scaled_linear", "linear")
+CONFIGS = tuple(f"{name}/config.json" for name in ("unet", "text_encoder", "vae"))
 SCHEDULER_DEFAULTS = {  # what a configuration need not say, by diffusers class
     "DDIMScheduler": {"timestep_spacing": "leading", "steps_offset": 0, "set_alpha_to_one": True},
     "PNDMScheduler": {"timestep_spacing": "leading", "steps_offset": 0, "set_alpha_to_one": False},
@@ -123,7 +124,7 @@ def open_checkpoint(folder: Path, latent_std: float = 1.0) -> Checkpoint:
     Raises EngineError where it is something else, is damaged, or uses a schedule that the scores do not cover.
     """
     _refuse_others(folder)
-    scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    scheduler = _json(folder / "scheduler" / "scheduler_config.json")
     schedule = _schedule(folder, scheduler)
     try:
         unet, text_encoder, vae = (
@@ -164,7 +165,7 @@ def open_checkpoint(folder: Path, latent_std: float = 1.0) -> Checkpoint:
 
 
 def _refuse_others(folder: Path) -> None:
-    index = json.loads((folder / "model_index.json").read_text())
+    index = _json(folder / "model_index.json")
     for name, kind in CLASSES.items():
         found = index.get(name, [None, None])[1]
         if found is None or found.removesuffix("Fast") != kind.__name__ or "text_encoder_2" in index:
@@ -172,6 +173,15 @@ def _refuse_others(folder: Path) -> None:
                 f"{folder}: {index.get('_class_name')} has {name} = {found}; overscan reads Stable Diffusion "
                 f"v1 and v2 checkpoints, with {name} = {kind.__name__} and one text encoder"
             )
+    if missing := [name for name in CONFIGS if not (folder / name).is_file()]:
+        raise EngineError(f"{folder}: no {', '.join(missing)}: copy the whole checkpoint again")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise EngineError(f"{path}: cannot be read ({error}): copy the whole checkpoint again") from error
 
 
 def _specs(

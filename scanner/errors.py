@@ -19,6 +19,12 @@ class StoreError(ScannerError):
     """The store is not ours, is damaged, or does not hold what was asked."""
 
 
+class ModelError(ScannerError):
+    """A bundle describes a model that this overscan does not know, or does so incompletely."""
+
+    exit_code = 4
+
+
 class Interrupted(ScannerError):  # noqa: N818 (it is no error)
     """Stopped when asked to; what was computed is committed."""
 

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from engines import Bundle
 from scanner.diffusion.families import Conditioning, family
 from scanner.diffusion.schedule import Array, Schedule
+from scanner.errors import ModelError
 
 
 class Denoiser:
@@ -27,7 +28,7 @@ class Denoiser:
         self._bundle = bundle
         self._family = family(manifest.family)
         self._engines = {name: bundle.engine(name) for name in self._family.components}
-        self._tokenizer = Tokenizer.from_str(bundle.tokenizer)
+        self._tokenizer = _tokenizer(bundle.tokenizer)
         self.provider = self._engines["unet"].provider
         self.null = self.encode([""])
 
@@ -59,6 +60,13 @@ class Denoiser:
 
     def _run(self, component: str, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         return self._engines[component].run(feeds)
+
+
+def _tokenizer(text: str) -> Tokenizer:
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:  # what the tokenizers library raises has no class of its own
+        raise ModelError(f"the bundle's tokenizer cannot be read ({error}): export the model again") from error
 
 
 def default_batch_size(latent_shape: tuple[int, int, int]) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from scanner.errors import ScannerError
+from scanner.errors import ModelError
 
 
 class Engines(Protocol):
@@ -48,7 +48,7 @@ FAMILIES = {"stable-diffusion": Family(("text_encoder", "unet"), _encode_clip)}
 
 
 def family(name: str) -> Family:
-    """The table's row. Raises ScannerError for an unknown family."""
+    """The table's row. Raises ModelError for an unknown family."""
     if name not in FAMILIES:
-        raise ScannerError(f"model family {name!r}: this overscan knows {', '.join(FAMILIES)}")
+        raise ModelError(f"model family {name!r}: this overscan knows {', '.join(FAMILIES)}")
     return FAMILIES[name]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scanner.errors import ScannerError
+from scanner.errors import ModelError, ScannerError
 
 Array = NDArray[np.float32]
 
@@ -68,24 +68,27 @@ class Schedule:
 
     @classmethod
     def from_manifest(cls, schedule: Mapping[str, Any], prediction_type: str) -> "Schedule":
-        """Build the curves from a manifest's few numbers. Raises ScannerError for what overscan does not know."""
+        """Build the curves from a manifest's few numbers. Raises ModelError for what overscan does not know."""
         if prediction_type not in ("epsilon", "v_prediction", "flow"):
-            raise ScannerError(f"prediction_type {prediction_type!r}: needed epsilon, v_prediction or flow")
-        if schedule["curve"] not in CURVES:
-            raise ScannerError(f"schedule curve {schedule['curve']!r}: needed {', '.join(CURVES)}")
+            raise ModelError(f"prediction_type {prediction_type!r}: needed epsilon, v_prediction or flow")
+        if schedule.get("curve") not in CURVES:
+            raise ModelError(f"schedule curve {schedule.get('curve')!r}: needed {', '.join(CURVES)}")
         if (prediction_type == "flow") != (schedule["curve"] == "flow"):
-            raise ScannerError(f"prediction_type {prediction_type!r} with schedule curve {schedule['curve']!r}")
-        signal_rate, noise_rate = CURVES[schedule["curve"]](schedule)
-        clean = schedule["set_alpha_to_one"]
-        return cls(
-            signal_rate=signal_rate,
-            noise_rate=noise_rate,
-            final_signal_rate=1.0 if clean else float(signal_rate[0]),
-            final_noise_rate=0.0 if clean else float(noise_rate[0]),
-            prediction_type=prediction_type,
-            timestep_spacing=schedule["timestep_spacing"],
-            steps_offset=schedule["steps_offset"],
-        )
+            raise ModelError(f"prediction_type {prediction_type!r} with schedule curve {schedule['curve']!r}")
+        try:
+            signal_rate, noise_rate = CURVES[schedule["curve"]](schedule)
+            clean = schedule["set_alpha_to_one"]
+            return cls(
+                signal_rate=signal_rate,
+                noise_rate=noise_rate,
+                final_signal_rate=1.0 if clean else float(signal_rate[0]),
+                final_noise_rate=0.0 if clean else float(noise_rate[0]),
+                prediction_type=prediction_type,
+                timestep_spacing=schedule["timestep_spacing"],
+                steps_offset=schedule["steps_offset"],
+            )
+        except KeyError as error:
+            raise ModelError(f"the bundle's schedule has no {error}: export the model again") from error
 
     def timesteps(self, num_inference_steps: int) -> list[int]:
         """The sampler's timesteps, noisiest first, spaced as diffusers spaces them."""
@@ -99,11 +102,11 @@ class Schedule:
         elif self.timestep_spacing == "linspace":
             steps = np.linspace(0, total - 1, n).round()[::-1]
         else:
-            raise ScannerError(f"timestep_spacing {self.timestep_spacing!r}: needed leading, trailing or linspace")
+            raise ModelError(f"timestep_spacing {self.timestep_spacing!r}: needed leading, trailing or linspace")
         if steps[0] >= total:
             raise ScannerError(f"num_inference_steps {n}: the first timestep would be {int(steps[0])} of {total}")
         if self.signal_rate[int(steps[0])] == 0:
-            raise ScannerError(
+            raise ModelError(
                 f"the first timestep, {int(steps[0])}, has no signal: there eps is the noise itself whatever the "
                 "prompt; needed a sampler that starts later (timestep_spacing leading)"
             )

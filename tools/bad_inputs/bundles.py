@@ -1,9 +1,10 @@
 """Bad bundles and checkpoints."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from engines import manifest
 from engines.manifest import Manifest, sha256
@@ -64,8 +65,20 @@ def named(file: str) -> Spoil:
     return forged(change)
 
 
+def no_tokenizer(folder: Path) -> None:
+    """`tokenizer.json` is JSON, and nothing more."""
+    made = manifest.read(folder / "bundle")
+    rewritten("tokenizer.json", lambda _: b"{}")(folder)
+    without(manifest.FILE)(folder)
+    replace(made, tokenizer={"tokenizer.json": sha256(folder / "bundle/tokenizer.json")}).write(folder / "bundle")
+
+
 def without_unet(made: Manifest) -> Manifest:
     return replace(made, components={name: part for name, part in made.components.items() if name != "unet"})
+
+
+def endless(schedule: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in schedule.items() if name != "beta_end"}
 
 
 def checkpoint(index: str) -> Spoil:
@@ -93,7 +106,17 @@ CASES = [
     Case("bundle of a later format", SCAN, forged(lambda made: replace(made, format=2))),
     Case("file outside the bundle", SCAN, named("../captions.txt")),
     Case("graph that is none", SCAN, named("tokenizer.json")),
+    Case("graph of another network", SCAN, named("vae_decoder.onnx")),
+    Case("tokenizer that is none", SCAN, no_tokenizer),
     Case("no UNet", SCAN, forged(without_unet)),
+    Case("unknown family", SCAN, forged(lambda made: replace(made, family="pixels"))),
+    Case("unknown prediction", SCAN, forged(lambda made: replace(made, prediction_type="sample"))),
+    Case("unknown schedule", SCAN, forged(lambda made: replace(made, schedule={**made.schedule, "curve": "cosine"}))),
+    Case("schedule without a curve", SCAN, forged(lambda made: replace(made, schedule={}))),
+    Case("schedule without an end", SCAN, forged(lambda made: replace(made, schedule=endless(made.schedule)))),
+    Case("a checkpoint, on the bundles' backend", f"{CHECKPOINT} --backend cpu", checkpoint(json.dumps(SD))),
     Case("a bundle, on the checkpoints' backend", f"{SCAN} --backend torch"),
     Case("checkpoint of another pipeline", CHECKPOINT, checkpoint(json.dumps(XL))),
+    Case("checkpoint's index cut in half", CHECKPOINT, checkpoint(json.dumps(SD)[:99])),
+    Case("checkpoint without weights", CHECKPOINT, checkpoint(json.dumps(SD))),
 ]
