@@ -162,6 +162,16 @@ def test_a_named_file_or_pyproject_serves_too(folder):
 
 
 @pytest.mark.parametrize(
+    "setting",
+    ["strict = true", "seeds = 4", 'seeds = "4"', "guidance_scale = 5", "guidance_scale = 5.5"],
+)
+def test_settings_of_the_right_type_are_taken(tmp_path, monkeypatch, setting):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "overscan.toml").write_text(f"[scan]\n{setting}\n")
+    assert run("config", "show")[2] == 0
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("sed = 3", "overscan.toml: sed is unknown; there are a, b, c"),

@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from scanner import config as settings
 from scanner.cli.options import scan_config
+from scanner.errors import ConfigError
 from scanner.scan import scan_id_of
 
 SCANS = ("scan", "calibrate")  # commands whose settings make a scan_id
@@ -22,8 +23,31 @@ def load(context: click.Context, parameter: click.Parameter, file: Path | None) 
         assert isinstance(context.command, click.Group)
         commands = {name: command for name, command in context.command.commands.items() if name != "config"}
         known = {name: [str(item.name) for item in command.params] for name, command in commands.items()}
-        context.default_map = settings.load(found, known)
+        by_command = settings.load(found, known)
+        for name, command in commands.items():
+            _check(found, command, by_command[name])
+        context.default_map = by_command
     return found
+
+
+def _check(file: Path, command: click.Command, values: dict[str, Any]) -> None:
+    """Refuse values that click would bend to an option's type, or fail on. Raises ConfigError."""
+    for parameter in command.params:
+        value = values.get(str(parameter.name))
+        if value is not None and not _fits(parameter, value):
+            needed = "a list of texts" if parameter.nargs == -1 else f"a value of type {parameter.type.name}"
+            raise ConfigError(f"{file}: {command.name}.{parameter.name} is {value!r}; needed {needed}")
+
+
+def _fits(parameter: click.Parameter, value: Any) -> bool:
+    if parameter.nargs == -1:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    switch = isinstance(parameter.type, click.types.BoolParamType)
+    if isinstance(value, bool):
+        return switch
+    if isinstance(value, int):
+        return not switch and not isinstance(parameter.type, click.Path)
+    return isinstance(value, str) or (isinstance(value, float) and parameter.type is click.FLOAT)
 
 
 option = click.option(

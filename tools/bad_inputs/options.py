@@ -56,6 +56,13 @@ SETTINGS = [
     Case("a command's settings that are none", "status", settings='scan = "store"\n'),
     Case("word for a number", "scan captions.txt ...", settings='[scan]\nseeds = "two"\n'),
     Case("number out of range", "scan captions.txt ...", settings="[scan]\nseeds = 0\n"),
+    Case("fraction for a whole number", "scan captions.txt ...", settings="[scan]\nseeds = 2.5\n"),
+    Case("list for one path", "scan captions.txt --model bundle", settings='[scan]\nstore = ["store", "other"]\n'),
+    Case("table for a value", "scan captions.txt --model bundle", settings='[scan.store]\npath = "store"\n'),
+    Case("text for a list of inputs", "scan ...", settings='[scan]\ninputs = "captions.txt"\n'),
+    Case("number for a path", "scan captions.txt --model bundle", settings="[scan]\nstore = 3\n"),
+    Case("number for a switch", "scan captions.txt ...", settings="[scan]\nstrict = 1\n"),
+    Case("switch for a number", "scan captions.txt ...", settings="[scan]\nseeds = true\n"),
     Case("word for a switch", "scan captions.txt ...", settings='[scan]\nstrict = "perhaps"\n'),
     Case("broken pyproject.toml", "status", file("pyproject.toml", "[tool.overscan\n")),
 ]
