@@ -6,6 +6,7 @@ command line tells it which keys there are.
 
 import hashlib
 import json
+import math
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
@@ -35,8 +36,8 @@ class ScanConfig:
             raise ScannerError(f"seeds {self.seeds}: needed one or more different numbers from 0 up")
         if not 1 <= self.first_steps <= self.num_inference_steps:
             raise ScannerError(f"first_steps {self.first_steps}: needed 1 to {self.num_inference_steps}")
-        if not self.guidance_scale >= 1:
-            raise ScannerError(f"guidance_scale {self.guidance_scale}: needed 1 (no guidance) or more")
+        if not 1 <= self.guidance_scale < math.inf:
+            raise ScannerError(f"guidance_scale {self.guidance_scale}: needed 1 (no guidance) or more, and finite")
 
     def scan_id(self, manifest_fingerprint: str, backend: str, precision: str, reference: str | None = None) -> str:
         """blake2b-128 of all that the scores depend on, so that scores of different engines never mix.

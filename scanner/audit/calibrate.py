@@ -50,7 +50,10 @@ class Calibration:
             raise ScannerError(f"the calibration holds no {score!r}; it has {', '.join(_score_names(scores))}")
         prompts = _characters(scores).filter(pl.col(score).is_finite()).select(*KEPT, score)
         if prompts.is_empty():
-            raise ScannerError(f"no null caption has {score}: calibrate with two seeds or more, or name another score")
+            raise ScannerError(
+                f"no null caption has {score}: calibrate with what it needs (two seeds or more, --reference, or more "
+                "--first-steps; see docs/scores.md), or name another --score"
+            )
         null = np.sort(prompts[score].cast(pl.Float64).to_numpy())
         return cls(scan_id, score, null, prompts, canaries.select("canary", score), source)
 

@@ -68,7 +68,10 @@ def rank(scores: pl.DataFrame, rule: Rule, calibration: Calibration | None = Non
     ordered = finite.sort(value, "prompt_id", descending=[True, False], nulls_last=True)
     ordered = ordered.with_columns(pl.when(value.is_not_null()).then(pl.int_range(1, pl.len() + 1)).alias("rank"))
     if ordered["rank"].null_count() == len(ordered):
-        raise ScannerError(f"no prompt has a {rule.score}: scan with two seeds or more, or name another --score")
+        raise ScannerError(
+            f"no prompt has {rule.score}: scan with what it needs (two seeds or more, --reference, or more "
+            "--first-steps; see docs/scores.md), or name another --score"
+        )
     if calibration is not None:
         ordered = _judge(ordered, rule, calibration)
     elif rule.decides:

@@ -36,7 +36,7 @@ def read_baseline(path: Path) -> Baseline:
             raise ScannerError(f"{path}: format {raw['format']!r}, this overscan reads {FORMAT!r}")
         ids = raw["prompt_ids"]
         if not isinstance(ids, list) or not all(_is_id(value) for value in ids):
-            raise ValueError("prompt_ids")
+            raise ValueError("prompt_ids: needed a list of ids, 32 hexadecimal digits each")
         return Baseline(tuple(ids), raw["scan_id"], raw["score"], raw["date"])
     except FileNotFoundError:
         raise ScannerError(f"{path}: no such file; `overscan report ... --write-baseline {path}` makes it") from None
