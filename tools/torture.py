@@ -2,9 +2,10 @@
 
     python tools/torture.py BUNDLE [--kill 20] [--term 10] [--prompts 4000] [--seed 0]
 
-Each round starts one action (a scan, two scans at once, compactions, a scan beside compactions) on one store, sends
-SIGKILL or SIGTERM to all its processes at a random moment and reads the store. At the end an undisturbed scan finishes
-the work, and every score is compared with those of a store that nobody disturbed. Exit code 1 if anything is wrong.
+Each round starts one action (a scan, two scans at once, compactions, a scan beside compactions, a calibration by other
+captions, one beside a scan) on one store, sends SIGKILL or SIGTERM to all its processes at a random moment and reads
+the store and the calibration. At the end an undisturbed scan and calibration finish the work, and every score is
+compared with those of a store that nobody disturbed. Exit code 1 if anything is wrong.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -22,8 +23,9 @@ import numpy as np
 import polars as pl
 
 from scanner import ScannerError
+from scanner.audit.calibrate import read
 from scanner.dataset.ledger import Ledger
-from scanner.diffusion.scores import SCORES
+from scanner.diffusion.scores import DEFAULT_SCORE, SCORES
 
 PROGRAM = """
 import sys, scanner
@@ -36,12 +38,15 @@ for _ in range({times}):
         if end.code:
             raise
 """
+CALIBRATION = "calibration.parquet"  # beside the store
 Command = list[str]
-ACTIONS: dict[str, Callable[[Command, Command], list[Command]]] = {
-    "scan": lambda scan, compact: [scan],
-    "two scans": lambda scan, compact: [scan, scan],
-    "compact": lambda scan, compact: [compact],
-    "scan and compact": lambda scan, compact: [scan, compact],
+ACTIONS: dict[str, tuple[str, ...]] = {
+    "scan": ("scan",),
+    "two scans": ("scan", "scan"),
+    "compact": ("compact",),
+    "scan and compact": ("scan", "compact"),
+    "calibrate": ("calibrate",),
+    "scan and calibrate": ("scan", "calibrate"),
 }
 
 
@@ -77,19 +82,25 @@ def committed(store: Path) -> pl.DataFrame:
     return ledger.read(ledger.last_run()[0]).select("prompt_id", *SCORES).sort("prompt_id")
 
 
-def disturb(action: str, number: signal.Signals, seconds: float, scan: Command, compact: Command, store: Path) -> Round:
+def whole(calibration: Path) -> bool:
+    """Whether the calibration is not there yet, or can be read."""
+    return not calibration.exists() or len(read(calibration, DEFAULT_SCORE).null) > 0
+
+
+def disturb(action: str, number: signal.Signals, seconds: float, commands: Mapping[str, Command], store: Path) -> Round:
     """One round."""
     before = committed(store)
-    commands = ACTIONS[action](scan, compact)
     processes = [
-        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for command in commands
+        subprocess.Popen(commands[name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for name in ACTIONS[action]
     ]
     time.sleep(seconds)
     for process in processes:
         process.send_signal(number)
     codes = ", ".join(str(process.wait(timeout=120)) for process in processes)
     try:
-        after, raw, readable = committed(store), pl.read_delta(str(store / "scores")), True
+        after, raw = committed(store), pl.read_delta(str(store / "scores"))
+        readable = whole(store.with_name(CALIBRATION))
     except ScannerError as error:
         print(error, file=sys.stderr)
         after, raw, readable = before.clear(), before.clear(), False
@@ -109,21 +120,28 @@ def same(found: pl.DataFrame, expected: pl.DataFrame) -> bool:
 def torture(folder: Path, bundle: Path, kills: int, terms: int, prompts: int, seed: int) -> tuple[list[Round], bool]:
     """All rounds, and whether the finished store equals an undisturbed one."""
     moments = random.Random(seed)
-    captions, store = folder / "captions.txt", folder / "store"
+    store, calibration = folder / "store", folder / CALIBRATION
+    captions, benign = folder / "captions.txt", folder / "benign.txt"
     captions.write_text("\n".join(f"a drawing of animal number {i}" for i in range(prompts)))
-    scan = program(1, "scan", captions, "--model", bundle, "--store", store, "--batch-size", "8")
-    compact = program(1000, "compact", "--store", store)
+    benign.write_text("\n".join(f"a plain sentence number {i}" for i in range(prompts)))
+    options = ("--model", bundle, "--batch-size", "8", "--store")
+    scan = program(1, "scan", captions, *options, store)
+    commands = {
+        "scan": scan,
+        "compact": program(1000, "compact", "--store", store),
+        "calibrate": program(1, "calibrate", benign, *options, store, "--out", calibration),
+    }
     subprocess.run([*scan, "--limit", "50"], check=True, capture_output=True)
     signals = [signal.SIGKILL] * kills + [signal.SIGTERM] * terms
     moments.shuffle(signals)
     rounds = []
     for i, number in enumerate(signals):
         action = list(ACTIONS)[i % len(ACTIONS)]
-        rounds.append(disturb(action, number, moments.uniform(0.5, 5.0), scan, compact, store))
+        rounds.append(disturb(action, number, moments.uniform(0.5, 5.0), commands, store))
         print(table(rounds[-1:], header=i == 0), flush=True)
-    subprocess.run(scan, check=True, capture_output=True)
-    peaceful = [*scan, "--store", str(folder / "undisturbed")]
-    subprocess.run(peaceful, check=True, capture_output=True)
+    for name in ("scan", "calibrate"):
+        subprocess.run(commands[name], check=True, capture_output=True)
+        subprocess.run([*commands[name], "--store", str(folder / "undisturbed")], check=True, capture_output=True)
     return rounds, same(committed(store), committed(folder / "undisturbed"))
 
 
