@@ -46,36 +46,82 @@ def test_the_settings_are_known():
     assert load(RECIPES / "overscan.toml", known)["scan"]["inputs"] == ["captions/"]
 
 
+def reports(site):
+    """Folders of reports, oldest first."""
+    return sorted((site / "reports").iterdir())
+
+
+def forget(site):
+    """Make the baseline one that knows no finding."""
+    baseline = json.loads((site / "baseline.json").read_text())
+    assert baseline["prompt_ids"]
+    (site / "baseline.json").write_text(json.dumps(baseline | {"prompt_ids": []}))
+
+
 def test_cron(site):
     (line,) = re.findall(r"^30 2 \* \* \* (.*)$", (RECIPES / "crontab").read_text(), re.MULTILINE)
     command = line.replace("/srv/overscan", str(site))
-    assert bash(site, command) == 0
+    assert bash(site, f"({command}) >said") == 0
     assert "scored now" in (site / "nightly.log").read_text()
-    assert (site / "report/flagged.csv").is_file()
+    (report,) = reports(site)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", report.name)
+    assert (report / "flagged.csv").is_file()
+    assert bash(site, f"({command}) >>said") == 0
+    assert (site / "said").read_text() == ""  # cron mails what is said
+    forget(site)
+    assert bash(site, f"({command}) >said") == 0
+    assert (site / "said").read_text() == "overscan: exit code 1\n"
     shutil.rmtree(site / "captions")
-    assert bash(site, f"{command} | tee said") == 0  # cron mails what is said
+    assert bash(site, f"({command}) >said") == 0
     assert (site / "said").read_text() == "overscan: exit code 2\n"
 
 
+def test_only_new_findings_fail_a_night(site):
+    """The first night writes the baseline; what the script says accepts a night's findings does so."""
+    script = (RECIPES / "nightly.sh").read_text()
+    (accept,) = re.findall(r"^#   (overscan report .*)$", script, re.MULTILINE)
+    assert bash(site, "./nightly.sh", NIGHT="2026-01-01") == 0
+    assert bash(site, "./nightly.sh", NIGHT="2026-01-02") == 0
+    forget(site)
+    assert bash(site, "./nightly.sh", NIGHT="2026-01-03") == 1
+    assert [report.name for report in reports(site)] == ["2026-01-01", "2026-01-02", "2026-01-03"]
+    findings = [json.loads((report / "summary.json").read_text())["findings"] for report in reports(site)]
+    assert [(night["new"] > 0, night["known"] > 0) for night in findings] == [
+        (True, False),
+        (False, True),
+        (True, False),
+    ]
+    assert bash(site, accept) == 0
+    assert bash(site, "./nightly.sh", NIGHT="2026-01-04") == 0
+
+
 def test_a_window_that_closes_is_no_failure(site):
-    """Exit code 3 of the scan: the report still runs, here on a night that was stopped before it began."""
-    assert bash(site, "./nightly.sh") == 0
+    """Exit code 3 of the scan: the report still runs, here on a night that was stopped before it began.
+
+    Where not all captions are scored no baseline is made, or all the rest would be new.
+    """
+    assert bash(site, "overscan scan") == 0
     (site / "bin/timeout").write_text("#!/bin/sh\nexit 3\n")
     (site / "bin/timeout").chmod(0o755)
-    shutil.rmtree(site / "report")
     assert bash(site, "./nightly.sh") == 0
-    assert (site / "report/flagged.csv").is_file()
+    assert (reports(site)[0] / "flagged.csv").is_file()
+    assert not (site / "baseline.json").exists()
     (site / "bin/timeout").write_text("#!/bin/sh\nexit 4\n")
     assert bash(site, "./nightly.sh") == 4
 
 
 def test_github_actions(site):
-    steps = re.findall(r"^        run: (.*)$", (RECIPES / "github-actions.yml").read_text(), re.MULTILINE)
-    assert steps == ["overscan scan --json > scan.json", "overscan report"]
-    for step in steps:
-        assert bash(site, step) == 0
-    assert json.loads((site / "scan.json").read_text())["rows"] == 60
-    assert (site / "report/flagged.csv").is_file()
+    """All steps but those of GitHub's own actions and the installation."""
+    name, *steps = re.findall(r"^        run: (.*)$", (RECIPES / "github-actions.yml").read_text(), re.MULTILINE)
+    page, variables = site / "page.md", site / "variables"
+    assert bash(site, name, GITHUB_ENV=str(variables)) == 0
+    (key, night), *more = (line.split("=") for line in variables.read_text().splitlines())
+    assert (key, more) == ("NIGHT", [])
+    assert [bash(site, step, NIGHT=night, GITHUB_STEP_SUMMARY=str(page)) for step in steps] == [0, 0]
+    assert page.read_text() == (site / "reports" / night / "summary.md").read_text()
+    assert (site / "baseline.json").is_file()
+    forget(site)
+    assert [bash(site, step, NIGHT=night, GITHUB_STEP_SUMMARY=str(page)) for step in steps] == [1, 0]
 
 
 def test_airflow(site):
