@@ -41,7 +41,7 @@ def test_rules_refuse_nonsense():
             Rule("s", **bad)
     with pytest.raises(ScannerError, match="score 'x' is not in the store; it has s"):
         rank(SCORES, Rule("x", top=1))
-    with pytest.raises(ScannerError, match="no prompt has a s"):
+    with pytest.raises(ScannerError, match="no prompt has s: scan with what it needs"):
         rank(SCORES.with_columns(s=pl.lit(None, pl.Float32)), Rule("s", top=1))
 
 

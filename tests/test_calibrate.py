@@ -32,7 +32,7 @@ def test_null_scores_that_are_not_finite_are_left_out():
     made = calibration([1.0, None, math.nan, math.inf, 2.0])
     assert made.null.tolist() == [1.0, 2.0]
     assert made.smallest_p == 1 / 3
-    with pytest.raises(ScannerError, match="no null caption has s_v1: calibrate with two seeds or more"):
+    with pytest.raises(ScannerError, match="no null caption has s_v1: calibrate with what it needs"):
         calibration([None, math.nan])
     with pytest.raises(ScannerError, match="the calibration holds no 'x_v1'; it has s_v1"):
         Calibration.of("scan", "x_v1", prompts([1.0]), CANARIES, {})

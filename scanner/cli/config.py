@@ -47,7 +47,9 @@ def _fits(parameter: click.Parameter, value: Any) -> bool:
         return switch
     if isinstance(value, int):
         return not switch and not isinstance(parameter.type, click.Path)
-    return isinstance(value, str) or (isinstance(value, float) and parameter.type is click.FLOAT)
+    return isinstance(value, str) or (
+        isinstance(value, float) and isinstance(parameter.type, click.types.FloatParamType)
+    )
 
 
 option = click.option(
