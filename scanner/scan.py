@@ -42,7 +42,6 @@ class ScanResult(StoredScan):
     scored: int
     skipped: dict[str, int]  # status -> unique prompts, of the whole input
     other_scans: int  # rows in the store that belong to other models or settings
-    left_out: tuple[Problem, ...]  # files that cannot be read
     seconds: float
 
 
@@ -88,7 +87,7 @@ def scan(
     Raises ScannerError or engines.EngineError.
     """
     started = time.monotonic()
-    inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    inputs = readers.absolute([inputs] if isinstance(inputs, str | Path) else inputs)
     rows = readers.read(inputs, column, limit, strict)
     ordinary = [] if reference is None else captions.reference(reference)
     bundle = open_bundle(model, backend)
@@ -107,6 +106,7 @@ def scan(
         store=Path(store),
         record=record,
         captions=captions.texts(rows),
+        left_out=rows.problems,
         provider=scorer.denoiser.provider,
         rows=pending.rows,
         unique=pending.unique,
@@ -114,7 +114,6 @@ def scan(
         scored=statuses["scored"] + statuses["non_finite"],
         skipped=dict(sorted(skipped.items())),
         other_scans=ledger.count_others(scorer.scan_id),
-        left_out=rows.problems,
         seconds=time.monotonic() - started,
     )
 
@@ -134,7 +133,7 @@ def dry_run(
     stop: Callable[[], bool] = lambda: False,
 ) -> DryRun:
     """Count what `scan` would score and time a few prompts. Writes nothing and needs no store."""
-    inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    inputs = readers.absolute([inputs] if isinstance(inputs, str | Path) else inputs)
     rows = readers.read(inputs, column, limit, strict)
     ordinary = [] if reference is None else captions.reference(reference)
     scorer = Scorer(open_bundle(model, backend), config or ScanConfig(), batch_size, ordinary)
@@ -169,7 +168,7 @@ def scan_id_of(model: str | Path, backend: str, config: ScanConfig, reference: s
 @contextmanager
 def _pending(
     rows: readers.Rows,
-    inputs: Sequence[str | Path],
+    inputs: Sequence[str],
     ledger: Ledger | None,
     scan_id: str,
     strict: bool,
@@ -194,7 +193,7 @@ def _pending(
             rows = readers.leave_out_damaged(rows, strict)
             found = search(rows, Path(folder) / "readable")
         if not found.rows:
-            raise InputError(f"{', '.join(map(str, inputs))}: no caption rows in it")
+            raise InputError(f"{', '.join(inputs)}: no caption rows in it")
         yield found, rows
 
 
@@ -248,7 +247,7 @@ def _named(reference: str | Path, ordinary: Sequence[str]) -> dict[str, str]:
 
 
 def _record(
-    inputs: Sequence[str | Path],
+    inputs: Sequence[str],
     column: str | None,
     limit: int | None,
     left_out: Sequence[Problem],
@@ -257,7 +256,7 @@ def _record(
     backend: str,
 ) -> dict[str, object]:
     return {
-        "inputs": readers.absolute(inputs),
+        "inputs": list(inputs),
         "column": column,
         "limit": limit,
         "left_out": [problem.file for problem in left_out],

@@ -13,18 +13,22 @@ from scanner.dataset import captions, readers, shards
 from scanner.dataset.ledger import Ledger
 from scanner.diffusion.scores import SCORES
 
+FILES_NAMED = 3  # in a sentence
+
 
 @dataclass(frozen=True)
 class StoredScan:
     """One scan in a store, with the captions as they are now.
 
-    `record`: what the run was asked, and with which versions; `captions`: lazy [file, row, text].
+    `record`: what the run was asked, and with which versions; `captions`: lazy [file, row, text]; `left_out`: files
+    that cannot be read as they are now.
     """
 
     scan_id: str
     store: Path
     record: Mapping[str, Any] = field(repr=False)
     captions: pl.LazyFrame = field(repr=False)
+    left_out: tuple[readers.Problem, ...] = field(repr=False)
 
     @cached_property
     def scores(self) -> pl.DataFrame:
@@ -35,6 +39,14 @@ class StoredScan:
         ledger = Ledger(self.store)
         with tempfile.TemporaryDirectory(prefix="overscan-") as folder, ledger.refusals():
             return shards.join(self.captions, ledger.rows(self.scan_id), Path(folder))
+
+    @property
+    def notes(self) -> list[str]:
+        """Whose captions are missing: files that the scan, or now the reader, could not read, in sentences."""
+        then = self.record["left_out"]
+        now = [problem.file for problem in self.left_out if problem.file not in then]
+        whose = (("could not be read when scanned", then), ("cannot be read now", now))
+        return [f"files that {why}, whose captions are missing: {_some(files)}" for why, files in whose if files]
 
     @cached_property
     def canaries(self) -> pl.DataFrame:
@@ -49,7 +61,12 @@ def read_store(store: str | Path, scan_id: str | None = None) -> StoredScan:
     """
     scan_id, record = Ledger(store).last_run(scan_id)
     rows = readers.read(record["inputs"], record["column"], record["limit"]).without(record["left_out"])
-    return StoredScan(scan_id, Path(store), record, captions.texts(rows))
+    return StoredScan(scan_id, Path(store), record, captions.texts(rows), rows.problems)
+
+
+def _some(files: Sequence[str]) -> str:
+    more = len(files) - FILES_NAMED
+    return ", ".join(files[:FILES_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def canaries_of(records: Sequence[Mapping[str, Any]]) -> pl.DataFrame:

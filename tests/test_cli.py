@@ -103,7 +103,7 @@ def test_report_tells_of_captions_newer_than_the_scan(scanned):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["scan", "none.txt", "--model", BUNDLE, "--store", "s"], 2, "error: none.txt: no such file"),
+        (["scan", "none.txt", "--model", BUNDLE, "--store", "s"], 2, "/none.txt: no such file"),
         (["scan", "p.txt", "--model", "nowhere", "--store", "s"], 4, "error: nowhere: no such folder; needed a bundle"),
         (["scan", "p.txt", "--model", BUNDLE, "--store", "s", "--backend", "torch"], 4, "or use --backend cpu"),
         (["scan", "p.txt", "--model", BUNDLE, "--store", "s", "--guidance-scale", "0.5"], 2, "needed 1 (no guidance)"),

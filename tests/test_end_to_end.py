@@ -1,5 +1,6 @@
 """Whole scans with the small real model."""
 
+import json
 import os
 import random
 import re
@@ -12,6 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import CHECKPOINTS
+from test_cli import run
 
 from engines import open_bundle
 from scanner import ScanConfig, ScannerError, initial_noise, read_store, scan
@@ -265,3 +267,28 @@ def test_unreadable_files_are_left_out_and_named_or_strictly_refused(tmp_path):
     (folder / "c.csv").unlink()
     result = scan(folder, model=BUNDLE, store=tmp_path / "store", strict=True)
     assert (result.already_scored, result.scored, result.left_out) == (3, 2, ())
+
+
+def test_a_report_names_the_files_whose_captions_are_missing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/a.txt").write_text("\n".join(PROMPTS[:3]))
+    for name in ("b", "c"):
+        pl.DataFrame({"caption": [f"cat {name} {i}" for i in range(9999)]}).write_parquet(f"data/{name}.parquet")
+    whole = (tmp_path / "data/b.parquet").read_bytes()
+    (tmp_path / "data/b.parquet").write_bytes(whole[:4] + b"\xff" * 2000 + whole[2004:])  # opens, cannot be read
+    (tmp_path / "data/c.parquet").write_bytes(b"damaged")
+    result = scan("data", model=BUNDLE, store="store")
+    b, c = (str(tmp_path / f"data/{name}.parquet") for name in ("b", "c"))
+    assert [problem.file for problem in result.left_out] == [c, b]
+    stored = read_store("store")
+    missing = [f"files that could not be read when scanned, whose captions are missing: {c}, {b}"]
+    assert sorted(stored.scores["text"]) == sorted(PROMPTS[:3])
+    assert stored.notes == result.notes == missing
+
+    (tmp_path / "data/d.parquet").write_bytes(b"damaged, and newer than the scan")
+    _, err, code = run("report", "--store", "store", "--out", "report")
+    missing.append(f"files that cannot be read now, whose captions are missing: {tmp_path / 'data/d.parquet'}")
+    assert code == 0
+    assert [line for line in err.splitlines() if line.startswith("note: ")] == [f"note: {note}" for note in missing]
+    assert json.loads((tmp_path / "report/summary.json").read_text())["notes"] == missing

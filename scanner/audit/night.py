@@ -1,7 +1,7 @@
 """One night's decision: ranked prompts, flagged rows, and a summary that says what was asked and found."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -77,10 +77,12 @@ def decide(
     calibration: Calibration | None = None,
     baseline: Baseline | None = None,
     allow: pl.DataFrame | None = None,
+    notes: Sequence[str] = (),
 ) -> Night:
     """Scores and captions of a scan -> flags, findings, summary.
 
     `canaries`: [canary, scores...] as the engine gave them in every run of this scan, compared with the calibration's.
+    `notes`: sentences on the scan itself, which come first among the night's.
     Raises ScannerError where the calibration is of another scan, too small, or of an engine that has changed.
     """
     if calibration is not None and calibration.scan_id != scan_id:
@@ -88,7 +90,8 @@ def decide(
             f"the calibration is of scan_id {calibration.scan_id}, the scan has {scan_id}: scores of other models or "
             "settings do not compare; calibrate with the --model and settings of the scan"
         )
-    ranked, notes = classify(rank(scores, rule, calibration), baseline, allow, today)
+    ranked, said = classify(rank(scores, rule, calibration), baseline, allow, today)
+    notes = [*notes, *said]
     if baseline is not None and (baseline.scan_id, baseline.score) != (scan_id, rule.score):
         notes.append(f"the baseline of {baseline.date} was written for another model, setting or score")
     if unscored := ranked["status"].null_count():

@@ -75,6 +75,7 @@ def report(
         calibration=None if calibration is None else calibrate.read(calibration, score),
         baseline=None if baseline is None else policy.read_baseline(baseline),
         allow=None if allow is None else policy.read_allow(allow),
+        notes=stored.notes,
     )
     past = None if nights is None else history(nights, night.summary)
     contents = reports.contents_of(night, reports.facts_of(stored.scan_id, stored.record), made, past)
