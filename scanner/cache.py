@@ -5,7 +5,6 @@ On a large model the hundred or more UNet passes behind a baseline cost minutes 
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from scanner.diffusion.schedule import Array
+from scanner.files import replacing
 
 
 def fingerprint(captions: Sequence[str]) -> str:
@@ -34,18 +34,12 @@ def cached(kind: str, key: Sequence[str], shape: tuple[int, ...], compute: Calla
     if found is not None and found.shape == shape and found.dtype == np.float32:
         return np.asarray(found)
     computed = compute()
-    with suppress(OSError):  # a folder that cannot be written costs time on the next run, nothing else
-        _write(path, computed)
+    # a folder that cannot be written costs time on the next run, nothing else
+    with suppress(OSError), replacing(path) as partial:
+        np.save(partial, computed)
     return computed
 
 
 def cache_folder() -> Path:
     """$XDG_CACHE_HOME/overscan, or ~/.cache/overscan."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "overscan"
-
-
-def _write(path: Path, array: Array) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
-        np.save(file, array)
-    Path(file.name).replace(path)

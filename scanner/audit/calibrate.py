@@ -18,6 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from scanner.errors import ScannerError
+from scanner.files import replacing
 
 FORMAT = 1
 DEFAULT_FDR = 0.05
@@ -151,10 +152,8 @@ def write(
         "source": {"captions": len(kept)} | dict(source),
     }
     head["hash"] = _hash(head, kept)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    kept.write_parquet(partial, metadata={KEY: json.dumps(head)})
-    partial.replace(path)
+    with replacing(path) as partial:
+        kept.write_parquet(partial, metadata={KEY: json.dumps(head)})
     return len(kept)
 
 

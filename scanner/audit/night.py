@@ -14,6 +14,7 @@ from scanner.audit.calibrate import Calibration, null_needed
 from scanner.audit.flag import Rule, rank, sources
 from scanner.audit.policy import Baseline, classify
 from scanner.errors import ScannerError
+from scanner.files import replacing
 
 FORMAT = "overscan report 1"
 
@@ -35,9 +36,9 @@ class Night:
 
 def write_summary(out: Path, summary: Mapping[str, Any]) -> Path:
     """Write `summary.json` beside the report's other files, after them: with it the report is whole."""
-    partial = out / ".summary.json.partial"
-    partial.write_text(json.dumps(summary, indent=1) + "\n")
-    return partial.replace(out / "summary.json")
+    with replacing(out / "summary.json") as partial:
+        partial.write_text(json.dumps(summary, indent=1) + "\n")
+    return out / "summary.json"
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from scanner.errors import ScannerError
+from scanner.files import replacing
 
 FORMAT = "overscan baseline 1"
 ALLOW_COLUMNS = ["prompt_id", "reason", "expires"]
@@ -51,10 +52,8 @@ def write_baseline(path: Path, ranked: pl.DataFrame, scan_id: str, score: str, t
     """
     ids = ranked.filter(pl.col("finding").is_in(["new", "known"]))["prompt_id"].sort().to_list()
     head = {"format": FORMAT, "scan_id": scan_id, "score": score, "date": today.isoformat()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(head | {"prompt_ids": ids}, indent=1) + "\n")
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(head | {"prompt_ids": ids}, indent=1) + "\n")
 
 
 def read_allow(path: Path) -> pl.DataFrame:

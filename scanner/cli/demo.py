@@ -17,7 +17,7 @@ def demo(out: Path) -> None:
     with progress() as observe:
         done = demos.run(out, observe)
     click.echo(summary(done.result), err=True)
-    out_console.print(table(done.ranked, demos.RULE.score))
+    out_console.print(table(done.contents))
     click.echo(
         f"\nGenerating all prompts in full had shown which are memorized. Of {done.labelled} flagged prompts that it "
         f"decided, {done.memorized} are:\nprecision {done.precision:.3f}, recall {done.recall:.3f}, "

@@ -88,7 +88,7 @@ def report(
     if json:
         click.echo(dumps(night.summary, indent=1))
     else:
-        out_console.print(reports.table(contents.ranked, score))
+        out_console.print(reports.table(contents))
     for note in night.summary["notes"]:
         click.echo(f"note: {note}", err=True)
     kind = "A decision" if rule.decides else "A ranking"

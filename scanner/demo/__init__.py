@@ -14,7 +14,7 @@ import polars as pl
 
 from scanner.audit.flag import Rule
 from scanner.audit.night import decide, write_summary
-from scanner.audit.report import contents_of, facts_of, write
+from scanner.audit.report import Contents, contents_of, facts_of, write
 from scanner.diffusion.scores import DEFAULT_SCORE
 from scanner.evidence.metrics import auroc, precision_recall
 from scanner.scan import ScanResult, scan
@@ -36,7 +36,7 @@ class Demo:
     precision: float
     recall: float
     auroc: float
-    ranked: pl.DataFrame = field(repr=False)
+    contents: Contents = field(repr=False)
 
 
 def run(out: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> Demo:
@@ -44,7 +44,8 @@ def run(out: Path, progress: Callable[[int, int], None] = lambda done, total: No
     result = scan(CAPTIONS, model=BUNDLE, store=out / "store", progress=progress)
     stored, made = read_store(out / "store"), datetime.now(UTC)
     night = decide(stored.scores, stored.captions, stored.scan_id, stored.canaries, RULE, made.date())
-    write(out, contents_of(night, facts_of(stored.scan_id, stored.record), made))
+    contents = contents_of(night, facts_of(stored.scan_id, stored.record), made)
+    write(out, contents)
     write_summary(out, night.summary)
     truth = pl.read_parquet(LABELS).select(text="prompt", label="label").drop_nulls("label")
     judged = night.ranked.join(truth, on="text", how="inner")
@@ -57,5 +58,5 @@ def run(out: Path, progress: Callable[[int, int], None] = lambda done, total: No
         precision=precision,
         recall=recall,
         auroc=auroc(score, label),
-        ranked=night.ranked,
+        contents=contents,
     )

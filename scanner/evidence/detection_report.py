@@ -11,6 +11,7 @@ from scanner.diffusion.scores import DEFAULT_SCORE
 from scanner.evidence.evaluate import BASELINE, COLLAPSED, FPRS, Evaluation, Setting
 from scanner.evidence.metrics import roc
 from scanner.evidence.plots import roc_plot, severity_plot
+from scanner.files import replacing
 
 MAIN = "left out"  # the treatment of collapsed prompts whose table comes first
 SHOWN = 5  # curves beside the baseline's in the ROC plot
@@ -19,7 +20,6 @@ SHOWN_SEEDS = 2
 
 def write(out: Path, evaluation: Evaluation, model: str) -> list[Path]:
     """Write detection.md, .json and .parquet, differences.parquet, roc.svg and severity.svg; returns the paths."""
-    out.mkdir(parents=True, exist_ok=True)
     tables = {"detection": evaluation.detection.to_dicts(), "differences": evaluation.differences.to_dicts()}
     contents = {
         "detection.md": markdown(evaluation),
@@ -28,16 +28,14 @@ def write(out: Path, evaluation: Evaluation, model: str) -> list[Path]:
     }
     if evaluation.labels["similarity"].null_count() < len(evaluation.labels):
         contents["severity.svg"] = _severity(evaluation, model)
-    paths = []
     for name, text in contents.items():
-        temporary = out / f".{name}.partial"
-        temporary.write_text(text)
-        paths.append(temporary.replace(out / name))
-    for name, frame in (("detection", evaluation.detection), ("differences", evaluation.differences)):
-        temporary = out / f".{name}.partial"
-        frame.write_parquet(temporary)
-        paths.append(temporary.replace(out / f"{name}.parquet"))
-    return paths
+        with replacing(out / name) as partial:
+            partial.write_text(text)
+    frames = {"detection.parquet": evaluation.detection, "differences.parquet": evaluation.differences}
+    for name, frame in frames.items():
+        with replacing(out / name) as partial:
+            frame.write_parquet(partial)
+    return [out / name for name in (*contents, *frames)]
 
 
 def markdown(evaluation: Evaluation) -> str:

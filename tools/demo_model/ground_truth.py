@@ -129,20 +129,26 @@ def label(table: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def table(bundle: Path, data: Dataset, work: Path) -> pl.DataFrame:
-    """Generate every evaluation prompt and measure the images, which stay in the work folder; it resumes there."""
+def table(bundle: Path, data: Dataset, work: Path, most_once: int) -> pl.DataFrame:
+    """Generate the evaluation prompts and measure the images, which stay in the work folder; it resumes there.
+
+    `most_once`: of the captions that were shown once, so many.
+    """
     work.mkdir(parents=True, exist_ok=True)
     training = unit(reconstruct(bundle, data.images))
     denoiser = Denoiser(open_bundle(bundle), batch_size=128)
+    once = np.flatnonzero((data.roles == "fixed") & (data.duplicates == 1))
+    chosen = np.setdiff1d(np.arange(len(data.prompts)), once[most_once:])
     rows = []
-    for at in range(0, len(data.prompts), CHUNK):
+    for at in range(0, len(chosen), CHUNK):
         path = work / f"{at:05}.npz"
         if not path.exists():
-            images = generate(denoiser, [str(prompt) for prompt in data.prompts[at : at + CHUNK]])
+            images = generate(denoiser, [str(prompt) for prompt in data.prompts[chosen[at : at + CHUNK]]])
             temporary = path.with_suffix(".tmp.npz")
             np.savez_compressed(temporary, images=((np.clip(images, -1, 1) + 1) * 127.5).round().astype(np.uint8))
             temporary.replace(path)
-            print(f"ground truth: {at + len(images)}/{len(data.prompts)} prompts", flush=True)
+            print(f"ground truth: {at + len(images)}/{len(chosen)} prompts", flush=True)
         rows += [measure(image / np.float32(127.5) - 1, training) for image in np.load(path)["images"]]
-    prompts = {"prompt": data.prompts.tolist(), "role": data.roles.tolist(), "duplicates": data.duplicates}
-    return label(pl.DataFrame(prompts).hstack(pl.DataFrame(rows)))
+    columns = {"prompt": data.prompts, "role": data.roles, "duplicates": data.duplicates}
+    prompts = pl.DataFrame({name: column[chosen].tolist() for name, column in columns.items()})
+    return label(prompts.hstack(pl.DataFrame(rows)))

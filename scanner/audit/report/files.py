@@ -9,6 +9,7 @@ from scanner.audit.report import html, markdown
 from scanner.audit.report.contents import Contents, rows_to_drop, to_drop
 from scanner.audit.report.safe import spreadsheet
 from scanner.errors import ScannerError, disk_error, first_line
+from scanner.files import replacing
 
 
 def _drop_list(contents: Contents, path: Path) -> None:
@@ -47,10 +48,6 @@ def write(out: Path, contents: Contents) -> list[Path]:
 
 
 def _write(contents: Contents, path: Path) -> Path:
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        FORMATS[path.name](contents, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as partial:
+        FORMATS[path.name](contents, partial)
     return path

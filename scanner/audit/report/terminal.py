@@ -6,14 +6,16 @@ import polars as pl
 from rich.table import Table
 from rich.text import Text
 
+from scanner.audit.report.contents import Contents, flagged_prompts
+
 SHOWN = 20
 
 
-def table(ranked: pl.DataFrame, score: str) -> Table:
+def table(contents: Contents) -> Table:
     """The first flagged prompts: score, p and q where there is a null, finding, number of dataset rows."""
-    flagged = ranked.filter("flagged")
+    flagged, score = flagged_prompts(contents), contents.score
     shown = flagged.head(SHOWN)
-    title = f"{len(flagged):,} prompts flagged by {score} of {ranked['rank'].count():,} scored"
+    title = f"{len(flagged):,} prompts flagged by {score} of {contents.ranked['rank'].count():,} scored"
     view = Table(title=title, title_justify="left", title_style="bold", expand=True)
     view.add_column("rank", justify="right", no_wrap=True)
     view.add_column("score", justify="right", no_wrap=True)
