@@ -100,7 +100,7 @@ class TorchEngine:
     def run(self, feeds: Arrays) -> dict[str, NDArray[Any]]:
         """Run one batch."""
         with torch.inference_mode():
-            output = self.module(*(torch.from_numpy(feeds[name]) for name in self.inputs))
+            output = self.module(*(torch.tensor(feeds[name]) for name in self.inputs))  # a copy: feeds may be read-only
         return {name: output.numpy() for name in self.outputs}
 
 

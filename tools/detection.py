@@ -87,9 +87,14 @@ def main() -> None:
             svg = (ROOT / "build/detection" / name / f"{plot}.svg").read_text()
             (DOCS / f"detection-{name}-{plot}.svg").write_text(svg)
             plots.append(f"![{plot}](detection-{name}-{plot}.svg)")
-        parts += [FORM_TITLE, by_form(found)]
         sizes = table(labels, reference, Denoiser(bundle))
-        parts += [f"## The {name} model", "\n".join(plots), detection_report.markdown(found)]
+        parts += [
+            f"## The {name} model",
+            "\n".join(plots),
+            FORM_TITLE,
+            by_form(found),
+            detection_report.markdown(found),
+        ]
         parts += ["### How many reference captions", "AUROC / TPR at 1 % FPR, two seeds, collapsed left out.", sizes]
         print(f"{name}: done", file=sys.stderr)
     (DOCS / "detection.md").write_text("\n\n".join(part.strip() for part in parts) + "\n")
