@@ -22,10 +22,11 @@ from scanner.audit.calibrate import Calibration
 from scanner.audit.diagnose import exchangeability
 from scanner.audit.flag import Rule, rank
 from scanner.demo import BUNDLE, LABELS
+from scanner.diffusion.scores import DEFAULT_SCORE
 
 RATES = (0.05, 0.1, 0.2)
 MEMORIZED = 0.1  # of the data
-SCORES = ("text_noise_norm_v1", "seed_independence_v1", "agreement_v1")
+SCORES = ("text_noise_norm_v1", "overestimation_prior_v1", DEFAULT_SCORE)
 HEADER = (
     "where",
     "null",
