@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from scanner.errors import ScannerError
+from scanner.errors import ScannerError, first_line
 from scanner.files import replacing
 
 FORMAT = 1
@@ -165,7 +165,7 @@ def read(path: Path, score: str) -> Calibration:
         head = json.loads(pl.read_parquet_metadata(path).get(KEY, "{}"))
         scores = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise ScannerError(f"{path}: damaged, or no calibration ({reason}): calibrate again") from error
     if not head:
         raise ScannerError(f"{path}: a parquet file, but not one that `overscan calibrate` wrote")

@@ -10,7 +10,7 @@ import polars as pl
 
 from scanner.audit.diagnose import compare
 from scanner.audit.night import Night, read_summary
-from scanner.errors import ScannerError
+from scanner.errors import ScannerError, first_line
 
 # float32 rounding of another batch size, amplified from eps to the clean estimate; larger moves are real
 RELATIVE, ABSOLUTE = 1e-4, 2e-5
@@ -29,7 +29,7 @@ def read_night(folder: Path) -> Night:
         if not ids.equals(flagged["prompt_id"].unique().sort()) or len(ids) != summary["flagged"]:
             raise ValueError("its files are of different reports")
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise ScannerError(f"{folder}: not a whole report ({reason}): needed a folder of `overscan report`") from error
     return Night(ranked, flagged, summary)
 

@@ -15,7 +15,7 @@ from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.schedule import Array
 from scanner.diffusion.scores import SCORES
 from scanner.diffusion.trace import Trace, predict_prior, predict_reference, start, trace
-from scanner.errors import InputError, ScannerError
+from scanner.errors import InputError, ScannerError, first_line
 from scanner.evidence.metrics import Bootstrap, bootstrap, resample
 
 SEEDS, STEPS, STEP_SEEDS = (1, 2, 4, 8), (2, 3, 5), (1, 2)
@@ -86,7 +86,7 @@ def read_labels(path: Path) -> pl.DataFrame:
             similarity=given.get("similarity", pl.lit(None)).cast(pl.Float64),
         )
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{path}: no labelled list ({str(error).splitlines()[0]}): needed prompt and label") from error
+        raise InputError(f"{path}: no labelled list ({first_line(error)}): needed prompt and label") from error
     if labels["prompt"].null_count() or labels["prompt"].n_unique() < len(labels):
         raise InputError(f"{path}: prompts that are null or appear twice: give each prompt one row")
     return labels

@@ -8,21 +8,11 @@ import polars as pl
 from engines import Bundle, EngineError
 from scanner.config import ScanConfig
 from scanner.diffusion.scores import SCORES
-from scanner.scorer import Scorer
+from scanner.scorer import CANARIES, Scorer
 
 # compared relatively, the others absolutely
 NORMS = ("text_noise_norm_v1", "overestimation_v1", "overestimation_prior_v1", "guidance_spread_v1")
 TOLERANCE = {"float32": 1e-4, "float16": 5e-2}
-PROMPTS = (
-    "a cat",
-    "the moon over a harbour at night",
-    "Portrait of a woman, oil on canvas, 1889",
-    "red car",
-    "mountains",
-    "a slice of pizza and a glass of water",
-    "DON'T PANIC",
-    "un café à Paris",
-)
 
 
 def compare(reference: Bundle, candidate: Bundle, prompts: pl.DataFrame, config: ScanConfig) -> pl.DataFrame:
@@ -44,9 +34,9 @@ def compare(reference: Bundle, candidate: Bundle, prompts: pl.DataFrame, config:
 
 
 def check(reference: Bundle, candidate: Bundle) -> pl.DataFrame:
-    """Compare on a few built-in prompts. Raises EngineError where a score differs by more than its precision allows."""
-    ids = [f"{i:032}" for i in range(len(PROMPTS))]
-    prompts = pl.DataFrame({"prompt_id": ids, "text": PROMPTS, "status": ["pending"] * len(ids)})
+    """Compare on the canaries. Raises EngineError where a score differs by more than its precision allows."""
+    ids = [f"{i:032}" for i in range(len(CANARIES))]
+    prompts = pl.DataFrame({"prompt_id": ids, "text": CANARIES, "status": ["pending"] * len(ids)})
     errors = compare(reference, candidate, prompts, ScanConfig())
     allowed = TOLERANCE[candidate.manifest.precision]
     bad = errors.filter(~(pl.col("largest_error") <= allowed))

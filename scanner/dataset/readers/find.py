@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from scanner.errors import InputError
+from scanner.errors import InputError, first_line
 
 SCHEMES = ("s3://", "gs://", "hf://")
 PACKED = (".gz", ".zst", ".bz2", ".xz", ".lz4", ".zip", ".7z")
@@ -123,6 +123,6 @@ def _objects(url: str) -> list[str]:
     try:
         plan = pl.scan_lines(pattern)._ldf.visit().view_current_node()
     except (pl.exceptions.PolarsError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise InputError(f"{url}: cannot be listed ({reason}): check the address and the credentials") from error
     return sorted(getattr(plan, "paths", []))
