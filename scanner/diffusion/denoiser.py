@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from engines import Bundle
+from engines import Bundle, Engine
 from scanner.diffusion.families import Conditioning, family
 from scanner.diffusion.schedule import Array, Schedule
 from scanner.errors import ModelError
@@ -54,9 +54,30 @@ class Denoiser:
 
     def decode(self, latent: Array) -> Array:
         """Images float32 [N, 3, h, w], about [-1, 1], of clean latents [N, C, H, W]."""
-        engine = self._engines.setdefault("vae_decoder", self._bundle.engine("vae_decoder"))
-        parts = (latent[start : start + self.batch_size] for start in range(0, len(latent), self.batch_size))
-        return np.concatenate([engine.run({"latent": np.ascontiguousarray(part)})["image"] for part in parts])
+        return self._in_parts("vae_decoder", "latent", latent, "image")
+
+    def encode_images(self, images: Array) -> Array:
+        """Latents [N, C, H, W], the VAE's posterior mean, of images float32 [N, 3, *self.image_size] in [-1, 1]."""
+        return self._in_parts("vae_encoder", "image", images, "latent")
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels of the model's images."""
+        height, width = self._engine("vae_encoder").inputs["image"].shape[2:]
+        assert height is not None
+        assert width is not None
+        return height, width
+
+    def _in_parts(self, component: str, name: str, array: Array, result: str) -> Array:
+        engine, starts = self._engine(component), range(0, len(array), self.batch_size)
+        parts = (np.ascontiguousarray(array[start : start + self.batch_size]) for start in starts)
+        return np.concatenate([engine.run({name: part})[result] for part in parts])
+
+    def _engine(self, component: str) -> Engine:
+        """A component that only some need: opened when first asked for."""
+        if component not in self._engines:
+            self._engines[component] = self._bundle.engine(component)
+        return self._engines[component]
 
     def _run(self, component: str, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         return self._engines[component].run(feeds)
