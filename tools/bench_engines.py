@@ -1,0 +1,198 @@
+"""Every backend that works here, as a whole scan, against the machine's GEMM rate and what the field's scripts do.
+
+    python tools/bench_engines.py CHECKPOINT INPUT BUNDLE [BUNDLE ...] [--prompts N] [--json FILE]
+
+One run, same model, captions, seeds and cores. Bundles of the checkpoint in several precisions may be named. A backend
+that is refused is listed with the reason. The peers' way, diffusers modules in torch float32 with both guidance
+branches, runs before and after, one prompt at a time and batched. GFLOP are counted by torch on the UNet alone, so that
+the rate of a whole scan can be set against the rate of plain matrix products.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+from torch.utils.flop_counter import FlopCounterMode
+
+from engines import BACKENDS, EngineError
+from scanner import initial_noise, scan
+from scanner.config import ScanConfig
+from scanner.dataset import captions
+
+SEEDS = (0, 1)
+PEERS_BATCH = 4  # prompts at once, for the batched peers
+GEMM, GEMM_SECONDS = 2048, 2.0
+PRECISIONS = ("float32", "bfloat16", "auto")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of scoring. `gflops`: of the UNet, over the whole scan without its start-up; `ratio`: to the peers."""
+
+    way: str
+    precision: str
+    provider: str
+    prompts: int
+    prompts_per_hour: float
+    gflops: float
+    ratio: float
+    startup_seconds: float
+
+
+def gemm_rate(dtype: torch.dtype) -> float:
+    """GFLOP/s of square matrix products on all cores."""
+    a, b = (torch.randn(GEMM, GEMM).to(dtype) for _ in range(2))
+    times = []
+    started = time.perf_counter()
+    while time.perf_counter() - started < GEMM_SECONDS or len(times) < 3:
+        at = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - at)
+    return 2 * GEMM**3 / float(np.median(times)) / 1e9
+
+
+class Peers:
+    """||eps_c - eps_u|| at the first step as research scripts compute it: both branches, every prompt."""
+
+    def __init__(self, checkpoint: Path):
+        self.pipeline = StableDiffusionPipeline.from_pretrained(checkpoint, torch_dtype=torch.float32)
+        self.pipeline.scheduler.set_timesteps(50)
+        config = self.pipeline.unet.config
+        shape = (config.in_channels, config.sample_size, config.sample_size)
+        self.noise = torch.from_numpy(initial_noise(SEEDS, shape))
+
+    @torch.inference_mode()
+    def __call__(self, prompts: list[str], batch: int) -> float:
+        """Prompts per second."""
+        timestep, started = self.pipeline.scheduler.timesteps[0], time.perf_counter()
+        for i in range(0, len(prompts), batch):
+            part = prompts[i : i + batch]
+            hidden = torch.cat([self._embed([""] * len(part)), self._embed(part)])
+            noise = self.noise.repeat(2 * len(part), 1, 1, 1)
+            eps_uncond, eps_cond = self.pipeline.unet(noise, timestep, hidden).sample.chunk(2)
+            (eps_cond - eps_uncond).flatten(1).norm(dim=1).reshape(len(part), -1).mean(1).tolist()
+        return len(prompts) / (time.perf_counter() - started)
+
+    @torch.inference_mode()
+    def gflop(self) -> float:
+        """GFLOP of one UNet pass on one sample."""
+        counter = FlopCounterMode(display=False)
+        with counter:
+            self.pipeline.unet(self.noise[:1], self.pipeline.scheduler.timesteps[0], self._embed([""])[:1])
+        return float(counter.get_total_flops() / 1e9)
+
+    def _embed(self, texts: list[str]) -> torch.Tensor:
+        ids = self.pipeline.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        return self.pipeline.text_encoder(ids).last_hidden_state.repeat_interleave(len(SEEDS), 0)
+
+
+def scanned(model: Path, captions_file: Path, prompts: int, **engine: str) -> tuple[str, int, float, float]:
+    """Provider, prompts, seconds of scanning, seconds of start-up (opening, compiling, baselines)."""
+    began, first = time.perf_counter(), [0.0]
+
+    def progress(done: int, total: int) -> None:
+        first[0] = first[0] or time.perf_counter()
+
+    with tempfile.TemporaryDirectory() as folder:
+        result = scan(captions_file, model=model, store=Path(folder) / "store", limit=prompts, progress=progress,
+                      config=ScanConfig(seeds=SEEDS), **engine)  # fmt: skip
+    return result.provider, result.scored, time.perf_counter() - first[0], first[0] - began
+
+
+def ways(checkpoint: Path, bundles: list[Path]) -> Iterator[tuple[str, Path, str, str]]:
+    """Name, model, backend and precision of all that may be tried; a precision that `auto` stands for comes once."""
+    for bundle in bundles:
+        for backend in BACKENDS:
+            if not backend.startswith("torch"):
+                yield from ((f"{bundle.name} {backend}", bundle, backend, precision) for precision in PRECISIONS)
+    yield from (("torch", checkpoint, backend, "auto") for backend in BACKENDS if backend.startswith("torch"))
+
+
+def measure(checkpoint: Path, source: Path, bundles: list[Path], prompts: int, say: Callable[[str], None]) -> dict:
+    """All rows, the GEMM rates, and what was refused."""
+    texts = captions.unique_prompts(captions.read([source], limit=prompts))["text"].to_list()
+    rates = {str(dtype).removeprefix("torch."): gemm_rate(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    peers = Peers(checkpoint)
+    gflop = peers.gflop()
+    few = texts[: max(1, min(len(texts), prompts // 4))]
+    peers(few[:1], 1)  # warm-up
+    before = [peers(few, batch) for batch in (1, PEERS_BATCH)]
+    measured, refused, seen = [], {}, set()
+    for name, model, backend, precision in ways(checkpoint, bundles):
+        try:
+            provider, scored, seconds, startup = scanned(model, source, prompts, backend=backend, precision=precision)
+        except EngineError as error:
+            refused[f"{name} {precision}"] = str(error)
+            continue
+        if (name, provider) not in seen:
+            seen.add((name, provider))
+            measured.append((name, precision, provider, scored, scored / seconds, startup))
+            say(f"{name}: {provider}: {scored / seconds:.3f} prompts/s")
+    after = [peers(few, batch) for batch in (1, PEERS_BATCH)]
+    alone, batched = (float(np.mean(pair)) for pair in zip(before, after, strict=True))
+    rows = [
+        Row("peers, one prompt at a time", "float32", "torch eager", len(few), 3600 * alone,
+            2 * len(SEEDS) * gflop * alone, 1.0, 0.0),
+        Row(f"peers, {PEERS_BATCH} prompts at a time", "float32", "torch eager", len(few), 3600 * batched,
+            2 * len(SEEDS) * gflop * batched, batched / alone, 0.0),
+    ]  # fmt: skip
+    rows += [
+        Row(name, precision, provider, scored, 3600 * rate, len(SEEDS) * gflop * rate, rate / alone, startup)
+        for name, precision, provider, scored, rate, startup in measured
+    ]
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "seeds": len(SEEDS),
+        "gflop_per_pass": gflop,
+        "gemm_gflops": rates,
+        "peers_before_after": {"one": [before[0], after[0]], "batched": [before[1], after[1]]},
+        "rows": [asdict(row) for row in rows],
+        "refused": refused,
+    }
+
+
+def markdown(found: dict) -> str:
+    """The result as a table."""
+    gemm = found["gemm_gflops"]
+    lines = [
+        f"{found['cores']} cores, {found['seeds']} seeds, {found['gflop_per_pass']:.2f} GFLOP per UNet pass; matrix "
+        + "products reach "
+        + ", ".join(f"{rate:.0f} GFLOP/s in {name}" for name, rate in gemm.items())
+        + ".",
+        "",
+        "| way | computes in | prompts per hour | GFLOP/s | of the float32 GEMM rate | ratio to peers | start-up |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in found["rows"]:
+        lines.append(
+            f"| {row['way']} | {row['provider']} | {row['prompts_per_hour']:,.0f} | {row['gflops']:.0f} | "
+            f"{row['gflops'] / gemm['float32']:.2f} | {row['ratio']:.2f} | {row['startup_seconds']:.1f} s |"
+        )
+    lines += ["", "Refused:", *(f"- {name}: {reason}" for name, reason in found["refused"].items())]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("input", type=Path)
+    parser.add_argument("bundles", type=Path, nargs="+")
+    parser.add_argument("--prompts", type=int, default=1000)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    found = measure(given.checkpoint, given.input, given.bundles, given.prompts, lambda line: print(line, flush=True))
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=1) + "\n")
+    print(markdown(found))
+
+
+if __name__ == "__main__":
+    main()
