@@ -8,7 +8,7 @@ from engines import manifest as manifests
 from engines.interface import Engine, EngineError, TensorSpec
 from engines.manifest import Manifest
 
-__all__ = ["BACKENDS", "Bundle", "Engine", "EngineError", "Manifest", "TensorSpec", "open_bundle"]
+__all__ = ["BACKENDS", "Bundle", "Engine", "EngineError", "Manifest", "TensorSpec", "open_bundle", "open_onnx"]
 
 
 @dataclass(frozen=True)
@@ -77,3 +77,13 @@ def open_bundle(folder: str | Path, backend: str = "auto") -> Bundle:
     if backend not in BACKENDS:
         raise EngineError(f"backend {backend!r} is unknown; there are auto, {', '.join(BACKENDS)}")
     return BACKENDS[backend](folder)
+
+
+def open_onnx(path: str | Path) -> Engine:
+    """Open an ONNX file that belongs to no bundle, on the CPU. Raises EngineError."""
+    from engines.ort import OrtEngine, read_component
+
+    path = Path(path)
+    if not path.is_file():
+        raise EngineError(f"{path}: no such file; needed a network in an ONNX file")
+    return OrtEngine(path.parent, read_component(path))

@@ -5,7 +5,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from engines.interface import Arrays, EngineError
+from engines.interface import Arrays, EngineError, TensorSpec
 from engines.manifest import Component
 
 PROVIDER = "CPUExecutionProvider"
@@ -42,3 +42,27 @@ class OrtEngine:
         """Run one batch."""
         names = list(self.outputs)
         return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+
+
+def read_component(path: Path) -> Component:
+    """What an ONNX file that is no part of a bundle takes and gives; its first axes are the batch. Raises EngineError.
+
+    Only float32 files are read so.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineError('an ONNX file needs ONNX Runtime: pip install "overscan[cpu]"') from error
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=[PROVIDER])
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        raise EngineError(f"{path}: ONNX Runtime cannot load it ({error}): name a readable ONNX file") from error
+    nodes = (*session.get_inputs(), *session.get_outputs())
+    if other := sorted({node.type for node in nodes} - {"tensor(float)"}):
+        raise EngineError(f"{path}: works on {', '.join(other)}; needed float32 in and out: export it so")
+    inputs, outputs = (
+        {node.name: TensorSpec("float32", (None, *(n if isinstance(n, int) else None for n in node.shape[1:])))
+         for node in side}
+        for side in (session.get_inputs(), session.get_outputs())
+    )  # fmt: skip
+    return Component({path.name: ""}, inputs, outputs)

@@ -19,6 +19,7 @@ from scanner.cli.export import export
 from scanner.cli.report import report
 from scanner.cli.scan import scan
 from scanner.cli.status import status
+from scanner.cli.verify import verify
 from scanner.errors import ScannerError
 
 
@@ -29,7 +30,7 @@ def cli(config: Path | None) -> None:
     """Find the captions that a text-to-image diffusion model has likely memorized, without generating an image."""
 
 
-for command in (scan, calibrate, report, diff, evaluate, status, compact, settings.config, export, demo):
+for command in (scan, calibrate, report, diff, verify, evaluate, status, compact, settings.config, export, demo):
     cli.add_command(command)
 
 

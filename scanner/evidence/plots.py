@@ -1,8 +1,8 @@
-"""Two plots as plain SVG: ROC curves over a logarithmic false positive rate, and scores against severity."""
+"""Plots as plain SVG: ROC curves over a logarithmic false positive rate, scores against severity, lines over steps."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -37,6 +37,15 @@ def linear(label: str, low: float, high: float) -> Axis:
     return Axis(label, ticks, lambda values: (values - low) / span)
 
 
+def rounded(label: str, low: float, high: float) -> Axis:
+    """From `low` to `high`, with ticks at multiples of 1, 2 or 5 times a power of ten."""
+    span = high - low if high > low else 1.0
+    power = 10 ** np.floor(np.log10(span / 4))
+    unit = float(power * next(n for n in (1, 2, 5, 10) if n * power >= span / 6))
+    ticks = {k * unit: f"{k * unit:g}" for k in range(int(np.ceil(low / unit)), int(np.floor(high / unit)) + 1)}
+    return Axis(label, ticks, lambda values: (values - low) / span)
+
+
 def roc_plot(title: str, curves: Mapping[str, tuple[Values, Values]], negatives: int) -> str:
     """SVG of ROC curves (false, true positive rates) by name; the axis starts at one false positive."""
     x, y = logarithmic("false positive rate", 1 / negatives), linear("true positive rate", 0, 1)
@@ -64,6 +73,35 @@ def severity_plot(title: str, score: Values, similarity: Values, groups: Mapping
             f'<path d="{dots}" fill="none" stroke="{colour}" stroke-width="4" stroke-linecap="round" opacity=".45"/>'
         )
         marks.append(_text(WIDTH - MARGIN + 10, MARGIN + 16 * i, f"{name} ({int(chosen.sum()):,})", colour, "start"))
+    return _figure(title, x, y, marks, legend=150)
+
+
+class Line(NamedTuple):
+    """A curve of one value per step; a dashed one is what to compare with."""
+
+    name: str
+    values: Values
+    colour: str
+    dashed: bool = False
+
+
+def step_plot(title: str, label: str, lines: Sequence[Line]) -> str:
+    """SVG of curves over the denoising steps, from noise to image; the axis begins at 0, or below."""
+    values = np.concatenate([line.values for line in lines])
+    values = values[np.isfinite(values)]
+    high, low = float(values.max(initial=0)), float(values.min(initial=0))
+    x = rounded("denoising step", 0, max(len(line.values) for line in lines) - 1)
+    y = rounded(label, low if low < -0.02 * high else 0, high)
+    marks, named = [], 0
+    for line in lines:
+        kept = np.isfinite(line.values)
+        px, py = _pixels(x, y, np.arange(len(line.values))[kept].astype(np.float64), line.values[kept])
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(px, py, strict=True))
+        stroke = f'stroke="{line.colour}" stroke-width="1.8"' + (' stroke-dasharray="5 4"' if line.dashed else "")
+        marks.append(f'<polyline points="{points}" fill="none" {stroke}/>')
+        if line.name:
+            marks.append(_text(WIDTH - MARGIN + 10, MARGIN + 18 * named, line.name, line.colour, "start"))
+            named += 1
     return _figure(title, x, y, marks, legend=150)
 
 

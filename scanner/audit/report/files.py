@@ -7,9 +7,9 @@ import polars as pl
 
 from scanner.audit.report import html, markdown
 from scanner.audit.report.contents import Contents, rows_to_drop, to_drop
-from scanner.audit.report.safe import spreadsheet
 from scanner.errors import ScannerError, disk_error, first_line
 from scanner.files import replacing
+from scanner.safe import spreadsheet
 
 
 def _drop_list(contents: Contents, path: Path) -> None:

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from scanner.audit.report import charts, wording
 from scanner.audit.report.contents import Contents, counts_by_status, flagged_prompts, score_columns
-from scanner.audit.report.safe import visible
+from scanner.safe import visible
 
 FOLDER = Path(__file__).parent
 PROMPTS = 10_000  # in the page; all of them are in flagged.parquet

@@ -6,8 +6,8 @@ import string
 import polars as pl
 
 from scanner.audit.report.contents import Contents, counts_by_status, flagged_prompts
-from scanner.audit.report.safe import visible
 from scanner.audit.report.wording import MEANING, headline, number, of_the_numbers
+from scanner.safe import visible
 
 SHOWN = 10
 CHARACTERS = 120

@@ -15,6 +15,11 @@ def visible(text: pl.Expr, longest: int) -> pl.Expr:
     return pl.when(more > 0).then(pl.format("{}… ({} more characters)", shown, more)).otherwise(shown)
 
 
+def visible_text(text: str, longest: int) -> str:
+    """The same of one text."""
+    return str(pl.select(visible(pl.lit(text), longest)).item())
+
+
 def spreadsheet(frame: pl.DataFrame) -> pl.DataFrame:
     """The frame with an apostrophe before every text that a spreadsheet would take for a formula."""
     cells = pl.col(pl.String)

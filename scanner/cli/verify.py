@@ -1,0 +1,59 @@
+"""`overscan verify`."""
+
+from pathlib import Path
+
+import click
+
+from engines import open_bundle
+from scanner.cli import options
+from scanner.cli.console import progress
+from scanner.diffusion.denoiser import Denoiser
+from scanner.evidence import verify_page
+from scanner.evidence.chosen import Source
+from scanner.evidence.similarity import Descriptor
+from scanner.evidence.verify import FIRST_SEED, Network, Sampling, verdict
+
+
+@click.command()
+@options.model
+@click.option("--out", required=True, type=options.FOLDER, help="Folder for the page, the images and the numbers.")
+@click.option("--prompt", "prompts", multiple=True, help="Prompt to verify; repeatable.")
+@click.option("--image", "images", multiple=True, type=options.FILE, help="Image for each --prompt, in their order.")
+@click.option("--report", type=options.FOLDER, help="Report folder: verify its highest-ranked prompts.")
+@click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="So many of --report.")
+@click.option("--ids", help="Prompts of --report by prompt_id (8 or more first characters), separated by commas.")
+@click.option("--seeds", type=click.IntRange(2), default=4, show_default=True, help=f"Seeds, from {FIRST_SEED} up.")
+@click.option("--guidance-scale", type=float, default=7.5, show_default=True, help="1 = no guidance.")
+@click.option("--num-inference-steps", type=click.IntRange(1), default=50, show_default=True)
+@click.option("--descriptor", type=options.FILE, help="ONNX copy detector (image in, embedding out), such as SSCD.")
+@options.batch_size
+@options.backend
+def verify(
+    model: Path,
+    out: Path,
+    prompts: tuple[str, ...],
+    images: tuple[Path, ...],
+    report: Path | None,
+    top: int,
+    ids: str | None,
+    seeds: int,
+    guidance_scale: float,
+    num_inference_steps: int,
+    descriptor: Path | None,
+    batch_size: int | None,
+    backend: str,
+) -> None:
+    """Generate images of chosen prompts over several seeds; compare them, and look at how they came about.
+
+    Images need the extra "images". A page, the pictures, and verify.json and verify.parquet with the numbers.
+    """
+    chosen = Source(prompts, images, report, top, ids).read()
+    denoiser = Denoiser(open_bundle(model, backend), batch_size)
+    sampling = Sampling(tuple(range(FIRST_SEED, FIRST_SEED + seeds)), guidance_scale, num_inference_steps)
+    network = Network(denoiser, sampling, None if descriptor is None else Descriptor(descriptor))
+    with progress() as observe:
+        found = network.verify_all(chosen, observe)
+    paths = verify_page.write(out, found, sampling, model.name)
+    for one in found:
+        click.echo(f"{one.mean_correlation:.3f}  {verdict(one)}  {one.prompt}")
+    click.echo("Written: " + ", ".join(map(str, paths)), err=True)

@@ -1,0 +1,249 @@
+"""From flagged to verified: generate a prompt's images from several seeds, and measure images and denoising paths.
+
+The loop is `scanner.diffusion.trace.denoise()`, that of a scan; it only goes on to its end.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from scanner import images
+from scanner.diffusion.schedule import Array
+from scanner.diffusion.trace import Start, Step, denoise, guided, start
+from scanner.evidence.chosen import Chosen
+from scanner.evidence.decomposition import (
+    Deviation,
+    Floats,
+    Weights,
+    decompose,
+    deviation,
+    latent_norm,
+    seed_distance,
+)
+from scanner.evidence.similarity import Descriptor, correlation, ssim
+
+if TYPE_CHECKING:
+    from scanner.diffusion.denoiser import Denoiser
+    from scanner.diffusion.families import Conditioning
+
+FIRST_SEED = 1000  # scans count theirs from 0
+AGREE = 0.9  # correlation of images above which one copies the other: measured in docs/demo-model.md
+THUMBNAIL = 128  # pixels at most, about: of the path's images
+SHOWN_STEPS = 8  # of the denoising path, as images
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How images are generated. One seed has nothing to agree with: two or more."""
+
+    seeds: tuple[int, ...] = tuple(range(FIRST_SEED, FIRST_SEED + 4))
+    guidance_scale: float = 7.5
+    num_inference_steps: int = 50
+
+
+class Similarity(NamedTuple):
+    """Of images with one another [S, S], or of the seeds' with a given one [S]; float64. `descriptor`: None unless
+    one was named."""
+
+    correlation: Floats
+    ssim: Floats
+    descriptor: Floats | None
+
+
+class Fit(NamedTuple):
+    """The path against one image x_0 per seed: weights [K, S], D1 and D2 of all seeds together."""
+
+    weights: Weights
+    deviation: Deviation
+
+
+@dataclass(frozen=True)
+class Given:
+    """An image to compare with: as the model's VAE reconstructs it, [3, h, w]; else its blur would hide true copies."""
+
+    image: Array
+    similarity: Similarity
+    fit: Fit
+
+
+@dataclass(frozen=True)
+class Verification:
+    """One prompt. `images`: [S, 3, h, w]; `path`: guided clean estimates, decoded, small, [M, S, 3, h', w'], at
+    `path_steps`.
+
+    Float64 over the steps: `signal_rate, noise_rate` [K]; `norm_hat, norm_cond, norm_uncond` [K, S], RMS of the clean
+    estimate with guidance, for the prompt and for the empty prompt at the same latents; `norm_final` [S], of the clean
+    latents; `distance` [K + 1], between seeds, the last of the clean latents. `fit_uncond`, `distance_uncond`: the same
+    of the empty prompt's path without guidance, what to compare with.
+    """
+
+    prompt: str
+    seeds: tuple[int, ...]
+    images: Array
+    among_seeds: Similarity
+    path: Array
+    path_steps: tuple[int, ...]
+    timesteps: tuple[int, ...]
+    signal_rate: Floats
+    noise_rate: Floats
+    fit: Fit
+    given: Given | None
+    norm_hat: Floats
+    norm_cond: Floats
+    norm_uncond: Floats
+    norm_final: Floats
+    distance: Floats
+    fit_uncond: Fit
+    distance_uncond: Floats
+
+    @cached_property
+    def agreeing(self) -> int:
+        """Seeds in the largest set around one of them, itself included, that it resembles above AGREE."""
+        return max(1, int((self.among_seeds.correlation > AGREE).sum(1).max()))
+
+    @property
+    def copying(self) -> int | None:
+        """Seeds whose image resembles the given one above AGREE."""
+        return None if self.given is None else int((self.given.similarity.correlation > AGREE).sum())
+
+    @property
+    def mean_correlation(self) -> float:
+        """Between the images of two different seeds, mean over pairs."""
+        pairs = self.among_seeds.correlation[np.triu_indices(len(self.seeds), 1)]
+        return float(pairs.mean())
+
+
+class Network:
+    """A denoiser and how to sample with it; what all prompts share is computed once.
+
+    `descriptor`: a copy detector to compare images with, beside correlation and SSIM.
+    """
+
+    def __init__(self, denoiser: "Denoiser", sampling: Sampling, descriptor: Descriptor | None = None):
+        self._denoiser, self._sampling, self._descriptor = denoiser, sampling, descriptor
+        self._start: Start = start(denoiser, sampling.seeds, sampling.num_inference_steps)
+        self._timesteps = denoiser.schedule.timesteps(sampling.num_inference_steps)
+        self._rates = (denoiser.schedule.signal_rate[self._timesteps], denoiser.schedule.noise_rate[self._timesteps])
+
+    @cached_property
+    def _uncond(self) -> tuple[Fit, Floats]:
+        """The empty prompt's path without guidance: its fit, and the distance between seeds, [K + 1]."""
+        x_t = np.stack([step.x_t[0] for step in self._loop(self._denoiser.null, 1.0)])
+        return self._fit(x_t[:-1], x_t[-1]), seed_distance(x_t)
+
+    def verify(self, prompt: str, given: Array | None = None) -> Verification:
+        """Generate a prompt's images and measure them; `given`: an image [3, h, w] to compare with."""
+        *steps, last = (_of_prompt(step) for step in self._loop(self._denoiser.encode([prompt]), None))
+        x_t = np.stack([step.x_t for step in steps])  # [K, S, C, H, W]
+        pictures = self._denoiser.decode(last.x_t)
+        x0_hat, x0_cond, x0_uncond = (self._clean(steps, g) for g in (self._sampling.guidance_scale, 1.0, 0.0))
+        shown = _shown(len(steps))
+        flat = x0_hat[list(shown)].reshape(-1, *x0_hat.shape[2:])  # [M*S, C, H, W]
+        path = _thumbnails(self._denoiser.decode(flat))
+        return Verification(
+            prompt=prompt, seeds=self._sampling.seeds, images=pictures,
+            among_seeds=self._similarity(pictures, pictures),
+            path=path.reshape(len(shown), len(pictures), *path.shape[1:]), path_steps=shown,
+            timesteps=tuple(self._timesteps), signal_rate=self._rates[0], noise_rate=self._rates[1],
+            fit=self._fit(x_t, last.x_t), given=None if given is None else self._compare(given, pictures, x_t),
+            norm_hat=latent_norm(x0_hat), norm_cond=latent_norm(x0_cond), norm_uncond=latent_norm(x0_uncond),
+            norm_final=latent_norm(last.x_t),
+            distance=np.append(seed_distance(x_t), seed_distance(last.x_t)),
+            fit_uncond=self._uncond[0], distance_uncond=self._uncond[1],
+        )  # fmt: skip
+
+    def verify_all(
+        self, chosen: Sequence[Chosen], progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> list[Verification]:
+        """Every chosen prompt, with the image of its file. Raises InputError, before it generates any."""
+        given = [None if c.image is None else images.read(c.image, *self._denoiser.image_size) for c in chosen]
+        found = []
+        for done, (one, image) in enumerate(zip(chosen, given, strict=True)):
+            progress(done, len(chosen))
+            found.append(self.verify(one.prompt, image))
+        progress(len(chosen), len(chosen))
+        return found
+
+    def _loop(self, conditioning: "Conditioning", guidance_scale: float | None) -> list[Step]:
+        g = self._sampling.guidance_scale if guidance_scale is None else guidance_scale
+        return list(denoise(self._denoiser, conditioning, self._start, g, self._sampling.num_inference_steps))
+
+    def _clean(self, steps: Sequence[Step], guidance_scale: float) -> Array:
+        """Clean estimates of every step, [K, S, C, H, W]; a scale of 0 is the empty prompt's."""
+        to_x0 = self._denoiser.schedule.to_x0
+        return np.stack(
+            [to_x0(x_t, guided(cond, uncond, guidance_scale), timestep) for timestep, x_t, cond, uncond in steps]
+        )
+
+    def _fit(self, x_t: Array, x_0: Array) -> Fit:
+        weights = decompose(x_t, x_0, self._start.x_T)
+        return Fit(weights, deviation(weights, *self._rates))
+
+    def _compare(self, given: Array, pictures: Array, x_t: Array) -> Given:
+        latent = self._denoiser.encode_images(given[None])
+        image = self._denoiser.decode(latent)
+        columns = (None if kind is None else kind[:, 0] for kind in self._similarity(pictures, image))
+        return Given(image[0], Similarity(*columns), self._fit(x_t, latent[0]))  # type: ignore[arg-type]
+
+    def _similarity(self, first: Array, second: Array) -> Similarity:
+        described = None if self._descriptor is None else self._descriptor.similarity(first, second)
+        return Similarity(correlation(first, second), ssim(first, second), described)
+
+    def deviations(
+        self,
+        prompts: Sequence[str],
+        chunk: int = 16,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> pl.DataFrame:
+        """[prompt, D1, D2] of many prompts, x_0 being each seed's own generated latent; nothing is decoded.
+
+        Memory: `chunk` prompts times all steps and seeds.
+        """
+        rows = []
+        for i in range(0, len(prompts), chunk):
+            progress(i, len(prompts))
+            part = prompts[i : i + chunk]
+            path = np.stack([step.x_t for step in self._loop(self._denoiser.encode(part), None)])  # [K + 1, B, S, ...]
+            D1, D2 = self._fit(path[:-1], path[-1]).deviation
+            rows += list(zip(part, D1.tolist(), D2.tolist(), strict=True))
+        progress(len(prompts), len(prompts))
+        return pl.DataFrame(rows, {"prompt": pl.String, "D1": pl.Float64, "D2": pl.Float64}, orient="row")
+
+
+def verdict(found: Verification) -> str:
+    """What the images say, and no more."""
+    total = len(found.seeds)
+    if np.isnan(found.among_seeds.correlation).any():
+        return "An image is of one flat colour: correlation says nothing here; look at the images."
+    agree = "The seeds agree" if found.agreeing == total else f"{found.agreeing} of {total} seeds agree"
+    agree = "The seeds differ" if found.agreeing == 1 else agree
+    if found.copying is None:
+        unknown = ". Whether they reproduce a training image is not known: no image was given"
+        return agree + (unknown if found.agreeing > 1 else "") + "."
+    if found.copying:
+        whom = "every seed reproduces" if found.copying == total else f"{found.copying} of {total} seeds reproduce"
+        return f"{agree}; {whom} the given image."
+    return f"{agree}; none reproduces the given image."
+
+
+def _of_prompt(step: Step) -> Step:
+    """The step of one prompt: [S, C, H, W]."""
+    return Step(step.timestep, step.x_t[0], step.eps_cond[0], step.eps_uncond[0])
+
+
+def _thumbnails(images: Array) -> Array:
+    """Images [N, 3, h, w] made smaller by a whole factor, as means of square blocks, where they exceed THUMBNAIL."""
+    factor = max(1, min(images.shape[2:]) // THUMBNAIL)
+    h, w = (size // factor for size in images.shape[2:])
+    blocks = images[:, :, : h * factor, : w * factor].reshape(*images.shape[:2], h, factor, w, factor)
+    return np.asarray(blocks.mean((3, 5)), np.float32)
+
+
+def _shown(steps: int) -> tuple[int, ...]:
+    """Steps to look at: dense at the start, where a memorized path is decided, to the last."""
+    spread = np.linspace(0, 1, min(SHOWN_STEPS, steps)) ** 1.7
+    return tuple(sorted({round(float(share) * (steps - 1)) for share in spread}))

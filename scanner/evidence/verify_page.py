@@ -1,0 +1,217 @@
+"""Verifications as files: one self-contained page, the pictures, and the numbers."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import polars as pl
+from markupsafe import Markup
+
+from scanner import images, safe
+from scanner.dataset.captions import prompt_id
+from scanner.diffusion.schedule import Array
+from scanner.errors import ScannerError, disk_error, first_line
+from scanner.evidence.plots import COLOURS, Line, step_plot
+from scanner.evidence.verify import AGREE, THUMBNAIL, Fit, Sampling, Similarity, Verification, verdict
+from scanner.files import replacing
+
+FOLDER = Path(__file__).parent
+CHARACTERS = 500  # of a prompt; text encoders read fewer
+BLUE, ORANGE, GREEN, GREY = COLOURS[0], COLOURS[2], COLOURS[3], COLOURS[5]
+
+
+def write(out: Path, found: Sequence[Verification], sampling: Sampling, model: str) -> list[Path]:
+    """Write `verify.html`, `verify.json`, `verify.parquet` and a folder of pictures per prompt into the folder `out`.
+
+    Returns the paths of the three files. Raises ScannerError where it cannot.
+    """
+    try:
+        for one in found:
+            folder = out / _folder(one)
+            for name, data in _pictures(one).items():
+                _put(folder / name, data)
+            for name, svg in charts(one).items():
+                _put(folder / f"{name}.svg", svg.encode())
+        numbers = {"model": model, "sampling": asdict(sampling), "prompts": [summary(one) for one in found]}
+        _put(out / "verify.json", (json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+        with replacing(out / "verify.parquet") as partial:
+            steps(found).write_parquet(partial)
+        _put(out / "verify.html", render(found, sampling, model).encode())
+    except (OSError, pl.exceptions.ComputeError) as error:
+        raise disk_error(out, error) or ScannerError(
+            f"{out}: cannot be written ({first_line(error)}): needed a folder to write to"
+        ) from error
+    return [out / name for name in ("verify.html", "verify.json", "verify.parquet")]
+
+
+def _put(path: Path, data: bytes) -> None:
+    with replacing(path) as partial:
+        partial.write_bytes(data)
+
+
+def _folder(found: Verification) -> str:
+    return prompt_id(found.prompt)[:12]
+
+
+def _pictures(found: Verification) -> dict[str, bytes]:
+    """PNG files by name."""
+    pictures = {f"seed-{seed}.png": images.png(image) for seed, image in zip(found.seeds, found.images, strict=True)}
+    if found.given is not None:
+        pictures["given.png"] = images.png(found.given.image)
+    grid = np.concatenate([np.concatenate(list(row), axis=1) for row in found.path], axis=2)  # [3, S*h, M*w]
+    return pictures | {"path.png": images.png(grid)}
+
+
+def render(found: Sequence[Verification], sampling: Sampling, model: str) -> str:
+    """The page. Its security policy admits images that it holds itself and its own style sheet, and no script."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    style = (FOLDER / "verify.css").read_text("utf-8")
+    page = environment.get_template("verify.html.j2").render(
+        style=Markup(style), style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        cards=[_card(one) for one in found], sampling=sampling, model=safe.visible_text(model, CHARACTERS), agree=AGREE,
+    )  # fmt: skip
+    return page + "\n"
+
+
+def _card(found: Verification) -> dict[str, Any]:
+    """What the template shows of one prompt."""
+    given = found.given
+    return {
+        "id": _folder(found),
+        "prompt": safe.visible_text(found.prompt, CHARACTERS),
+        "verdict": verdict(found),
+        "seeds": found.seeds,
+        "small": found.images.shape[-1] < THUMBNAIL,
+        "images": [_uri(image) for image in found.images],
+        "given": None if given is None else _uri(given.image),
+        "to_given": None if given is None else given.similarity,
+        "among": _pairs(found.among_seeds),
+        "path": [[_uri(image) for image in row] for row in found.path.swapaxes(0, 1)],
+        "path_steps": [(step, found.timesteps[step]) for step in found.path_steps],
+        "deviations": _deviations(found),
+        "charts": [Markup(svg) for svg in charts(found).values()],
+    }
+
+
+def _uri(image: Array) -> str:
+    return "data:image/png;base64," + base64.b64encode(images.png(image)).decode()
+
+
+def _pairs(similarity: Similarity) -> list[tuple[str, float, float]]:
+    """(measure, mean, least) over pairs of different seeds."""
+    named = zip(("correlation", "SSIM", "descriptor"), similarity, strict=True)
+    pairs = [(name, kind[np.triu_indices(len(kind), 1)]) for name, kind in named if kind is not None]
+    return [(name, float(values.mean()), float(values.min())) for name, values in pairs]
+
+
+def _deviations(found: Verification) -> list[tuple[str, float, float]]:
+    """(which x_0, D1, D2)."""
+    fits = {"each seed's generated image": found.fit}
+    if found.given is not None:
+        fits["given image"] = found.given.fit
+    fits["empty prompt, no guidance"] = found.fit_uncond
+    return [(name, float(fit.deviation.D1), float(fit.deviation.D2)) for name, fit in fits.items()]
+
+
+def charts(found: Verification) -> dict[str, str]:
+    """SVG by name: the weights against the schedule, the clean estimate's size, the distance between seeds."""
+    hat, cond, uncond = (
+        (norm / found.norm_final).mean(1) for norm in (found.norm_hat, found.norm_cond, found.norm_uncond)
+    )
+    drawn = {"weights": _weights("Image and noise in the path, x_0 = generated", found, found.fit)}
+    if found.given is not None:
+        drawn["weights-given"] = _weights("Image and noise in the path, x_0 = given", found, found.given.fit)
+    drawn["estimate"] = step_plot(
+        "Overestimation: size of the estimated image", "RMS of the clean estimate / of the final latent, mean of seeds",
+        [
+            Line("guided", hat, ORANGE),
+            Line("prompt, unguided", cond, BLUE),
+            Line("empty prompt, dashed", uncond, GREY, dashed=True),
+        ],
+    )  # fmt: skip
+    drawn["distance"] = step_plot(
+        "Collapse: distance between seeds", "mean distance / sqrt(d)",
+        [Line("this prompt", found.distance, ORANGE), Line("empty prompt, dashed", found.distance_uncond, GREY, True)],
+    )  # fmt: skip
+    return drawn
+
+
+def _weights(title: str, found: Verification, fit: Fit) -> str:
+    lines = [
+        Line("w_0: the image", fit.weights.w_0.mean(1), ORANGE),
+        Line("schedule a_t, dashed", found.signal_rate, ORANGE, dashed=True),
+        Line("w_T: the noise", fit.weights.w_T.mean(1), BLUE),
+        Line("schedule s_t, dashed", found.noise_rate, BLUE, dashed=True),
+        Line("residual", fit.weights.residual.mean(1), GREEN),
+    ]
+    return step_plot(title, "weight, mean of seeds", lines)
+
+
+def summary(found: Verification) -> dict[str, Any]:
+    """The numbers of one prompt that are not per step, as JSON has them (NaN: null)."""
+    given = found.given
+    return {
+        "prompt_id": prompt_id(found.prompt),
+        "prompt": found.prompt,
+        "verdict": verdict(found),
+        "agreeing_seeds": found.agreeing,
+        "copying_seeds": found.copying,
+        "among_seeds": _plain(found.among_seeds),
+        "to_given": None if given is None else _plain(given.similarity),
+        "D1": float(found.fit.deviation.D1),
+        "D2": float(found.fit.deviation.D2),
+        "D1_empty_prompt": float(found.fit_uncond.deviation.D1),
+        "D2_empty_prompt": float(found.fit_uncond.deviation.D2),
+        "D1_given": None if given is None else float(given.fit.deviation.D1),
+        "D2_given": None if given is None else float(given.fit.deviation.D2),
+    }
+
+
+def _plain(similarity: Similarity) -> Mapping[str, Any]:
+    return {
+        name: None if kind is None else [_finite(part) for part in kind.tolist()]
+        for name, kind in similarity._asdict().items()
+    }
+
+
+def _finite(number: Any) -> Any:
+    """A number, or a list of numbers, with None for NaN."""
+    if isinstance(number, list):
+        return [_finite(part) for part in number]
+    return None if np.isnan(number) else round(number, 6)
+
+
+def steps(found: Sequence[Verification]) -> pl.DataFrame:
+    """A row per prompt, seed and step: weights, residuals, norms, and the distance between the prompt's seeds."""
+    return pl.concat([_steps(one) for one in found])
+
+
+def _steps(found: Verification) -> pl.DataFrame:
+    K, S = found.norm_hat.shape
+    fits = {"": found.fit, "_given": None if found.given is None else found.given.fit}
+    columns: dict[str, Any] = {
+        "prompt_id": [prompt_id(found.prompt)] * (K * S),
+        "seed": np.tile(found.seeds, K),
+        "step": np.repeat(np.arange(K), S),
+        "timestep": np.repeat(found.timesteps, S),
+        "signal_rate": np.repeat(found.signal_rate, S),
+        "noise_rate": np.repeat(found.noise_rate, S),
+    }
+    for suffix, fit in fits.items():
+        for name in ("w_0", "w_T", "residual"):
+            values = np.full((K, S), np.nan) if fit is None else getattr(fit.weights, name)
+            columns[name + suffix] = values.ravel()
+    for name in ("norm_hat", "norm_cond", "norm_uncond"):
+        columns[name] = getattr(found, name).ravel()
+    columns["seed_distance"] = np.repeat(found.distance[:K], S)
+    columns["seed_distance_uncond"] = np.repeat(found.distance_uncond[:K], S)
+    return pl.DataFrame(columns).with_columns(pl.col(pl.Float64).fill_nan(None))

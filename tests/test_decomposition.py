@@ -1,0 +1,87 @@
+"""Paths whose weights are known."""
+
+import numpy as np
+import pytest
+from ideal import IdealDenoiser
+
+from scanner.diffusion.trace import denoise, initial_noise, start
+from scanner.errors import ScannerError
+from scanner.evidence.decomposition import decompose, deviation, latent_norm, seed_distance
+from scanner.evidence.verify import Network, Sampling
+
+SHAPE = (2, 4, 4)
+X_0, X_T = initial_noise(range(3), SHAPE) * 2, initial_noise(range(10, 13), SHAPE)  # [S, C, H, W]
+A, S = np.array([0.1, 0.5, 0.9]), np.array([0.99, 0.8, 0.3])
+
+
+def path(w_0, w_T):
+    """[K, S, C, H, W] of these weights [K]."""
+    return (w_0[:, None, None, None, None] * X_0 + w_T[:, None, None, None, None] * X_T).astype(np.float32)
+
+
+def test_weights_of_a_path_in_the_plane_of_image_and_noise_are_recovered():
+    found = decompose(path(A + 0.2, S - 0.1), X_0, X_T)
+    np.testing.assert_allclose(found.w_0, np.repeat((A + 0.2)[:, None], 3, 1), atol=1e-6)
+    np.testing.assert_allclose(found.w_T, np.repeat((S - 0.1)[:, None], 3, 1), atol=1e-6)
+    assert found.residual.max() < 1e-6
+
+
+def test_what_lies_outside_the_plane_is_residual():
+    flat = np.zeros((3, 1, 1, 4), np.float32)
+    x_0, x_T, other = flat.copy(), flat.copy(), flat.copy()
+    x_0[..., 0], x_T[..., 1], other[..., 2] = 1, 1, 1
+    found = decompose((3 * x_0 + 4 * other)[None], x_0, x_T)
+    np.testing.assert_allclose(found.w_0, 3)
+    np.testing.assert_allclose(found.w_T, 0, atol=1e-12)
+    np.testing.assert_allclose(found.residual, 4 / 5)
+
+
+def test_deviations_are_zero_on_the_schedule_and_sums_over_steps_off_it():
+    on = deviation(decompose(path(A, S), X_0, X_T), A, S)
+    np.testing.assert_allclose([on.D1, on.D2], 0, atol=1e-5)
+    off = deviation(decompose(path(A + 0.2, S - 0.1), X_0, X_T), A, S)
+    assert pytest.approx(0.6, abs=1e-5) == off.D1  # 3 steps
+    assert pytest.approx(0.3, abs=1e-5) == off.D2
+    several = deviation(decompose(path(A + 0.2, S - 0.1)[:, None].repeat(2, 1), X_0, X_T), A, S)  # [K, B, S, ...]
+    np.testing.assert_allclose(several.D1, [off.D1, off.D1])
+
+
+def test_an_image_that_is_the_noise_has_no_weights():
+    with pytest.raises(ScannerError, match="multiple of the starting noise"):
+        decompose(path(A, S), X_T * 2, X_T)
+
+
+def test_distance_between_seeds():
+    apart = np.zeros((3, 1, 2, 2), np.float32)
+    apart[1], apart[2] = 3, 6
+    assert seed_distance(apart) == pytest.approx((3 + 6 + 3) / 3)
+    assert seed_distance(initial_noise(range(4), (4, 64, 64))) == pytest.approx(np.sqrt(2), rel=0.01)
+    assert latent_norm(apart).tolist() == [0, 3, 6]
+    assert np.isnan(seed_distance(apart[:1]))
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "flow"])
+def test_an_ideal_memorized_prompt_deviates_by_its_guidance_and_an_unguided_one_by_the_start_alone(prediction_type):
+    images = np.random.default_rng(0).normal(size=(4, *SHAPE)).astype(np.float32)
+    denoiser = IdealDenoiser(images, prediction_type)
+    first = start(denoiser, (1000, 1001), 50)
+    timesteps = denoiser.schedule.timesteps(50)
+    a, s = denoiser.schedule.signal_rate[timesteps], denoiser.schedule.noise_rate[timesteps]
+    *steps, last = denoise(denoiser, denoiser.encode([[0]]), first, 1.0, 50)
+    x_t = np.stack([step.x_t for step in steps])
+    np.testing.assert_allclose(last.x_t, np.broadcast_to(images[0], last.x_t.shape), atol=0.05)
+    found = decompose(x_t, images[0], first.x_T)  # a point mass: DDIM keeps (x_t - a*x_0) / s, and so the plane
+    np.testing.assert_allclose(found.w_T[:, 0], np.broadcast_to((s / s[0])[:, None], found.w_T[:, 0].shape), atol=1e-4)
+    np.testing.assert_allclose(found.w_0[:, 0, 0], a - a[0] * s / s[0], atol=1e-4)
+    assert found.residual.max() < 1e-4
+
+
+def test_many_prompts_at_once_have_the_deviations_of_each():
+    images = np.random.default_rng(0).normal(size=(6, *SHAPE)).astype(np.float32)
+    network = Network(IdealDenoiser(images), Sampling((1000, 1001), num_inference_steps=20))
+    memorized, ordinary, alone = [0], [1, 2, 3, 4, 5], [5]
+    both = network.deviations([memorized, ordinary, alone], chunk=2)
+    one = network.deviations([memorized])
+    assert both["D1"][0] == pytest.approx(one["D1"][0], abs=1e-5)
+    assert both["D2"][0] == pytest.approx(one["D2"][0], abs=1e-5)
+    assert both["D1"][0] > both["D1"][1] + 1
