@@ -61,15 +61,14 @@ def test_distance_between_seeds():
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "flow"])
-def test_an_ideal_memorized_prompt_deviates_by_its_guidance_and_an_unguided_one_by_the_start_alone(prediction_type):
+def test_an_unguided_path_to_one_image_deviates_by_its_start_alone(prediction_type):
     images = np.random.default_rng(0).normal(size=(4, *SHAPE)).astype(np.float32)
     denoiser = IdealDenoiser(images, prediction_type)
     first = start(denoiser, (1000, 1001), 50)
     timesteps = denoiser.schedule.timesteps(50)
     a, s = denoiser.schedule.signal_rate[timesteps], denoiser.schedule.noise_rate[timesteps]
-    *steps, last = denoise(denoiser, denoiser.encode([[0]]), first, 1.0, 50)
+    *steps, _ = denoise(denoiser, denoiser.encode([[0]]), first, 1.0, 50)
     x_t = np.stack([step.x_t for step in steps])
-    np.testing.assert_allclose(last.x_t, np.broadcast_to(images[0], last.x_t.shape), atol=0.05)
     found = decompose(x_t, images[0], first.x_T)  # a point mass: DDIM keeps (x_t - a*x_0) / s, and so the plane
     np.testing.assert_allclose(found.w_T[:, 0], np.broadcast_to((s / s[0])[:, None], found.w_T[:, 0].shape), atol=1e-4)
     np.testing.assert_allclose(found.w_0[:, 0, 0], a - a[0] * s / s[0], atol=1e-4)

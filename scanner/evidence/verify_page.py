@@ -167,6 +167,8 @@ def summary(found: Verification) -> dict[str, Any]:
         "copying_seeds": found.copying,
         "among_seeds": _plain(found.among_seeds),
         "to_given": None if given is None else _plain(given.similarity),
+        "seed_distance_start": _finite(float(found.distance[0])),
+        "seed_distance_end": _finite(float(found.distance[-1])),
         "D1": float(found.fit.deviation.D1),
         "D2": float(found.fit.deviation.D2),
         "D1_empty_prompt": float(found.fit_uncond.deviation.D1),
