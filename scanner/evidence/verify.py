@@ -160,6 +160,8 @@ class Network:
         self, chosen: Sequence[Chosen], progress: Callable[[int, int], None] = lambda done, total: None
     ) -> list[Verification]:
         """Every chosen prompt, with the image of its file. Raises InputError, before it generates any."""
+        blank = np.zeros((1, *self._denoiser.latent_shape), np.float32)
+        images.png(self._denoiser.decode(blank)[0])  # a missing decoder or Pillow is said before hours of work
         given = [None if c.image is None else images.read(c.image, *self._denoiser.image_size) for c in chosen]
         found = []
         for done, (one, image) in enumerate(zip(chosen, given, strict=True)):
