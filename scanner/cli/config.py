@@ -35,12 +35,16 @@ def _check(file: Path, command: click.Command, values: dict[str, Any]) -> None:
     for parameter in command.params:
         value = values.get(str(parameter.name))
         if value is not None and not _fits(parameter, value):
-            needed = "a list of texts" if parameter.nargs == -1 else f"a value of type {parameter.type.name}"
+            needed = "a list of texts" if _several(parameter) else f"a value of type {parameter.type.name}"
             raise ConfigError(f"{file}: {command.name}.{parameter.name} is {value!r}; needed {needed}")
 
 
+def _several(parameter: click.Parameter) -> bool:
+    return parameter.nargs == -1 or parameter.multiple
+
+
 def _fits(parameter: click.Parameter, value: Any) -> bool:
-    if parameter.nargs == -1:
+    if _several(parameter):
         return isinstance(value, list) and all(isinstance(item, str) for item in value)
     switch = isinstance(parameter.type, click.types.BoolParamType)
     if isinstance(value, bool):
