@@ -34,9 +34,7 @@ def limit(summary: Mapping[str, Any], score: str | None, threshold: float | None
     if threshold is not None:
         return summary["score"] if score is None else score, threshold
     if score not in (None, summary["score"]):
-        raise ScannerError(
-            f"the report flags by {summary['score']}, it has no threshold for {score}: name a --threshold"
-        )
+        raise ScannerError(f"the report flags by {summary['score']}, not by {score}: name a --threshold for that")
     calibrated = (summary["calibration"] or {}).get("threshold")
     limits = (summary["rule"].get("threshold"), calibrated, summary["lowest_flagged"])
     found = next((value for value in limits if value is not None), None)
@@ -59,7 +57,7 @@ def _one(ranked: pl.DataFrame, prompt_id: str) -> pl.DataFrame:
     found = ranked.filter(pl.col("prompt_id").str.starts_with(prompt_id))
     if len(prompt_id) < SHORTEST or len(found) != 1:
         raise ScannerError(
-            f"{prompt_id}: the report has {len(found):,} scored prompts whose prompt_id begins so; needed {SHORTEST} "
-            "or more characters of one (prompt_id in its scores.parquet)"
+            f"{prompt_id}: {len(found):,} scored prompts of the report have a prompt_id that begins so; needed "
+            f"{SHORTEST} or more characters of one (prompt_id in its scores.parquet)"
         )
     return found
