@@ -11,7 +11,6 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from math import comb, isfinite
-from typing import NamedTuple
 
 import polars as pl
 
@@ -43,7 +42,8 @@ class Word:
     importance: float | None
 
 
-class Variant(NamedTuple):
+@dataclass(frozen=True)
+class Variant:
     """A caption without the words at the positions `deleted`."""
 
     deleted: tuple[int, ...]
@@ -130,9 +130,9 @@ def variants(explanations: Iterable[Explanation]) -> pl.DataFrame:
     `deleted`: positions of words from 0; `importance`: of these words together.
     """
     rows = [
-        (found.prompt_id, found.text, list(deleted), text, score)
+        (found.prompt_id, found.text, list(variant.deleted), variant.text, variant.score)
         for found in explanations
-        for deleted, text, score in found.tried
+        for variant in found.tried
     ]
     strings = dict.fromkeys(("prompt_id", "text"), pl.String())
     schema = {**strings, "deleted": pl.List(pl.UInt32), "variant": pl.String(), "score": pl.Float32()}
@@ -180,7 +180,7 @@ def _explain(
     if found is not None:
         variant = tried[found[0]]
         assert variant.score is not None
-        edit = Edit(*variant[:2], variant.score, found[1])
+        edit = Edit(variant.deleted, variant.text, variant.score, smallest=found[1])
     return Explanation("", caption.text, "scored", full, _words(caption, full, tried), edit, tuple(tried.values()))
 
 
