@@ -18,7 +18,8 @@ from scanner.dataset.captions import prompt_id
 from scanner.demo import BUNDLE
 from scanner.diffusion.scores import DEFAULT_SCORE
 from scanner.errors import ScannerError
-from scanner.evidence.explain import explain, most, under, variants
+from scanner.evidence.edits import Caption
+from scanner.evidence.explain import _search, explain, most, under, variants
 from scanner.scorer import Scorer
 
 # memorized, as the demo's labels say; with the word that names what is drawn
@@ -70,6 +71,37 @@ def test_the_edit_is_the_smallest_by_exhaustion(scorer, threshold, deleted):
     fewer = [variant for variant in item.tried if len(variant.deleted) < len(deleted)]
     assert not any(under(variant.score, threshold) for variant in fewer)
     assert sum(len(variant.deleted) == 1 for variant in item.tried) == 5
+
+
+def searched(scorer, text, value, threshold):
+    """What the search finds for scores made up for each set of deleted words."""
+    search, asked = _search(Caption(scorer.denoiser.read, text), value, threshold), []
+    while True:
+        try:
+            asked += next(search)
+        except StopIteration as done:
+            return done.value, asked
+
+
+def test_a_pair_that_greed_misses_is_found(scorer):
+    """Deleting word 0 helps most, and no pair with it suffices; words 1 and 2 together do."""
+    found, _ = searched(scorer, "a b c d", lambda gone: 0.0 if {1, 2} <= gone else 1.5 if 0 in gone else 2.0, 1.0)
+    assert found == (frozenset({1, 2}), True)
+
+
+def test_words_that_are_let_in_can_be_deleted_too(scorer):
+    """The model reads fourteen of these words; the trigger is the fifteenth, once another is gone."""
+    text = " ".join("abcdefghijklmnop")
+    found, _ = searched(scorer, text, lambda gone: 0.0 if {0, 14} <= gone else 1.5 if 0 in gone else 2.0, 1.0)
+    assert found == (frozenset({0, 14}), True)
+    (reading,) = scorer.denoiser.read([text])
+    assert len(reading.spans) == 14
+
+
+def test_an_undefined_score_is_no_edit(scorer):
+    found, asked = searched(scorer, "a b c", lambda gone: None if gone else 2.0, 1.0)
+    assert found is None
+    assert frozenset({0, 1, 2}) not in asked
 
 
 def test_deep_edits_keep_no_word_deleted_in_vain(scorer):

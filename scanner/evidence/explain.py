@@ -212,7 +212,8 @@ def _search(caption: Caption, value: Value, threshold: float | None) -> Search:
     while not under(value(best), threshold):
         if len(best) == min(MOST_DELETED, n - 1):
             return None
-        left = [i for i in dict.fromkeys([*ranked, *caption.read(best)]) if i not in best]
+        let_in = [i for i in caption.read(best) if i not in ranked]
+        left = [i for i in [*let_in, *ranked] if i not in best]
         yield (grown := [best | {i} for i in left[:SHORTLIST]])
         best = _lowest(grown, value)
         if len(best) == 2 and not under(value(best), threshold):
