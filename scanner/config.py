@@ -39,6 +39,11 @@ class ScanConfig:
         if not 1 <= self.guidance_scale < math.inf:
             raise ScannerError(f"guidance_scale {self.guidance_scale}: needed 1 (no guidance) or more, and finite")
 
+    @property
+    def passes(self) -> int:
+        """UNet passes per prompt: the first step's unconditional pass is shared by all prompts."""
+        return len(self.seeds) * (2 * self.first_steps - 1)
+
     def scan_id(self, manifest_fingerprint: str, backend: str, precision: str, reference: str | None = None) -> str:
         """blake2b-128 of all that the scores depend on, so that scores of different engines never mix.
 

@@ -107,6 +107,35 @@ def test_a_night_needs_no_arguments(folder):
     )
 
 
+@pytest.mark.parametrize(
+    ("variable", "said"),
+    [
+        ("OVERSCAN_SCAN_SEED", "no command has such an option; the nearest is OVERSCAN_SCAN_SEEDS. Variables"),
+        ("OVERSCAN_SEEDS", "no command has such an option; the nearest is OVERSCAN_SCAN_SEEDS. Variables"),
+        ("OVERSCAN_SCAN_FIRST-STEPS", "the nearest is OVERSCAN_SCAN_FIRST_STEPS. "),
+        ("OVERSCAN_SCAN_INPUTS", "no command has such an option"),  # click takes no argument from the environment
+        ("OVERSCAN_EXPLAIN_PROMPT", "no command has such an option"),  # which click would split at blanks
+        ("OVERSCAN_QQQ", "no command has such an option. Variables are named after command and option"),
+    ],
+)
+def test_an_unknown_variable_of_the_environment_is_an_error(folder, monkeypatch, variable, said):
+    monkeypatch.setenv(variable, "4")
+    for command in (["scan", "--dry-run"], ["status", "--store", "store"], ["config", "show"]):
+        out, err, code = run(*command)
+        assert (out, code) == ("", 2)
+        assert err.startswith(f"error: {variable} in the environment: ")
+        assert said in err
+
+
+def test_variables_that_look_alike_are_left_alone(folder, monkeypatch):
+    for name in ("_OVERSCAN_COMPLETED", "OVERSCANS", "OVERSCAN", "MY_OVERSCAN_SCAN_SEED"):
+        monkeypatch.setenv(name, "4")
+    monkeypatch.setenv("OVERSCAN_CONFIG_SHOW_JSON", "1")
+    out, err, code = run("config", "show")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["settings"]["seeds"]["value"] == 3
+
+
 def test_flags_beat_the_environment_beats_the_file(folder, monkeypatch):
     monkeypatch.setenv("OVERSCAN_SCAN_SEEDS", "4")
     monkeypatch.setenv("OVERSCAN_SCAN_LIMIT", "9")

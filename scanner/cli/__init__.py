@@ -15,6 +15,7 @@ from scanner.cli.compact import compact
 from scanner.cli.demo import demo
 from scanner.cli.diff import diff
 from scanner.cli.evaluate import evaluate
+from scanner.cli.explain import explain
 from scanner.cli.export import export
 from scanner.cli.report import report
 from scanner.cli.scan import scan
@@ -30,7 +31,10 @@ def cli(config: Path | None) -> None:
     """Find the captions that a text-to-image diffusion model has likely memorized, without generating an image."""
 
 
-for command in (scan, calibrate, report, diff, verify, evaluate, status, compact, settings.config, export, demo):
+COMMANDS = (
+    scan, calibrate, report, diff, explain, verify, evaluate, status, compact, settings.config, export, demo,
+)  # fmt: skip
+for command in COMMANDS:
     cli.add_command(command)
 
 

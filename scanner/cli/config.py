@@ -1,6 +1,9 @@
 """`overscan config`, and the settings of every command from a configuration file."""
 
 import copy
+import os
+from collections.abc import Iterator
+from difflib import get_close_matches
 from json import dumps
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,12 @@ SCANS = ("scan", "calibrate")  # commands whose settings make a scan_id
 
 
 def load(context: click.Context, parameter: click.Parameter, file: Path | None) -> Path | None:
-    """Fill click's default_map from `--config` or from the working directory's file. Raises ConfigError."""
+    """Fill click's default_map from `--config` or from the working directory's file. Raises ConfigError.
+
+    Also for a variable of the environment that is named as a setting and is none: click would not see it.
+    """
+    if not context.resilient_parsing:
+        _check_environment(context)
     found = settings.find_file(Path()) if file is None else file
     if found is not None and not context.resilient_parsing:
         assert isinstance(context.command, click.Group)
@@ -30,17 +38,42 @@ def load(context: click.Context, parameter: click.Parameter, file: Path | None) 
     return found
 
 
+def _check_environment(context: click.Context) -> None:
+    prefix = f"{context.auto_envvar_prefix}_"
+    known = [name.removeprefix(prefix) for name in _variables(context.command, prefix[:-1])]
+    given = sorted(name.removeprefix(prefix) for name in os.environ if name.startswith(prefix))
+    for name in (name for name in given if name not in known):
+        nearest = "".join(f"; the nearest is {prefix}{match}" for match in get_close_matches(name, known, 1))
+        raise ConfigError(
+            f"{prefix}{name} in the environment: no command has such an option{nearest}. Variables are named after "
+            "command and option, as OVERSCAN_SCAN_SEEDS: rename or unset it"
+        )
+
+
+def _variables(command: click.Command, prefix: str) -> Iterator[str]:
+    """Environment variables that set a command's options, as click names them; arguments have none."""
+    for item in command.params:
+        if isinstance(item, click.Option) and item.allow_from_autoenv:
+            yield f"{prefix}_{str(item.name).upper()}"
+    for name, sub in command.commands.items() if isinstance(command, click.Group) else ():
+        yield from _variables(sub, f"{prefix}_{name.upper().replace('-', '_')}")
+
+
 def _check(file: Path, command: click.Command, values: dict[str, Any]) -> None:
     """Refuse values that click would bend to an option's type, or fail on. Raises ConfigError."""
     for parameter in command.params:
         value = values.get(str(parameter.name))
         if value is not None and not _fits(parameter, value):
-            needed = "a list of texts" if parameter.nargs == -1 else f"a value of type {parameter.type.name}"
+            needed = "a list of texts" if _several(parameter) else f"a value of type {parameter.type.name}"
             raise ConfigError(f"{file}: {command.name}.{parameter.name} is {value!r}; needed {needed}")
 
 
+def _several(parameter: click.Parameter) -> bool:
+    return parameter.nargs == -1 or parameter.multiple
+
+
 def _fits(parameter: click.Parameter, value: Any) -> bool:
-    if parameter.nargs == -1:
+    if _several(parameter):
         return isinstance(value, list) and all(isinstance(item, str) for item in value)
     switch = isinstance(parameter.type, click.types.BoolParamType)
     if isinstance(value, bool):

@@ -20,15 +20,23 @@ batch_size = click.option(
     "--batch-size", type=click.IntRange(1), help="UNet samples per run.  [default: by latent size]"
 )
 backend = click.option("--backend", type=click.Choice(["auto", *BACKENDS]), default="auto", show_default=True)
+seeds = click.option(
+    "--seeds", type=click.IntRange(1), default=2, show_default=True, help="Starting noises per prompt."
+)
+first_steps = click.option(
+    "--first-steps", type=click.IntRange(1), default=1, show_default=True, help="Denoising steps to run."
+)
+guidance_scale = click.option("--guidance-scale", type=float, default=7.5, show_default=True, help="1 = no guidance.")
 
+MODEL_OPTIONS = (model, reference, seeds, first_steps, guidance_scale, batch_size, backend)
 SCAN_OPTIONS = (
     model,
     click.option("--store", required=True, type=ANY_PATH, help="Folder that keeps the scores."),
     click.option("--column", help="Column or key of the captions.  [default: guessed]"),
     reference,
-    click.option("--seeds", type=click.IntRange(1), default=2, show_default=True, help="Starting noises per prompt."),
-    click.option("--first-steps", type=click.IntRange(1), default=1, show_default=True, help="Denoising steps to run."),
-    click.option("--guidance-scale", type=float, default=7.5, show_default=True, help="1 = no guidance."),
+    seeds,
+    first_steps,
+    guidance_scale,
     batch_size,
     backend,
     click.option("--limit", type=click.IntRange(1), help="Only the first rows."),
@@ -39,6 +47,13 @@ SCAN_OPTIONS = (
 def scan_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The inputs and options of everything that scores captions."""
     for option in reversed(SCAN_OPTIONS):
+        command = option(command)
+    return command
+
+
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A model and the settings that make a scan_id."""
+    for option in reversed(MODEL_OPTIONS):
         command = option(command)
     return command
 

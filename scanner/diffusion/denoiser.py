@@ -1,7 +1,7 @@
 """Family, schedule and engines as one function eps(x_t, timestep, conditioning). The only file that runs engines."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,14 @@ from engines import Bundle, Engine
 from scanner.diffusion.families import Conditioning, family
 from scanner.diffusion.schedule import Array, Schedule
 from scanner.errors import ModelError
+
+
+class Reading(NamedTuple):
+    """What a model gets of a prompt. `ids`: equal for two prompts that are one to the model; `spans`: [start, end) in
+    characters of each token of the text, in order, up to the tokenizer's length."""
+
+    ids: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
 
 
 class Denoiser:
@@ -35,6 +43,11 @@ class Denoiser:
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Tokenise and run the text encoder once."""
         return self._family.encode(self._run, self._tokenizer, prompts)
+
+    def read(self, prompts: Sequence[str]) -> list[Reading]:
+        """What the model gets of each prompt, without running an engine."""
+        encodings = self._tokenizer.encode_batch(list(prompts))
+        return [Reading(tuple(e.ids), tuple(span for span in e.offsets if span[0] < span[1])) for e in encodings]
 
     def eps(self, x_t: Array, timestep: int, conditioning: Conditioning) -> Array:
         """Predicted noise, float32 [B, S, C, H, W], for latents of that shape.

@@ -75,5 +75,6 @@ ENVIRONMENT = [
     Case("number out of range", "scan captions.txt ...", environment={"OVERSCAN_SCAN_LIMIT": "0"}),
     Case("unknown score", REPORT, environment={"OVERSCAN_REPORT_SCORE": "norm"}),
     Case("word for a switch", "scan captions.txt ...", environment={"OVERSCAN_SCAN_STRICT": "perhaps"}),
+    Case("unknown variable", "status", environment={"OVERSCAN_SCAN_SEED": "4"}),
     Case("no such settings file", "status", environment={"OVERSCAN_CONFIG": "none.toml"}),
 ]

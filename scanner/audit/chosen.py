@@ -1,0 +1,63 @@
+"""Some of a report's prompts, for a closer look under the report's own model, settings and threshold."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from scanner.audit.night import Night
+from scanner.audit.report.contents import ID_SHOWN
+from scanner.errors import ScannerError
+
+SHORTEST = 8  # characters of an id
+
+
+def choose(night: Night, ids: Sequence[str], top: int) -> list[str]:
+    """Texts of the prompts with these `ids` (8 or more of their first characters), or else of the `top` highest.
+
+    Raises ScannerError for an id that no prompt, or more than one, has, and for a redacted report.
+    """
+    ranked = night.ranked.filter(pl.col("rank").is_not_null())
+    chosen = ranked.sort("rank").head(top) if not ids else pl.concat([_one(ranked, prompt_id) for prompt_id in ids])
+    redacted = pl.col("text").str.ends_with(pl.format("… [{}]", pl.col("prompt_id").str.head(ID_SHOWN)))
+    if chosen.select(redacted.any()).item():
+        raise ScannerError("the report is redacted, it does not hold whole captions: report again without --redact")
+    return chosen["text"].to_list()
+
+
+def limit(summary: Mapping[str, Any], score: str | None, threshold: float | None) -> tuple[str, float]:
+    """The score to look at and the threshold to get under: those asked for, else the report's.
+
+    The report's threshold is its rule's, its calibration's, or else the lowest flagged score. Raises ScannerError where
+    it flags nothing, or by another score.
+    """
+    if threshold is not None:
+        return summary["score"] if score is None else score, threshold
+    if score not in (None, summary["score"]):
+        raise ScannerError(f"the report flags by {summary['score']}, not by {score}: name a --threshold for that")
+    calibrated = (summary["calibration"] or {}).get("threshold")
+    limits = (summary["rule"].get("threshold"), calibrated, summary["lowest_flagged"])
+    found = next((value for value in limits if value is not None), None)
+    if found is None:
+        raise ScannerError("the report flags nothing, so it has no threshold to get under: name a --threshold")
+    return summary["score"], float(found)
+
+
+def check_scan(summary: Mapping[str, Any], scan_id: str) -> None:
+    """Raises ScannerError if a report is of another model or other settings than `scan_id`."""
+    if summary["scan_id"] != scan_id:
+        raise ScannerError(
+            f"the report is of scan_id {summary['scan_id']}, this model and these settings make {scan_id}: scores of "
+            "others do not compare; give the --model, --backend, --seeds, --first-steps, --guidance-scale and "
+            "--reference of the scan (`overscan status` tells them)"
+        )
+
+
+def _one(ranked: pl.DataFrame, prompt_id: str) -> pl.DataFrame:
+    found = ranked.filter(pl.col("prompt_id").str.starts_with(prompt_id))
+    if len(prompt_id) < SHORTEST or len(found) != 1:
+        raise ScannerError(
+            f"{prompt_id}: {len(found):,} scored prompts of the report have a prompt_id that begins so; needed "
+            f"{SHORTEST} or more characters of one (prompt_id in its scores.parquet)"
+        )
+    return found

@@ -1,0 +1,76 @@
+"""`overscan explain`."""
+
+import os
+from dataclasses import asdict
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from engines import open_bundle
+from scanner.audit.chosen import check_scan, choose, limit
+from scanner.audit.diff import read_night
+from scanner.cli import explained
+from scanner.cli.console import out_console, progress
+from scanner.cli.options import FILE, FOLDER, model_options, scan_config
+from scanner.dataset import captions
+from scanner.diffusion.scores import DEFAULT_SCORE, SCORES
+from scanner.evidence import explain as evidence
+from scanner.scan import scan_id_of
+from scanner.scorer import Scorer
+
+
+@click.command()
+@click.option("--prompt", multiple=True, allow_from_autoenv=False, help="Caption to explain; may be repeated.")
+@click.option("--report", type=FOLDER, help="Report folder: explain its prompts under its score and threshold.")
+@click.option("--ids", multiple=True, help="With --report: prompt_id, or 8 or more first characters; may be repeated.")
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="With --report: the N highest.")
+@click.option("--threshold", type=float, help="Find edits that score lower.  [default: the report's; else no edits]")
+@click.option("--score", type=click.Choice(list(SCORES)), help=f"[default: the report's; else {DEFAULT_SCORE}]")
+@model_options
+@click.option("--out", type=FILE, help="Write every edited caption with its score: .parquet or .jsonl.")
+@click.option("--json", is_flag=True, help="Print JSON.")
+def explain(
+    prompt: tuple[str, ...], report: Path | None, ids: tuple[str, ...], top: int, threshold: float | None,
+    score: str | None, out: Path | None, json: bool, seeds: int, first_steps: int, guidance_scale: float, **model: Any,
+) -> None:  # fmt: skip
+    """Say which words of a caption make its score, and the fewest to delete to get it under a threshold.
+
+    Scores the caption without each word. Give --prompt, or --report with the model and settings of its scan.
+    """
+    config = scan_config(seeds, first_steps, guidance_scale)
+    texts = [_text(item) for item in prompt]
+    if report is not None:
+        night = read_night(report)
+        check_scan(night.summary, scan_id_of(model["model"], model["backend"], config, model["reference"]))
+        texts = texts or choose(night, ids, top)
+        score, threshold = limit(night.summary, score, threshold)
+    elif ids or not prompt:
+        raise click.UsageError("--ids needs --report" if ids else "needed --prompt or --report")
+    score = DEFAULT_SCORE if score is None else score
+    if out is not None:
+        explained.check(out)
+    ordinary = [] if model["reference"] is None else captions.reference(model["reference"])
+    scorer = Scorer(open_bundle(model["model"], model["backend"]), config, model["batch_size"], ordinary)
+
+    def announce(variants: int, more: int) -> None:
+        at_most = f"; at most {more * config.passes:,} more to find edits" if more else ""
+        cost = f"{variants:,} with each word left out: {variants * config.passes:,} UNet passes{at_most}"
+        click.echo(f"{len(texts):,} captions, {cost}", err=True)
+
+    with progress() as observe:
+        found = evidence.explain(scorer, texts, score, threshold, announce, observe)
+    if out is not None:
+        explained.write(out, evidence.variants(found))
+    if json:
+        facts = {"scan_id": scorer.scan_id, "score": score, "threshold": threshold}
+        click.echo(dumps(facts | {"captions": [asdict(item) for item in found]}, indent=1, ensure_ascii=False))
+    else:
+        for item in found:
+            out_console.print(explained.view(item, score, threshold))
+
+
+def _text(argument: str) -> str:
+    """An argument's text, with U+FFFD for bytes that are none, as the readers of files give it."""
+    return os.fsencode(argument).decode(errors="replace")
