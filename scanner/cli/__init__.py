@@ -16,6 +16,7 @@ from scanner.cli.demo import demo
 from scanner.cli.diff import diff
 from scanner.cli.evaluate import evaluate
 from scanner.cli.export import export
+from scanner.cli.images import images
 from scanner.cli.report import report
 from scanner.cli.scan import scan
 from scanner.cli.status import status
@@ -29,7 +30,7 @@ def cli(config: Path | None) -> None:
     """Find the captions that a text-to-image diffusion model has likely memorized, without generating an image."""
 
 
-for command in (scan, calibrate, report, diff, evaluate, status, compact, settings.config, export, demo):
+for command in (scan, calibrate, report, images, diff, evaluate, status, compact, settings.config, export, demo):
     cli.add_command(command)
 
 
