@@ -4,8 +4,10 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import polars as pl
+
 from scanner import images
-from scanner.dataset.readers import READERS, find, tar
+from scanner.dataset.readers import READERS, find, tar, unreadable
 from scanner.diffusion.schedule import Array
 from scanner.errors import InputError
 
@@ -27,7 +29,7 @@ def pictures(file: str, rows: Collection[int], column: str, height: int, width: 
 
     `column`: of local paths, relative ones from the file's folder; or `members`: the image member of a webdataset
     sample, in the tar itself or, for img2dataset's table, the tar beside it. What is wrong with a row, or with
-    the rest of a tar, is its status. Raises InputError for a column or tar that is not there.
+    the rest of a tar, is its status. Raises InputError for a column or tar that is not there or readable.
     """
     found = _members(file, rows, height, width) if column == MEMBERS else _paths(file, rows, column, height, width)
     left = set(rows)
@@ -91,5 +93,8 @@ def _column(file: str, rows: Collection[int], column: str) -> Iterator[tuple[int
         batches = READERS[find.suffix(file, list(READERS))](file, column)
     except InputError as error:
         raise InputError(str(error).replace("--column", "--images")) from error
-    for batch in batches():
-        yield from ((row, value) for row, value in batch.iter_rows() if row in rows)
+    try:
+        for batch in batches():
+            yield from ((row, value) for row, value in batch.iter_rows() if row in rows)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise unreadable(file, error) from error
