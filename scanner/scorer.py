@@ -11,9 +11,10 @@ from scanner.cache import cached, fingerprint
 from scanner.config import ScanConfig
 from scanner.diffusion.baselines import Prior, Reference
 from scanner.diffusion.denoiser import Denoiser
+from scanner.diffusion.families import Conditioning
 from scanner.diffusion.schedule import Array
 from scanner.diffusion.scores import SCORES, gram
-from scanner.diffusion.trace import PRIOR_SEEDS, Start, predict_prior, predict_reference, start, trace
+from scanner.diffusion.trace import PRIOR_SEEDS, Start, Trace, predict_prior, predict_reference, start, trace
 
 CANARIES = (
     "a dog",
@@ -84,10 +85,10 @@ class Scorer:
         prompts = pl.DataFrame({"prompt_id": CANARIES, "text": CANARIES, "status": "pending"})
         return self._score(prompts).select("prompt_id", *SCORES).rename({"prompt_id": "canary"})
 
-    def _score(self, prompts: pl.DataFrame) -> pl.DataFrame:
+    def trace(self, conditioning: Conditioning) -> Trace:
+        """The first steps for encoded prompts, with what is usual for the model."""
         config = self.config
-        conditioning = self.denoiser.encode(prompts["text"].to_list())
-        first = trace(
+        return trace(
             self.denoiser,
             conditioning,
             self._start,
@@ -95,6 +96,10 @@ class Scorer:
             config.num_inference_steps,
             config.first_steps,
         )
+
+    def _score(self, prompts: pl.DataFrame) -> pl.DataFrame:
+        conditioning = self.denoiser.encode(prompts["text"].to_list())
+        first = self.trace(conditioning)
         raw = gram(first)
         finite = np.all([np.isfinite(array).all(1) for array in raw.values()], axis=0)
         columns = {name: pl.Series(score(first), dtype=pl.Float32) for name, score in SCORES.items()}

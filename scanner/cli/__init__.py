@@ -17,6 +17,7 @@ from scanner.cli.diff import diff
 from scanner.cli.evaluate import evaluate
 from scanner.cli.explain import explain
 from scanner.cli.export import export
+from scanner.cli.images import images
 from scanner.cli.report import report
 from scanner.cli.scan import scan
 from scanner.cli.status import status
@@ -32,7 +33,7 @@ def cli(config: Path | None) -> None:
 
 
 COMMANDS = (
-    scan, calibrate, report, diff, explain, verify, evaluate, status, compact, settings.config, export, demo,
+    scan, calibrate, report, diff, explain, images, verify, evaluate, status, compact, settings.config, export, demo,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)

@@ -3,7 +3,7 @@
 import json
 import tarfile
 import zlib
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from scanner.errors import InputError
 
 HEAD = 100  # samples looked at for their captions
 LARGEST = 1 << 24  # bytes of a caption member that are read
+LARGEST_IMAGE = 1 << 28  # bytes of an image member that are read
+IMAGES = ("jpg", "jpeg", "png", "webp")
 
 
 class StrictHeader(tarfile.TarInfo):
@@ -40,20 +42,31 @@ def read(source: str, column: str | None) -> Batches:
     if source.lower().endswith(".tar"):
         _check_end(source)
     read = {"txt", "json"} if column is None else {"txt", "json", column.lower()}
-    found = {key: None for sample in islice(_samples(source, read), HEAD) for key in sample}
+    found = {key: None for _, sample in islice(_samples(source, read, _text), HEAD) for key in sample}
     name = "txt" if column is None and "txt" in found else pick(list(found), column, source)
-    return from_python(lambda: (texts(sample.get(name)) for sample in _samples(source, read)))
+    return from_python(lambda: (texts(sample.get(name)) for _, sample in _samples(source, read, _text)))
 
 
-def _samples(source: str, read: Container[str]) -> Iterator[dict[str, Any]]:
-    """Each sample: {extension: text if it is one of `read`, key of a .json member: value}. Raises InputError."""
+def images(source: str) -> Iterator[tuple[int, str, bytes | None]]:
+    """(row, key, bytes of its image member) of every sample; None where it has no image. Raises InputError.
+
+    Rows are numbered as `read` numbers them; the key is without its folder.
+    """
+    for row, (key, sample) in enumerate(_samples(source, IMAGES, _bytes)):
+        yield row, key.rpartition("/")[2], next((sample[name] for name in IMAGES if sample.get(name) is not None), None)
+
+
+def _samples(
+    source: str, read: Container[str], content: Callable[[tarfile.TarFile, tarfile.TarInfo, str], dict[str, Any]]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each sample's key and {extension: None}, with `content` of the members of `read`. Raises InputError."""
     try:
         with tarfile.open(source, "r|*", tarinfo=StrictHeader) as archive:
-            for _, members in groupby(_members(archive), key=lambda named: named[1]):
+            for key, members in groupby(_members(archive), key=lambda named: named[1]):
                 sample: dict[str, Any] = {}
                 for member, _, extension in members:
-                    sample |= _content(archive, member, extension) if extension in read else {extension: None}
-                yield sample
+                    sample |= content(archive, member, extension) if extension in read else {extension: None}
+                yield key, sample
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise InputError(f"{source}: a damaged or truncated tar ({error}): repair or leave out the file") from error
 
@@ -74,7 +87,13 @@ def _split(name: str) -> tuple[str, str]:
     return f"{folder}/{key}", extension.lower()
 
 
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, extension: str) -> dict[str, Any]:
+def _bytes(archive: tarfile.TarFile, member: tarfile.TarInfo, extension: str) -> dict[str, bytes | None]:
+    file = archive.extractfile(member)
+    return {extension: None if file is None or member.size > LARGEST_IMAGE else file.read()}
+
+
+def _text(archive: tarfile.TarFile, member: tarfile.TarInfo, extension: str) -> dict[str, Any]:
+    """{extension: text}, or the keys of a .json member with their values."""
     file = archive.extractfile(member)
     if file is None or member.size > LARGEST:
         return {extension: None}

@@ -1,0 +1,50 @@
+"""`overscan images`."""
+
+from pathlib import Path
+
+import click
+
+from scanner.cli import options
+from scanner.cli.console import progress
+from scanner.diffusion.scores import DEFAULT_SCORE, SCORES
+from scanner.evidence import paired
+from scanner.stored import read_store
+
+
+@click.command()
+@options.filled_store
+@click.option("--scan-id", help="Scan to look at, 8 or more first characters.  [default: the one that began last]")
+@options.model
+@click.option(
+    "--images",
+    "column",
+    required=True,
+    metavar="COLUMN|members",
+    help="Column of local paths in the captions' files; members: the image of each webdataset sample.",
+)
+@click.option("--top", type=click.IntRange(1), default=100, show_default=True, help="Prompts to look at.")
+@click.option("--score", type=click.Choice(list(SCORES)), default=DEFAULT_SCORE, show_default=True)
+@click.option("--out", required=True, type=options.FOLDER, help="Folder for images.parquet and images.jsonl.")
+@options.batch_size
+@options.backend
+def images(
+    store: Path,
+    scan_id: str | None,
+    model: Path,
+    column: str,
+    top: int,
+    score: str,
+    out: Path,
+    batch_size: int | None,
+    backend: str,
+) -> None:
+    """Measure how much of their paired images the first steps of a scan's highest prompts hold.
+
+    Also names the nearest of all images looked at: a caption may be memorized with another image than its own.
+    """
+    with progress() as observe:
+        found = paired.look(read_store(store, scan_id), model, column, score, top, backend, batch_size, observe)
+    paths = paired.write(out, found)
+    for status, count in found["status"].value_counts(sort=True).iter_rows():
+        click.echo(f"{status:<11} {count:,}")
+    click.echo(f"Written: {', '.join(map(str, paths))}", err=True)

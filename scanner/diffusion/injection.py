@@ -1,0 +1,68 @@
+"""How much of a known image the first steps already hold: the paper's quantities with the true x_0, no estimate for it.
+
+"How Diffusion Models Memorize" (arXiv 2509.25705) explains memorization by guidance overestimating a training image at
+the first steps. Where a caption's image is at hand, that is measured rather than inferred. Pure functions of arrays;
+letters as in `trace`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from scanner.diffusion.baselines import Covariance
+from scanner.diffusion.schedule import Array, Schedule
+from scanner.diffusion.trace import Trace
+
+
+class Injection(NamedTuple):
+    """`coefficient`, `cosine`: float32 [B, S, N], prompts by images. NaN where one is undefined."""
+
+    coefficient: Array
+    cosine: Array
+
+
+def injection(x0_hat: Array, x_0: Array, centre: Array, covariance: Covariance | None = None) -> Injection:
+    """<X_hat - mu, x* - mu> / ||x* - mu||^2, and the cosine of the two; with a covariance C, <a, b> is a' C^-1 b.
+
+    `x0_hat`: guided clean estimates [B, S, C, H, W]; `x_0`: encoded images x* [N, C, H, W]; `centre`: mu, [C, H, W].
+    Where the prompt alone fixes the estimate and X_u = mu, X_hat - mu = g*(x* - mu): the coefficient is the guidance
+    scale and the cosine 1. Undefined for x* = mu; the cosine also for X_hat = mu.
+    """
+    B, S = x0_hat.shape[:2]
+    push = (x0_hat - centre).reshape(B, S, -1)  # [B, S, d]
+    image = (x_0 - centre).reshape(len(x_0), -1)  # [N, d]
+    product, energy, own = push @ image.T, np.square(push).sum(-1), np.square(image).sum(-1)  # [B, S, N], [B, S], [N]
+    if covariance is not None:  # a' C^-1 b = (<a, b> - <P a, P b>) / v, and v cancels
+        p, q = push @ covariance.P.T, image @ covariance.P.T
+        product, energy, own = product - p @ q.T, energy - np.square(p).sum(-1), own - np.square(q).sum(-1)
+    return Injection(
+        _ratio(product, np.broadcast_to(own, product.shape)),
+        _ratio(product, np.sqrt(np.maximum(energy[..., None] * own, 0))),
+    )
+
+
+def latents(trace: Trace, schedule: Schedule, num_inference_steps: int) -> Array:
+    """The latents after the first, ..., K-th update, [K, B, S, C, H, W]: the last needs no further UNet pass."""
+    K, timesteps = len(trace.timesteps), schedule.timesteps(num_inference_steps)
+    following = timesteps[K] if len(timesteps) > K else None
+    last = schedule.step(trace.x_t[-1], trace.eps_hat[-1], trace.timesteps[-1], following)
+    return np.concatenate([trace.x_t[1:], last[None]])
+
+
+def decomposition(x_t: Array, x_0: Array, x_T: Array) -> tuple[Array, Array]:
+    """w_0 and w_T of x_t ~ w_0*x_0 + w_T*x_T by least squares without intercept, float32 [K, B, S] each.
+
+    `x_t`: [K, B, S, C, H, W]; `x_0`: each prompt's image [B, C, H, W]; `x_T`: [B, S, C, H, W]. NaN where the image is
+    zero or a multiple of the noise. Sampling starts at w_0 = 0 and w_T = 1, not on the schedule.
+    """
+    flat = np.reshape(x_t, (*x_t.shape[:3], -1))  # [K, B, S, d]
+    image, noise = x_0.reshape(len(x_0), 1, -1), x_T.reshape(*x_T.shape[:2], -1)
+    aa, bb, ab = (image * image).sum(-1), (noise * noise).sum(-1), (image * noise).sum(-1)  # [B, 1 or S]
+    xa, xb = (flat * image).sum(-1), (flat * noise).sum(-1)
+    determinant = np.broadcast_to(aa * bb - ab * ab, xa.shape)
+    return _ratio(xa * bb - xb * ab, determinant), _ratio(xb * aa - xa * ab, determinant)
+
+
+def _ratio(numerator: Array, denominator: Array) -> Array:
+    out = np.full(numerator.shape, np.nan, np.float32)
+    return np.divide(numerator, denominator, out=out, where=denominator > 0)
