@@ -124,6 +124,7 @@ def test_flags_beat_the_environment_beats_the_file(folder, monkeypatch):
         ("guidance_scale  ", "7.5", "default"),
         ("batch_size      ", "null", "default"),
         ("backend         ", '"auto"', "default"),
+        ("precision       ", '"auto"', "default"),
         ("limit           ", "5", "command line"),
         ("strict          ", "false", "default"),
         ("dry_run         ", "false", "default"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from engines import BACKENDS
+from engines import BACKENDS, PRECISIONS
 from scanner.config import ScanConfig
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -20,6 +20,13 @@ batch_size = click.option(
     "--batch-size", type=click.IntRange(1), help="UNet samples per run.  [default: by latent size]"
 )
 backend = click.option("--backend", type=click.Choice(["auto", *BACKENDS]), default="auto", show_default=True)
+precision = click.option(
+    "--precision",
+    type=click.Choice(["auto", *PRECISIONS]),
+    default="auto",
+    show_default=True,
+    help="What the networks compute in.",
+)
 
 SCAN_OPTIONS = (
     model,
@@ -31,6 +38,7 @@ SCAN_OPTIONS = (
     click.option("--guidance-scale", type=float, default=7.5, show_default=True, help="1 = no guidance."),
     batch_size,
     backend,
+    precision,
     click.option("--limit", type=click.IntRange(1), help="Only the first rows."),
     click.option("--strict", is_flag=True, help="A file that cannot be read is an error, and not left out."),
 )
