@@ -35,6 +35,8 @@ Inputs = str | Path | Sequence[str | Path]
 class ScanResult(StoredScan):
     """What a scan found and did."""
 
+    backend: str
+    precision: str
     provider: str
     rows: int
     unique: int
@@ -50,6 +52,8 @@ class DryRun:
     """What a scan would do. `prompts_per_second` and `seconds` come from scoring a few of the pending prompts."""
 
     scan_id: str
+    backend: str
+    precision: str
     provider: str
     rows: int
     unique: int
@@ -108,6 +112,8 @@ def scan(
         record=record,
         captions=captions.texts(rows),
         left_out=rows.problems,
+        backend=bundle.backend,
+        precision=bundle.precision,
         provider=scorer.denoiser.provider,
         rows=pending.rows,
         unique=pending.unique,
@@ -138,7 +144,8 @@ def dry_run(
     inputs = readers.absolute([inputs] if isinstance(inputs, str | Path) else inputs)
     rows = readers.read(inputs, column, limit, strict)
     ordinary = [] if reference is None else captions.reference(reference)
-    scorer = Scorer(open_bundle(model, backend, precision), config or ScanConfig(), batch_size, ordinary)
+    bundle = open_bundle(model, backend, precision)
+    scorer = Scorer(bundle, config or ScanConfig(), batch_size, ordinary)
     ledger = Ledger(store) if Path(store).exists() else None
     with _pending(rows, inputs, ledger, scorer.scan_id, strict, stop) as (pending, rows):
         probe = next(pending.chunks(PROBE), None)
@@ -148,6 +155,8 @@ def dry_run(
     rate = 0.0 if probe is None else len(probe) / (time.monotonic() - started)
     return DryRun(
         scan_id=scorer.scan_id,
+        backend=bundle.backend,
+        precision=bundle.precision,
         provider=scorer.denoiser.provider,
         rows=pending.rows,
         unique=pending.unique,

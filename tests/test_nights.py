@@ -47,7 +47,7 @@ def test_a_night_needs_no_arguments(folder):
         "unique prompts  3 (1 rows repeat one)\n"
         "already scored  0\n"
         "pending         3\n"
-        "estimated       T (at R prompts/s, CPUExecutionProvider; nothing was written)\n"
+        "estimated       T (at R prompts/s, cpu float32: CPUExecutionProvider; nothing was written)\n"
     )
     out, _, code = run("scan", "--json")
     done = json.loads(out)
@@ -89,7 +89,7 @@ def test_a_night_needs_no_arguments(folder):
         "store store\n\n"
         f"scan {scan_id[:12]}\n"
         f"  model     {BUNDLE}\n"
-        "  backend   cpu (CPUExecutionProvider)\n"
+        "  backend   cpu float32 (CPUExecutionProvider)\n"
         "  settings  seeds 0, 1, 2; first 1 of 50 steps; guidance scale 7.5\n"
         "  last run  DATE (1 in all)\n"
         "  rows      1 null, 2 scored\n\n"
