@@ -56,6 +56,8 @@ def test_a_night_needs_no_arguments(folder):
     assert done == {
         "scan_id": scan_id,
         "store": "store",
+        "backend": "cpu",
+        "precision": "float32",
         "provider": "CPUExecutionProvider",
         "rows": 4,
         "unique": 3,
@@ -69,6 +71,8 @@ def test_a_night_needs_no_arguments(folder):
     assert err == ("rows            4\nunique prompts  3 (1 rows repeat one)\nalready scored  3\npending         0\n")
     assert json.loads(out) == {
         "scan_id": scan_id,
+        "backend": "cpu",
+        "precision": "float32",
         "provider": "CPUExecutionProvider",
         "rows": 4,
         "unique": 3,
