@@ -1,24 +1,46 @@
 """Networks as named arrays in and out, behind one method; `open_bundle` is the way in."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from engines import manifest as manifests
-from engines.interface import Engine, EngineError, TensorSpec
+from engines.interface import BundleError, Engine, EngineError, TensorSpec
 from engines.manifest import Manifest
 
-__all__ = ["BACKENDS", "Bundle", "Engine", "EngineError", "Manifest", "TensorSpec", "open_bundle", "open_onnx"]
+__all__ = [
+    "AUTO",
+    "BACKENDS",
+    "PRECISIONS",
+    "Bundle",
+    "BundleError",
+    "Engine",
+    "EngineError",
+    "Manifest",
+    "TensorSpec",
+    "open_bundle",
+    "open_onnx",
+]
+
+PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified model: its manifest, its tokenizer (JSON of the `tokenizers` library), and its engines on demand."""
+    """A verified model: its manifest, its tokenizer (JSON of the `tokenizers` library), and its engines on demand.
+
+    `precision`: what the networks compute in, one of PRECISIONS, which may differ from what the manifest's weights are
+    stored in. `passed_over`: why `auto` did not take the backends before this one, a line each.
+    """
 
     manifest: Manifest
     tokenizer: str
     backend: str
+    precision: str
     _engine: Callable[[str], Engine]
+    passed_over: tuple[str, ...] = ()
 
     def engine(self, component: str) -> Engine:
         """Open one component. Raises EngineError where the bundle has none of this name."""
@@ -28,22 +50,31 @@ class Bundle:
         return self._engine(component)
 
 
-def _open_cpu(folder: Path) -> Bundle:
+def _open_openvino(folder: Path, precision: str) -> Bundle:
+    from engines.openvino import OpenVinoEngine, compiled_folder, precisions
+
+    able = precisions()  # first, as reading a large bundle takes seconds
+    manifest, tokenizer = read_bundle(folder, "openvino")
+    chosen = choose_precision("openvino", precision, able)
+    cache = compiled_folder(manifest.fingerprint)
+
+    def engine(name: str) -> Engine:
+        return OpenVinoEngine(folder, manifest.components[name], chosen, cache)
+
+    return Bundle(manifest, tokenizer, "openvino", chosen, engine)
+
+
+def _open_cpu(folder: Path, precision: str) -> Bundle:
     from engines.ort import OrtEngine
 
-    if is_checkpoint(folder):
-        raise EngineError(
-            f'{folder}: a diffusers checkpoint, and the "cpu" backend runs bundles: use --backend torch, or '
-            f"`overscan export {folder} BUNDLE` and name BUNDLE"
-        )
-    manifest = manifests.read(folder)
-    tokenizer = (folder / next(iter(manifest.tokenizer))).read_text()
-    return Bundle(manifest, tokenizer, "cpu", lambda name: OrtEngine(folder, manifest.components[name]))
+    manifest, tokenizer = read_bundle(folder, "cpu")
+    chosen = choose_precision("cpu", precision, (manifest.precision,))
+    return Bundle(manifest, tokenizer, "cpu", chosen, lambda name: OrtEngine(folder, manifest.components[name]))
 
 
-def _open_torch(folder: Path) -> Bundle:
+def _open_torch(folder: Path, precision: str) -> Bundle:
     if not is_checkpoint(folder):
-        raise EngineError(
+        raise BundleError(
             f'{folder}: the "torch" backend runs a diffusers checkpoint itself (a folder with model_index.json): '
             "name that folder, or use --backend cpu"
         )
@@ -52,11 +83,18 @@ def _open_torch(folder: Path) -> Bundle:
     except ImportError as error:
         raise EngineError('the "torch" backend needs torch and diffusers: pip install "overscan[export]"') from error
 
+    chosen = choose_precision("torch", precision, ("float32",))
     checkpoint = open_checkpoint(folder)
-    return Bundle(checkpoint.manifest, checkpoint.tokenizer, "torch", checkpoint.engine)
+    return Bundle(checkpoint.manifest, checkpoint.tokenizer, "torch", chosen, checkpoint.engine)
 
 
-BACKENDS: dict[str, Callable[[Path], Bundle]] = {"cpu": _open_cpu, "torch": _open_torch}
+# a backend opens a folder in a precision ("auto": its fastest that keeps the scores), or refuses with EngineError
+BACKENDS: dict[str, Callable[[Path, str], Bundle]] = {
+    "openvino": _open_openvino,
+    "cpu": _open_cpu,
+    "torch": _open_torch,
+}
+AUTO: Sequence[str] = ("tensorrt", "cuda", "openvino", "cpu")  # what `auto` tries for a bundle, in this order
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -64,19 +102,78 @@ def is_checkpoint(folder: Path) -> bool:
     return (folder / "model_index.json").is_file()
 
 
-def open_bundle(folder: str | Path, backend: str = "auto") -> Bundle:
-    """Open a bundle with a backend, or refuse.
+def read_bundle(folder: Path, backend: str) -> tuple[Manifest, str]:
+    """A bundle's verified manifest and its tokenizer. Raises BundleError, also for a checkpoint."""
+    if is_checkpoint(folder):
+        raise BundleError(
+            f'{folder}: a diffusers checkpoint, and the "{backend}" backend runs bundles: use --backend torch, or '
+            f"`overscan export {folder} BUNDLE` and name BUNDLE"
+        )
+    manifest = manifests.read(folder)
+    return manifest, (folder / next(iter(manifest.tokenizer))).read_text()
 
-    `auto` is `cpu` for a bundle and `torch` for a diffusers checkpoint. Raises EngineError.
+
+def choose_precision(backend: str, asked: str, able: Sequence[str]) -> str:
+    """The precision asked for, or for "auto" the first that the backend is able to run. Raises EngineError."""
+    if asked == "auto":
+        return able[0]
+    if asked not in able:
+        raise EngineError(
+            f'precision {asked!r} was asked, and the "{backend}" backend runs this model here in {", ".join(able)}: '
+            f"use --precision {able[0]}, or another --backend"
+        )
+    return asked
+
+
+def open_bundle(folder: str | Path, backend: str = "auto", precision: str = "auto") -> Bundle:
+    """Open a bundle with a backend in a precision, or refuse.
+
+    Backend `auto` is the first of AUTO that truly runs the bundle's text encoder, and `torch` for a diffusers
+    checkpoint. Precision `auto` is the backend's choice. Raises EngineError.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise EngineError(f"{folder}: no such folder; needed a bundle (made by `overscan export`)")
+    if precision not in ("auto", *PRECISIONS):
+        raise EngineError(f"precision {precision!r} is unknown; there are auto, {', '.join(PRECISIONS)}")
     if backend == "auto":
-        backend = "torch" if is_checkpoint(folder) else "cpu"
+        return BACKENDS["torch"](folder, precision) if is_checkpoint(folder) else _first_that_works(folder, precision)
     if backend not in BACKENDS:
         raise EngineError(f"backend {backend!r} is unknown; there are auto, {', '.join(BACKENDS)}")
-    return BACKENDS[backend](folder)
+    return BACKENDS[backend](folder, precision)
+
+
+def _first_that_works(folder: Path, precision: str) -> Bundle:
+    errors: dict[str, EngineError] = {}
+    for name in (name for name in AUTO if name in BACKENDS):
+        try:
+            bundle = _proven(BACKENDS[name](folder, precision))
+        except BundleError:  # no backend could run it
+            raise
+        except EngineError as error:
+            errors[name] = error
+        else:
+            return replace(bundle, passed_over=tuple(f"{name}: {error}" for name, error in errors.items()))
+    if len(errors) == 1:
+        raise next(iter(errors.values()))
+    reasons = "; ".join(f"{name}: {error}" for name, error in errors.items())
+    raise EngineError(f"{folder}: no backend runs it here: {reasons}")
+
+
+def _proven(bundle: Bundle) -> Bundle:
+    """The bundle, once its text encoder has run. Raises EngineError where it does not or its output is not finite."""
+    engine = bundle.engine("text_encoder")
+    feeds = {
+        name: np.zeros([1, *(size or 1 for size in spec.shape[1:])], spec.dtype) for name, spec in engine.inputs.items()
+    }
+    try:
+        outputs = engine.run(feeds)
+    except Exception as error:  # the runtimes' errors share no base class
+        raise EngineError(f"its text encoder does not run ({error})") from error
+    if not all(np.isfinite(array).all() for array in outputs.values()):
+        raise EngineError("its text encoder's output is not finite")
+    opened = {"text_encoder": engine}
+    return replace(bundle, _engine=lambda name: opened.pop(name, None) or bundle.engine(name))
 
 
 def open_onnx(path: str | Path) -> Engine:

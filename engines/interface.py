@@ -16,6 +16,10 @@ class EngineError(Exception):
     """An engine or a bundle cannot do what was asked; the message says what was found, needed, and what to do."""
 
 
+class BundleError(EngineError):
+    """The folder itself is at fault: another backend would not help."""
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """Type and shape of one input or output; every first axis is the batch (None), the others are fixed."""

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.interface import EngineError, TensorSpec
+from engines.interface import BundleError, TensorSpec
 
 FILE = "engine.json"
 FORMAT = 1
@@ -58,23 +58,23 @@ class Manifest:
 def read(folder: Path) -> Manifest:
     """Read and verify a bundle's manifest and every file that it names.
 
-    Raises EngineError if the folder is no bundle, of another format, incomplete, or if a byte differs.
+    Raises BundleError if the folder is no bundle, of another format, incomplete, or if a byte differs.
     """
     path = folder / FILE
     if not path.is_file():
-        raise EngineError(f"{folder}: no {FILE}, so not a bundle: make one with `overscan export CHECKPOINT {folder}`")
+        raise BundleError(f"{folder}: no {FILE}, so not a bundle: make one with `overscan export CHECKPOINT {folder}`")
     try:
         raw = json.loads(path.read_text())
         found = raw["format"]
         if found != FORMAT:
-            raise EngineError(f"{path}: bundle format {found}, this overscan reads {FORMAT}: export the model again")
+            raise BundleError(f"{path}: bundle format {found}, this overscan reads {FORMAT}: export the model again")
         fingerprint = raw.pop("fingerprint")
         components = {name: _component(entry) for name, entry in raw.pop("components").items()}
         manifest = Manifest(**raw | {"components": components, "latent_shape": tuple(raw["latent_shape"])})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise EngineError(f"{path}: not a readable manifest ({error!r}): export the model again") from error
+        raise BundleError(f"{path}: not a readable manifest ({error!r}): export the model again") from error
     if manifest.fingerprint != fingerprint:
-        raise EngineError(f"{path}: damaged or edited (its fingerprint differs): copy or export it again")
+        raise BundleError(f"{path}: damaged or edited (its fingerprint differs): copy or export it again")
     for name, expected in _files(manifest).items():
         _verify(folder, name, expected)
     return manifest
@@ -103,8 +103,8 @@ def _files(manifest: Manifest) -> dict[str, str]:
 def _verify(folder: Path, name: str, expected: str) -> None:
     path = folder / name
     if Path(name).name != name:
-        raise EngineError(f"{folder / FILE}: file {name!r} lies outside the bundle: do not use this bundle")
+        raise BundleError(f"{folder / FILE}: file {name!r} lies outside the bundle: do not use this bundle")
     if not path.is_file():
-        raise EngineError(f"{path}: missing, though {FILE} names it: copy the whole bundle, or export again")
+        raise BundleError(f"{path}: missing, though {FILE} names it: copy the whole bundle, or export again")
     if (found := sha256(path)) != expected:
-        raise EngineError(f"{path}: sha256 {found[:12]}, {FILE} says {expected[:12]}: damaged; copy or export it again")
+        raise BundleError(f"{path}: sha256 {found[:12]}, {FILE} says {expected[:12]}: damaged; copy or export it again")

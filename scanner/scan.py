@@ -13,7 +13,7 @@ from typing import Literal
 
 import polars as pl
 
-from engines import open_bundle
+from engines import Bundle, open_bundle
 from scanner import execute
 from scanner.cache import fingerprint
 from scanner.config import ScanConfig
@@ -35,6 +35,8 @@ Inputs = str | Path | Sequence[str | Path]
 class ScanResult(StoredScan):
     """What a scan found and did."""
 
+    backend: str
+    precision: str
     provider: str
     rows: int
     unique: int
@@ -50,6 +52,8 @@ class DryRun:
     """What a scan would do. `prompts_per_second` and `seconds` come from scoring a few of the pending prompts."""
 
     scan_id: str
+    backend: str
+    precision: str
     provider: str
     rows: int
     unique: int
@@ -70,6 +74,7 @@ def scan(
     reference: str | Path | None = None,
     config: ScanConfig | None = None,
     backend: str = "auto",
+    precision: str = "auto",
     batch_size: int | None = None,
     limit: int | None = None,
     strict: bool = False,
@@ -90,13 +95,13 @@ def scan(
     inputs = readers.absolute([inputs] if isinstance(inputs, str | Path) else inputs)
     rows = readers.read(inputs, column, limit, strict)
     ordinary = [] if reference is None else captions.reference(reference)
-    bundle = open_bundle(model, backend)
+    bundle = open_bundle(model, backend, precision)
     scorer = Scorer(bundle, config or ScanConfig(), batch_size, ordinary)
     ledger = Ledger(store, tuple(SCORES))
     named = None if reference is None else _named(reference, ordinary)
     night = {"purpose": purpose, "reference": named, "canaries": scorer.canaries().to_dicts()}
     with _pending(rows, inputs, ledger, scorer.scan_id, strict, stop) as (pending, rows):
-        record = _record(inputs, column, limit, rows.problems, model, scorer, bundle.backend) | night
+        record = _record(inputs, column, limit, rows.problems, model, scorer, bundle) | night
         ledger.begin(scorer.scan_id, record)
         statuses = _run(scorer, ledger, pending, progress, stop)
     skipped = pending.statuses + statuses
@@ -107,6 +112,8 @@ def scan(
         record=record,
         captions=captions.texts(rows),
         left_out=rows.problems,
+        backend=bundle.backend,
+        precision=bundle.precision,
         provider=scorer.denoiser.provider,
         rows=pending.rows,
         unique=pending.unique,
@@ -127,6 +134,7 @@ def dry_run(
     reference: str | Path | None = None,
     config: ScanConfig | None = None,
     backend: str = "auto",
+    precision: str = "auto",
     batch_size: int | None = None,
     limit: int | None = None,
     strict: bool = False,
@@ -136,7 +144,8 @@ def dry_run(
     inputs = readers.absolute([inputs] if isinstance(inputs, str | Path) else inputs)
     rows = readers.read(inputs, column, limit, strict)
     ordinary = [] if reference is None else captions.reference(reference)
-    scorer = Scorer(open_bundle(model, backend), config or ScanConfig(), batch_size, ordinary)
+    bundle = open_bundle(model, backend, precision)
+    scorer = Scorer(bundle, config or ScanConfig(), batch_size, ordinary)
     ledger = Ledger(store) if Path(store).exists() else None
     with _pending(rows, inputs, ledger, scorer.scan_id, strict, stop) as (pending, rows):
         probe = next(pending.chunks(PROBE), None)
@@ -146,6 +155,8 @@ def dry_run(
     rate = 0.0 if probe is None else len(probe) / (time.monotonic() - started)
     return DryRun(
         scan_id=scorer.scan_id,
+        backend=bundle.backend,
+        precision=bundle.precision,
         provider=scorer.denoiser.provider,
         rows=pending.rows,
         unique=pending.unique,
@@ -158,11 +169,17 @@ def dry_run(
     )
 
 
-def scan_id_of(model: str | Path, backend: str, config: ScanConfig, reference: str | Path | None = None) -> str:
+def scan_id_of(
+    model: str | Path,
+    backend: str,
+    config: ScanConfig,
+    reference: str | Path | None = None,
+    precision: str = "auto",
+) -> str:
     """The scan_id that a scan with these arguments would have. Raises ScannerError or EngineError."""
-    bundle = open_bundle(model, backend)
+    bundle = open_bundle(model, backend, precision)
     ordinary = None if reference is None else fingerprint(captions.reference(reference))
-    return config.scan_id(bundle.manifest.fingerprint, bundle.backend, bundle.manifest.precision, ordinary)
+    return config.scan_id(bundle.manifest.fingerprint, bundle.backend, bundle.precision, ordinary)
 
 
 @contextmanager
@@ -253,7 +270,7 @@ def _record(
     left_out: Sequence[Problem],
     model: str | Path,
     scorer: Scorer,
-    backend: str,
+    bundle: Bundle,
 ) -> dict[str, object]:
     return {
         "inputs": list(inputs),
@@ -261,7 +278,9 @@ def _record(
         "limit": limit,
         "left_out": [problem.file for problem in left_out],
         "model": str(Path(model).absolute()),
-        "backend": backend,
+        "backend": bundle.backend,
+        "precision": bundle.precision,
+        "passed_over": list(bundle.passed_over),
         "provider": scorer.denoiser.provider,
         "config": asdict(scorer.config),
         "host": platform.node(),

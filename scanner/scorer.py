@@ -43,7 +43,7 @@ class Scorer:
         self.scan_id = config.scan_id(
             bundle.manifest.fingerprint,
             bundle.backend,
-            bundle.manifest.precision,
+            bundle.precision,
             fingerprint(reference) if reference else None,
         )
         self.chunk = max(1, self.denoiser.batch_size // len(config.seeds))
@@ -53,7 +53,7 @@ class Scorer:
         """Where every prompt starts, with what is usual for the model, from the cache where it has been before."""
         first = start(self.denoiser, self.config.seeds, self.config.num_inference_steps)
         manifest, steps = bundle.manifest, self.config.num_inference_steps
-        model = (manifest.fingerprint, bundle.backend, manifest.precision, str(steps))
+        model = (manifest.fingerprint, bundle.backend, bundle.precision, str(steps))
 
         def prior() -> Array:
             return predict_prior(self.denoiser, steps).x0_uncond

@@ -9,8 +9,12 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="overscan-cache-")  # baselines are kept there
 
+import engines
 from engines import open_bundle
 from scanner.demo import BUNDLE
+
+AUTO = engines.AUTO
+engines.AUTO = ("cpu",)  # whole texts and golden numbers are ONNX Runtime's, whatever else is installed
 
 CHECKPOINTS = {name: Path(__file__).parent / "checkpoints" / name for name in ("demo-v", "demo-epsilon")}
 

@@ -44,7 +44,7 @@ def test_scan_says_what_it_did(scanned):
         "rows            4\n"
         "unique prompts  3\n"
         "already scored  0\n"
-        "scored now      3 in T s (R prompts/s, CPUExecutionProvider)\n"
+        "scored now      3 in T s (R prompts/s, cpu float32: CPUExecutionProvider)\n"
     )
     _, err, _ = run("scan", folder / "p.txt", "--model", BUNDLE, "--store", folder / "store")
     assert "already scored  3\nscored now      0 in" in err

@@ -48,7 +48,7 @@ def test_calibrate_says_what_it_can_tell(night):
         "rows            19\n"
         "unique prompts  19\n"
         "already scored  0\n"
-        "scored now      19 in T s (R prompts/s, CPUExecutionProvider)\n"
+        "scored now      19 in T s (R prompts/s, cpu float32: CPUExecutionProvider)\n"
         "19 null captions: p-values from 0.05 up; at fdr 0.05 they flag 1 of a dataset's prompts or more, or none\n"
     )
     made = ["--model", BUNDLE, "--store", folder / "store", "--out", folder / "again.parquet"]

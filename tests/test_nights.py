@@ -47,7 +47,7 @@ def test_a_night_needs_no_arguments(folder):
         "unique prompts  3 (1 rows repeat one)\n"
         "already scored  0\n"
         "pending         3\n"
-        "estimated       T (at R prompts/s, CPUExecutionProvider; nothing was written)\n"
+        "estimated       T (at R prompts/s, cpu float32: CPUExecutionProvider; nothing was written)\n"
     )
     out, _, code = run("scan", "--json")
     done = json.loads(out)
@@ -56,6 +56,8 @@ def test_a_night_needs_no_arguments(folder):
     assert done == {
         "scan_id": scan_id,
         "store": "store",
+        "backend": "cpu",
+        "precision": "float32",
         "provider": "CPUExecutionProvider",
         "rows": 4,
         "unique": 3,
@@ -69,6 +71,8 @@ def test_a_night_needs_no_arguments(folder):
     assert err == ("rows            4\nunique prompts  3 (1 rows repeat one)\nalready scored  3\npending         0\n")
     assert json.loads(out) == {
         "scan_id": scan_id,
+        "backend": "cpu",
+        "precision": "float32",
         "provider": "CPUExecutionProvider",
         "rows": 4,
         "unique": 3,
@@ -89,7 +93,7 @@ def test_a_night_needs_no_arguments(folder):
         "store store\n\n"
         f"scan {scan_id[:12]}\n"
         f"  model     {BUNDLE}\n"
-        "  backend   cpu (CPUExecutionProvider)\n"
+        "  backend   cpu float32 (CPUExecutionProvider)\n"
         "  settings  seeds 0, 1, 2; first 1 of 50 steps; guidance scale 7.5\n"
         "  last run  DATE (1 in all)\n"
         "  rows      1 null, 2 scored\n\n"
@@ -153,6 +157,7 @@ def test_flags_beat_the_environment_beats_the_file(folder, monkeypatch):
         ("guidance_scale  ", "7.5", "default"),
         ("batch_size      ", "null", "default"),
         ("backend         ", '"auto"', "default"),
+        ("precision       ", '"auto"', "default"),
         ("limit           ", "5", "command line"),
         ("strict          ", "false", "default"),
         ("dry_run         ", "false", "default"),

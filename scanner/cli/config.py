@@ -156,7 +156,7 @@ def _scan_id(values: dict[str, Any]) -> str | None:
     if values["model"] is None:
         return None
     numbers = scan_config(values["seeds"], values["first_steps"], values["guidance_scale"])
-    return scan_id_of(values["model"], values["backend"], numbers, values["reference"])
+    return scan_id_of(values["model"], values["backend"], numbers, values["reference"], values["precision"])
 
 
 def _plain(value: Any) -> Any:

@@ -57,7 +57,7 @@ def summary(result: ScanResult) -> str:
         f"rows            {result.rows:,}",
         f"unique prompts  {result.unique:,}",
         f"already scored  {result.already_scored:,}",
-        f"scored now      {result.scored:,} in {result.seconds:.1f} s ({rate:.1f} prompts/s, {result.provider})",
+        f"scored now      {result.scored:,} in {result.seconds:.1f} s ({rate:.1f} prompts/s, {_engine(result)})",
     ]
     lines += [f"skipped         {count:,} {status}" for status, count in result.skipped.items()]
     lines += _left_out(result.left_out)
@@ -75,10 +75,14 @@ def dry_summary(plan: DryRun) -> str:
         f"pending         {plan.pending:,}",
     ]
     if plan.pending:
-        speed = f"at {plan.prompts_per_second:.1f} prompts/s, {plan.provider}"
+        speed = f"at {plan.prompts_per_second:.1f} prompts/s, {_engine(plan)}"
         lines.append(f"estimated       {duration(plan.seconds)} ({speed}; nothing was written)")
     lines += _left_out(plan.left_out)
     return "\n".join(lines)
+
+
+def _engine(result: ScanResult | DryRun) -> str:
+    return f"{result.backend} {result.precision}: {result.provider}"
 
 
 def _left_out(problems: Sequence[Problem]) -> list[str]:
@@ -102,7 +106,7 @@ def status_table(found: dict[str, Any]) -> str:
         lines += [
             f"\nscan {scan['scan_id'][:12]}",
             f"  model     {scan['model']}",
-            f"  backend   {scan['backend']} ({scan['provider']})",
+            f"  backend   {scan['backend']} {scan['precision']} ({scan['provider']})",
             f"  settings  seeds {', '.join(map(str, config['seeds']))}; first {config['first_steps']} of "
             f"{config['num_inference_steps']} steps; guidance scale {config['guidance_scale']}",
             *([f"  reference {reference['path']} ({reference['fingerprint'][:8]})"] if reference else []),

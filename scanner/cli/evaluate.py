@@ -19,15 +19,22 @@ from scanner.evidence import evaluate as evaluation
 @options.reference
 @options.batch_size
 @options.backend
+@options.precision
 def evaluate(
-    labels: Path, model: Path, out: Path, reference: Path | None, batch_size: int | None, backend: str
+    labels: Path,
+    model: Path,
+    out: Path,
+    reference: Path | None,
+    batch_size: int | None,
+    backend: str,
+    precision: str,
 ) -> None:
     """Measure how well each score tells memorized prompts, given LABELS (columns prompt, label, ...)."""
     labelled = evaluation.read_labels(labels)
     ordinary = [] if reference is None else captions.reference(reference)
     with progress() as observe:
         scores = evaluation.score(
-            open_bundle(model, backend), labelled["prompt"].to_list(), ordinary, batch_size, observe
+            open_bundle(model, backend, precision), labelled["prompt"].to_list(), ordinary, batch_size, observe
         )
     found = evaluation.evaluate(scores, labelled)
     paths = detection_report.write(out, found, model.name)

@@ -43,7 +43,10 @@ def explain(
     texts = [_text(item) for item in prompt]
     if report is not None:
         night = read_night(report)
-        check_scan(night.summary, scan_id_of(model["model"], model["backend"], config, model["reference"]))
+        check_scan(
+            night.summary,
+            scan_id_of(model["model"], model["backend"], config, model["reference"], model["precision"]),
+        )
         texts = texts or choose(night, ids, top)
         score, threshold = limit(night.summary, score, threshold)
     elif ids or not prompt:
@@ -52,7 +55,9 @@ def explain(
     if out is not None:
         explained.check(out)
     ordinary = [] if model["reference"] is None else captions.reference(model["reference"])
-    scorer = Scorer(open_bundle(model["model"], model["backend"]), config, model["batch_size"], ordinary)
+    scorer = Scorer(
+        open_bundle(model["model"], model["backend"], model["precision"]), config, model["batch_size"], ordinary
+    )
 
     def announce(variants: int, more: int) -> None:
         at_most = f"; at most {more * config.passes:,} more to find edits" if more else ""

@@ -27,6 +27,7 @@ from scanner.stored import read_store
 @click.option("--out", required=True, type=options.FOLDER, help="Folder for images.parquet and images.jsonl.")
 @options.batch_size
 @options.backend
+@options.precision
 def images(
     store: Path,
     scan_id: str | None,
@@ -37,13 +38,16 @@ def images(
     out: Path,
     batch_size: int | None,
     backend: str,
+    precision: str,
 ) -> None:
     """Measure how much of their paired images the first steps of a scan's highest prompts hold.
 
     Also names the nearest of all images looked at: a caption may be memorized with another image than its own.
     """
     with progress() as observe:
-        found = paired.look(read_store(store, scan_id), model, column, score, top, backend, batch_size, observe)
+        found = paired.look(
+            read_store(store, scan_id), model, column, score, top, backend, precision, batch_size, observe
+        )
     paths = paired.write(out, found)
     for status, count in found["status"].value_counts(sort=True).iter_rows():
         click.echo(f"{status:<11} {count:,}")

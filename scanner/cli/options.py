@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from engines import BACKENDS
+from engines import BACKENDS, PRECISIONS
 from scanner.config import ScanConfig
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -27,8 +27,15 @@ first_steps = click.option(
     "--first-steps", type=click.IntRange(1), default=1, show_default=True, help="Denoising steps to run."
 )
 guidance_scale = click.option("--guidance-scale", type=float, default=7.5, show_default=True, help="1 = no guidance.")
+precision = click.option(
+    "--precision",
+    type=click.Choice(["auto", *PRECISIONS]),
+    default="auto",
+    show_default=True,
+    help="What the networks compute in.",
+)
 
-MODEL_OPTIONS = (model, reference, seeds, first_steps, guidance_scale, batch_size, backend)
+MODEL_OPTIONS = (model, reference, seeds, first_steps, guidance_scale, batch_size, backend, precision)
 SCAN_OPTIONS = (
     model,
     click.option("--store", required=True, type=ANY_PATH, help="Folder that keeps the scores."),
@@ -39,6 +46,7 @@ SCAN_OPTIONS = (
     guidance_scale,
     batch_size,
     backend,
+    precision,
     click.option("--limit", type=click.IntRange(1), help="Only the first rows."),
     click.option("--strict", is_flag=True, help="A file that cannot be read is an error, and not left out."),
 )

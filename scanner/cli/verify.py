@@ -28,6 +28,7 @@ from scanner.evidence.verify import FIRST_SEED, Network, Sampling, verdict
 @click.option("--descriptor", type=options.FILE, help="ONNX copy detector (image in, embedding out), such as SSCD.")
 @options.batch_size
 @options.backend
+@options.precision
 def verify(
     model: Path,
     out: Path,
@@ -42,13 +43,14 @@ def verify(
     descriptor: Path | None,
     batch_size: int | None,
     backend: str,
+    precision: str,
 ) -> None:
     """Generate images of chosen prompts over several seeds; compare them, and look at how they came about.
 
     Images need the extra "images". A page, the pictures, and verify.json and verify.parquet with the numbers.
     """
     chosen = Source(prompts, images, report, top, ids).read()
-    denoiser = Denoiser(open_bundle(model, backend), batch_size)
+    denoiser = Denoiser(open_bundle(model, backend, precision), batch_size)
     sampling = Sampling(tuple(range(FIRST_SEED, FIRST_SEED + seeds)), guidance_scale, num_inference_steps)
     network = Network(denoiser, sampling, None if descriptor is None else Descriptor(descriptor))
     with progress() as observe:

@@ -30,6 +30,7 @@ def status(ledger: Ledger) -> dict[str, Any]:
                 "scan_id": scan_id,
                 "model": asked["model"],
                 "backend": asked["backend"],
+                "precision": asked.get("precision", "float32"),  # an older overscan knew no other on its backends
                 "provider": asked["provider"],
                 "config": asked["config"],
                 "reference": asked.get("reference"),  # an older overscan did not note it

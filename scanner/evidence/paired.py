@@ -43,6 +43,7 @@ def look(
     score: str,
     top: int,
     backend: str = "auto",
+    precision: str = "auto",
     batch_size: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> pl.DataFrame:
@@ -53,9 +54,10 @@ def look(
     caption may be memorized with another image than its own. Raises ScannerError for another model, InputError
     for a column or tar that is not there, or no readable image.
     """
-    bundle, config = open_bundle(model, backend), _config(stored)
-    manifest, reference = bundle.manifest, (stored.record.get("reference") or {}).get("fingerprint")
-    if config.scan_id(manifest.fingerprint, stored.record["backend"], manifest.precision, reference) != stored.scan_id:
+    bundle, config = open_bundle(model, backend, precision), _config(stored)
+    manifest, record = bundle.manifest, stored.record
+    reference, precision = (record.get("reference") or {}).get("fingerprint"), record.get("precision", "float32")
+    if config.scan_id(manifest.fingerprint, record["backend"], precision, reference) != stored.scan_id:
         raise ScannerError(f"{model}: not the model of scan {stored.scan_id[:12]}, {stored.record['model']}: name it")
     rows = _candidates(stored, score, top)
     scorer = Scorer(bundle, config, batch_size)

@@ -1,0 +1,81 @@
+"""OpenVINO on the CPU: bfloat16 where the processor has it, float32 elsewhere or where asked for."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.interface import Arrays, EngineError
+from engines.manifest import Component
+
+HINTS = {"float32": "f32", "bfloat16": "bf16"}  # our name of a precision: OpenVINO's
+
+
+def precisions() -> tuple[str, ...]:
+    """What this processor computes in, fastest first. Raises EngineError where OpenVINO is not installed."""
+    able = _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return ("bfloat16", "float32") if "BF16" in able else ("float32",)
+
+
+def compiled_folder(fingerprint: str) -> Path | None:
+    """$XDG_CACHE_HOME/overscan/openvino/FINGERPRINT, made; None where it cannot be: every start compiles then."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = home / "overscan" / "openvino" / fingerprint
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+class OpenVinoEngine:
+    """One ONNX file, compiled for the CPU; a run uses all cores that the process may use.
+
+    `cache`: folder of compiled models; OpenVINO compiles again where version, processor or settings differ.
+    """
+
+    def __init__(self, folder: Path, component: Component, precision: str, cache: Path | None):
+        openvino = _openvino()
+        path = folder / next(iter(component.files))
+        settings = {
+            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "PERFORMANCE_HINT": "LATENCY",  # one batch at a time, on all cores
+            "INFERENCE_NUM_THREADS": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
+        }
+        if cache is not None:
+            settings["CACHE_DIR"] = str(cache)
+        try:
+            self._model = openvino.Core().compile_model(str(path), "CPU", settings)
+        except Exception as error:  # OpenVINO raises RuntimeError for all and any
+            raise EngineError(f"{path}: OpenVINO cannot load it ({error}): export the model again") from error
+        self.inputs, self.outputs = component.inputs, component.outputs
+        self._check_names(path)
+        found = str(self._model.get_property("INFERENCE_PRECISION_HINT").to_string())
+        if found != HINTS[precision]:
+            raise EngineError(f"OpenVINO computes in {found}, {HINTS[precision]} was asked")
+        self.provider = f"OpenVINO {self._model.get_property('EXECUTION_DEVICES')[0]} {precision}"
+
+    def _check_names(self, path: Path) -> None:
+        for kind, ports, needed in (
+            ("takes", self._model.inputs, self.inputs),
+            ("gives", self._model.outputs, self.outputs),
+        ):
+            if (names := {port.any_name for port in ports}) != set(needed):
+                found, wanted = ", ".join(sorted(names)), ", ".join(sorted(needed))
+                raise EngineError(f"{path}: the graph {kind} {found}, needed {wanted}: export the model again")
+
+    def run(self, feeds: Arrays) -> dict[str, NDArray[Any]]:
+        """Run one batch."""
+        results = self._model({name: np.ascontiguousarray(array) for name, array in feeds.items()})
+        # copied: the next run would write over a view
+        return {name: np.array(results[name], self.outputs[name].dtype) for name in self.outputs}
+
+
+def _openvino() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise EngineError('the "openvino" backend needs OpenVINO: pip install "overscan[openvino]"') from error
+    return openvino
