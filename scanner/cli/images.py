@@ -17,7 +17,6 @@ from scanner.stored import read_store
 @options.model
 @click.option(
     "--images",
-    "column",
     required=True,
     metavar="COLUMN|members",
     help="Column of local paths in the captions' files; members: the image of each webdataset sample.",
@@ -32,7 +31,7 @@ def images(
     store: Path,
     scan_id: str | None,
     model: Path,
-    column: str,
+    images: str,
     top: int,
     score: str,
     out: Path,
@@ -46,7 +45,7 @@ def images(
     """
     with progress() as observe:
         found = paired.look(
-            read_store(store, scan_id), model, column, score, top, backend, precision, batch_size, observe
+            read_store(store, scan_id), model, images, score, top, backend, precision, batch_size, observe
         )
     paths = paired.write(out, found)
     for status, count in found["status"].value_counts(sort=True).iter_rows():

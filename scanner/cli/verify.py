@@ -17,8 +17,8 @@ from scanner.evidence.verify import FIRST_SEED, Network, Sampling, verdict
 @click.command()
 @options.model
 @click.option("--out", required=True, type=options.FOLDER, help="Folder for the page, the images and the numbers.")
-@click.option("--prompt", "prompts", multiple=True, help="Prompt to verify; repeatable.")
-@click.option("--image", "images", multiple=True, type=options.FILE, help="Image for each --prompt, in their order.")
+@click.option("--prompt", multiple=True, help="Prompt to verify; repeatable.")
+@click.option("--image", multiple=True, type=options.FILE, help="Image for each --prompt, in their order.")
 @click.option("--report", type=options.FOLDER, help="Report folder: verify its highest-ranked prompts.")
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="So many of --report.")
 @click.option("--ids", help="Prompts of --report by prompt_id (8 or more first characters), separated by commas.")
@@ -32,8 +32,8 @@ from scanner.evidence.verify import FIRST_SEED, Network, Sampling, verdict
 def verify(
     model: Path,
     out: Path,
-    prompts: tuple[str, ...],
-    images: tuple[Path, ...],
+    prompt: tuple[str, ...],
+    image: tuple[Path, ...],
     report: Path | None,
     top: int,
     ids: str | None,
@@ -49,7 +49,7 @@ def verify(
 
     Images need the extra "images". A page, the pictures, and verify.json and verify.parquet with the numbers.
     """
-    chosen = Source(prompts, images, report, top, ids).read()
+    chosen = Source(prompt, image, report, top, ids).read()
     denoiser = Denoiser(open_bundle(model, backend, precision), batch_size)
     sampling = Sampling(tuple(range(FIRST_SEED, FIRST_SEED + seeds)), guidance_scale, num_inference_steps)
     network = Network(denoiser, sampling, None if descriptor is None else Descriptor(descriptor))
