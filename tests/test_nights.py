@@ -288,12 +288,13 @@ def test_signals_before_any_scoring_stop_the_scan(tmp_path):
 
 def test_two_scans_of_one_store_at_once(tmp_path):
     (tmp_path / "p.txt").write_text("\n".join(f"cat number {i}" for i in range(100)))
-    command = [*COMMAND, "scan", str(tmp_path / "p.txt"), "--model", str(BUNDLE), "--store", str(tmp_path / "store")]
+    given = ["scan", tmp_path / "p.txt", "--model", BUNDLE, "--store", tmp_path / "store", "--backend", "cpu"]
+    command = [*COMMAND, *map(str, given)]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
     for process in processes:
         _, said = process.communicate(timeout=120)
         assert process.returncode == 0, said
-    out, _, _ = run("scan", tmp_path / "p.txt", "--model", BUNDLE, "--store", tmp_path / "store", "--json")
+    out, _, _ = run(*given, "--json")
     done = json.loads(out)
     assert (done["unique"], done["already_scored"], done["scored"]) == (100, 100, 0)
 
