@@ -9,7 +9,7 @@ import json
 import math
 import tomllib
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,33 @@ class ScanConfig:
         what = asdict(self) | {"manifest": manifest_fingerprint, "backend": backend, "precision": precision}
         if reference is not None:
             what["reference"] = reference
-        canonical = json.dumps(what, sort_keys=True, separators=(",", ":"))
-        return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
+        return identity(what)
+
+
+@dataclass(frozen=True)
+class Screen:
+    """Who gets all of a scan's passes: prompts among the top `share` by `score` after a first pass.
+
+    The first pass is one seed and one step of `model`; None: of the scan's.
+    """
+
+    share: float
+    score: str = "overestimation_prior_v1"  # of one seed, without a reference, the best over our models
+    model: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise ScannerError(f"screen {self.share:g}: needed a share of the prompts between 0 and 1, such as 0.02")
+
+    def first_pass(self, config: ScanConfig) -> ScanConfig:
+        """The settings of the first pass: those of a plain scan of one seed, so that its rows serve such a scan too."""
+        return replace(config, seeds=config.seeds[:1], first_steps=1)
+
+
+def identity(what: Mapping[str, Any]) -> str:
+    """blake2b-128 of the canonical JSON."""
+    canonical = json.dumps(what, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
 
 
 def find_file(folder: Path) -> Path | None:

@@ -38,7 +38,7 @@ class Scorer:
     def __init__(
         self, bundle: Bundle, config: ScanConfig, batch_size: int | None = None, reference: Sequence[str] = ()
     ):
-        self.config = config
+        self.bundle, self.config, self.reference = bundle, config, reference
         self.denoiser = Denoiser(bundle, batch_size)
         self.scan_id = config.scan_id(
             bundle.manifest.fingerprint,

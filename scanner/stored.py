@@ -41,6 +41,12 @@ class StoredScan:
             return shards.join(self.captions, ledger.rows(self.scan_id), Path(folder))
 
     @property
+    def full_scan_id(self) -> str:
+        """The scan_id whose calibrations hold: of a screened scan, that of the same scan unscreened."""
+        screening = self.record.get("screening")
+        return self.scan_id if screening is None else str(screening["full_scan_id"])
+
+    @property
     def notes(self) -> list[str]:
         """Whose captions are missing: files that the scan, or now the reader, could not read, in sentences."""
         then = self.record["left_out"]

@@ -66,6 +66,7 @@ def test_a_night_needs_no_arguments(folder):
         "skipped": {"null": 1},
         "other_scans": 0,
         "left_out": [],
+        "screening": None,
     }
     out, err, _ = run("scan", "--dry-run", "--json")
     assert err == ("rows            4\nunique prompts  3 (1 rows repeat one)\nalready scored  3\npending         0\n")
@@ -82,6 +83,8 @@ def test_a_night_needs_no_arguments(folder):
         "left_out": [],
         "prompts_per_second": 0.0,
         "seconds": 0.0,
+        "first_pass": None,
+        "refine": None,
     }
     out, err, code = run("report")
     assert code == 0
@@ -160,6 +163,9 @@ def test_flags_beat_the_environment_beats_the_file(folder, monkeypatch):
         ("precision       ", '"auto"', "default"),
         ("limit           ", "5", "command line"),
         ("strict          ", "false", "default"),
+        ("screen          ", "null", "default"),
+        ("screen_score    ", "null", "default"),
+        ("screen_model    ", "null", "default"),
         ("dry_run         ", "false", "default"),
         ("json            ", "false", "default"),
     ]

@@ -25,9 +25,9 @@ def test_only_what_the_ledger_does_not_hold_is_left(tmp_path):
     found = find(captions("a", "c", "a", None, "", "b", "c"), held, tmp_path)
     assert (found.rows, found.unique, found.left, found.already_scored) == (7, 5, 3, 2)
     assert found.statuses == {"scored": 1, "non_finite": 1}
-    left = pl.concat(found.chunks(2)).sort("text", nulls_last=False)
-    assert left.select("text", "status").rows() == [(None, "null"), ("", "empty"), ("c", "pending")]
-    assert left["prompt_id"].to_list() == [prompt_id(text) for text in (None, "", "c")]
+    assert found.to_score == 1
+    assert pl.concat(found.chunks(2)).rows() == [(prompt_id("c"), "c", "pending")]
+    assert sorted(pl.concat(found.others()).rows()) == [(prompt_id(None), "null"), (prompt_id(""), "empty")]
 
 
 def test_sharded_and_in_memory_unique_prompts_are_the_same(tmp_path):

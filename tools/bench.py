@@ -74,7 +74,8 @@ def main() -> None:
     peers(arguments.checkpoint, texts[:10])  # warm-up
     before = peers(arguments.checkpoint, texts)
 
-    timed(import_module("scanner.scan"), "find", "captions and ledger: what is pending")
+    for part in ("split_captions", "compare"):
+        timed(import_module("scanner.request"), part, "captions and ledger: what is pending")
     timed(Denoiser, "encode", "tokenizer and text encoder")
     timed(Denoiser, "eps", "UNet")
     timed(Scorer, "__call__", "chunk")

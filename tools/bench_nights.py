@@ -70,10 +70,10 @@ def measure(path: Path, bundle: Path, store: Path, seeds: int) -> dict[str, floa
 
         setattr(owner, method, wrapper)
 
-    story = import_module("scanner.scan")
     timed(Scorer, "__call__", "engine")
     timed(Scorer, "__init__", "engine")
-    timed(story, "find", "find")
+    timed(import_module("scanner.request"), "split_captions", "find")
+    timed(import_module("scanner.request"), "compare", "find")
     cpu = time.process_time()
     result = scan(path, model=bundle, store=store, config=ScanConfig(seeds=tuple(range(seeds))))
     cpu = time.process_time() - cpu

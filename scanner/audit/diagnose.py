@@ -59,17 +59,17 @@ def exchangeability(calibration: Calibration, ranked: pl.DataFrame) -> pl.DataFr
     """Null ("before") against data ("after"): [check, ... of `compare`, length_correlation].
 
     `bulk`: scores up to the null's median. Memorized prompts lie above it, so a share of them moves this distance by at
-    most half of that share, while a null that is too easy or too hard moves it by as much as it is off. `length`:
-    characters of the captions; it matters in so far as length goes with the score (`length_correlation`, Spearman, in
-    the null).
+    most half of that share, while a null that is too easy or too hard moves it by as much as it is off. A screened scan
+    has no such row: its ordinary prompts have no scores. `length`: characters of the captions; it matters in so far as
+    length goes with the score (`length_correlation`, Spearman, in the null).
     """
     data = ranked.filter(pl.col("rank").is_not_null())
-    median = float(np.median(calibration.null))
-    bulk = compare(pl.Series(calibration.null), data[calibration.score], median)
+    median, screened = float(np.median(calibration.null)), data[calibration.score].null_count() > 0
+    bulk = [] if screened else [compare(pl.Series(calibration.null), data[calibration.score], median)]
     length = compare(calibration.prompts["characters"], data["text"].str.len_chars())
     spearman = calibration.prompts.select(pl.corr("characters", calibration.score, method="spearman")).item()
     correlation = spearman if spearman is not None and math.isfinite(spearman) else 0.0
-    rows = [{"check": "bulk"} | bulk, {"check": "length"} | length]
+    rows = [*({"check": "bulk"} | row for row in bulk), {"check": "length"} | length]
     return pl.DataFrame(rows).with_columns(length_correlation=pl.lit(correlation))
 
 

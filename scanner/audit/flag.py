@@ -11,6 +11,7 @@ import polars as pl
 from scanner.audit.calibrate import Calibration, q_values
 from scanner.errors import ScannerError
 
+SCREENED_OUT = "screened_out"  # status of a prompt that a first pass found ordinary: it has no score here
 ROUNDING = 1 + 1e-12  # p*m/rank may lie a last digit above the limit that it equals
 
 
@@ -58,43 +59,56 @@ def rank(scores: pl.DataFrame, rule: Rule, calibration: Calibration | None = Non
     """All prompts, best score first, with `rank` (1 = highest; null where not scored) and `flagged`.
 
     With a calibration also `p_value` and `q_value`. Equal scores are ranked by prompt_id, so the order is the same
-    every night. A score that is not finite is null, and never flagged. Raises ScannerError.
+    every night. A score that is not finite is null, and never flagged. Prompts with the status `screened_out` rank
+    below all others, as if their score were -inf: they are never flagged, and their p-value is 1. Raises ScannerError.
     """
     if rule.score not in scores.columns:
         held = [name for name, dtype in scores.schema.items() if dtype == pl.Float32]
         raise ScannerError(f"score {rule.score!r} is not in the store; it has {', '.join(held)}")
     value = pl.col(rule.score)
     finite = scores.with_columns(pl.when(value.is_finite()).then(value))
-    ordered = finite.sort(value, "prompt_id", descending=[True, False], nulls_last=True)
-    ordered = ordered.with_columns(pl.when(value.is_not_null()).then(pl.int_range(1, pl.len() + 1)).alias("rank"))
-    if ordered["rank"].null_count() == len(ordered):
+    placed = value.fill_null(pl.when(_screened_out(scores)).then(-math.inf))
+    ordered = finite.sort(placed, "prompt_id", descending=[True, False], nulls_last=True)
+    ordered = ordered.with_columns(pl.when(placed.is_not_null()).then(pl.int_range(1, pl.len() + 1)).alias("rank"))
+    places = ordered.select(placed).to_series()  # the score by which each prompt is judged
+    if not places.is_finite().any() and not _nothing_left(scores):
         raise ScannerError(
             f"no prompt has {rule.score}: scan with what it needs (two seeds or more, --reference, or more "
             "--first-steps; see docs/scores.md), or name another --score"
         )
     if calibration is not None:
-        ordered = _judge(ordered, rule, calibration)
+        ordered = _judge(ordered, places, rule, calibration)
     elif rule.decides:
         raise ScannerError("fdr and fpr need a calibration: make one with `overscan calibrate`, or use top or quantile")
-    return ordered.with_columns(flagged=_flagged(ordered, rule).fill_null(False))
+    flagged = _flagged(places, rule) & value.is_not_null()
+    return ordered.with_columns(flagged=flagged.fill_null(False))
 
 
-def _judge(ordered: pl.DataFrame, rule: Rule, calibration: Calibration) -> pl.DataFrame:
+def _screened_out(scores: pl.DataFrame) -> pl.Expr:
+    return pl.col("status").eq_missing(SCREENED_OUT) if "status" in scores.columns else pl.lit(False)
+
+
+def _nothing_left(scores: pl.DataFrame) -> bool:
+    """Whether the first pass screened out every prompt that it scored."""
+    return "status" in scores.columns and SCREENED_OUT in scores["status"] and "scored" not in scores["status"]
+
+
+def _judge(ordered: pl.DataFrame, places: pl.Series, rule: Rule, calibration: Calibration) -> pl.DataFrame:
     if calibration.score != rule.score:
         raise ScannerError(f"a calibration of {calibration.score} cannot judge {rule.score}")
     if rule.fpr is not None:
         calibration.threshold(rule.fpr)  # refuses what this null cannot tell
     if rule.fdr is not None:
         calibration.least_hits(ordered["rank"].count(), rule.fdr)
-    judged = ordered.with_columns(calibration.p_values(ordered[rule.score]))
+    judged = ordered.with_columns(calibration.p_values(places))
     return judged.with_columns(q_value=q_values(pl.col("p_value")))
 
 
-def _flagged(ordered: pl.DataFrame, rule: Rule) -> pl.Expr:
+def _flagged(places: pl.Series, rule: Rule) -> pl.Expr:
     if rule.top is not None:
         return pl.col("rank") <= rule.top
     if rule.quantile is not None:
-        return pl.col(rule.score) >= ordered[rule.score].quantile(rule.quantile, "higher")
+        return pl.col(rule.score) >= places.quantile(rule.quantile, "higher")
     if rule.fdr is not None:
         return pl.col("q_value") <= rule.fdr * ROUNDING
     if rule.fpr is not None:

@@ -11,7 +11,7 @@ import polars as pl
 
 from scanner.audit import diagnose
 from scanner.audit.calibrate import Calibration, null_needed
-from scanner.audit.flag import Rule, rank, sources
+from scanner.audit.flag import SCREENED_OUT, Rule, rank, sources
 from scanner.audit.policy import Baseline, classify
 from scanner.errors import ScannerError
 from scanner.files import replacing
@@ -76,6 +76,7 @@ def decide(
     today: date,
     *,
     calibration: Calibration | None = None,
+    full_scan_id: str | None = None,
     baseline: Baseline | None = None,
     allow: pl.DataFrame | None = None,
     notes: Sequence[str] = (),
@@ -83,13 +84,15 @@ def decide(
     """Scores and captions of a scan -> flags, findings, summary.
 
     `canaries`: [canary, scores...] as the engine gave them in every run of this scan, compared with the calibration's.
+    `full_scan_id`: of the same scan unscreened, whose calibrations hold for a screened one.
     `notes`: sentences on the scan itself, which come first among the night's.
     Raises ScannerError where the calibration is of another scan, too small, or of an engine that has changed.
     """
-    if calibration is not None and calibration.scan_id != scan_id:
+    comparable = scan_id if full_scan_id is None else full_scan_id
+    if calibration is not None and calibration.scan_id != comparable:
         raise ScannerError(
-            f"the calibration is of scan_id {calibration.scan_id}, the scan has {scan_id}: scores of other models or "
-            "settings do not compare; calibrate with the --model and settings of the scan"
+            f"the calibration is of scan_id {calibration.scan_id}, the scan has {comparable}: scores of other models "
+            "or settings do not compare; calibrate with the --model and settings of the scan"
         )
     ranked, said = classify(rank(scores, rule, calibration), baseline, allow, today)
     notes = [*notes, *said]
@@ -97,6 +100,11 @@ def decide(
         notes.append(f"the baseline of {baseline.date} was written for another model, setting or score")
     if unscored := ranked["status"].null_count():
         notes.append(f"{unscored:,} prompts of the inputs are newer than the scan and have no score: scan again")
+    if out := ranked["status"].eq_missing(SCREENED_OUT).sum():
+        notes.append(
+            f"screened: {out:,} prompts were found ordinary by a first pass, got no other, and are never flagged; all "
+            "counts of scored prompts include them"
+        )
     judged = None
     if calibration is not None:
         judged, found = _judge(ranked, rule, calibration, canaries)

@@ -153,7 +153,7 @@ def _source(context: click.Context, key: str) -> str:
 
 
 def _scan_id(values: dict[str, Any]) -> str | None:
-    if values["model"] is None:
+    if values["model"] is None or values.get("screen") is not None:  # a screened scan's depends on its threshold
         return None
     numbers = scan_config(values["seeds"], values["first_steps"], values["guidance_scale"])
     return scan_id_of(values["model"], values["backend"], numbers, values["reference"], values["precision"])

@@ -1,7 +1,7 @@
 """What the commands share: two consoles and a progress display. Data goes to stdout, words for people to stderr."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,8 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.progress import Task as ProgressTask
 from rich.text import Text
 
+from scanner.dataset.pending import SCREENED_OUT
 from scanner.dataset.readers import Problem
-from scanner.scan import DryRun, ScanResult
+from scanner.plan import DryRun
+from scanner.scan import ScanResult
 
 PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
 SHOWN_PROBLEMS = 5
@@ -41,8 +43,10 @@ def progress() -> Iterator[Callable[[int, int], None]]:
     started = last = time.monotonic()
 
     def line(done: int, total: int) -> None:
-        nonlocal last
+        nonlocal started, last
         now = time.monotonic()
+        if not done:  # a screened scan goes over its captions twice
+            started = now
         if now - last >= PLAIN_SECONDS:
             last = now
             click.echo(f"scan: {done:,}/{total:,} prompts, {done / (now - started):.1f}/s", err=True)
@@ -52,14 +56,21 @@ def progress() -> Iterator[Callable[[int, int], None]]:
 
 def summary(result: ScanResult) -> str:
     """What a scan did, in words."""
-    rate = result.scored / result.seconds if result.seconds else 0.0
+    now, skipped = f"scored now      {result.scored:,}", result.skipped
+    done = result.scored
+    if result.screening is not None:
+        done = result.unique - result.already_scored
+        now = f"refined now     {result.scored:,} of {done:,} new prompts"
+        skipped = {status: count for status, count in skipped.items() if status != SCREENED_OUT}
+    rate = done / result.seconds if result.seconds else 0.0
     lines = [
         f"rows            {result.rows:,}",
         f"unique prompts  {result.unique:,}",
         f"already scored  {result.already_scored:,}",
-        f"scored now      {result.scored:,} in {result.seconds:.1f} s ({rate:.1f} prompts/s, {_engine(result)})",
+        f"{now} in {result.seconds:.1f} s ({rate:.1f} prompts/s, {_engine(result)})",
+        *([] if result.screening is None else [_screening(result.screening)]),
     ]
-    lines += [f"skipped         {count:,} {status}" for status, count in result.skipped.items()]
+    lines += [f"skipped         {count:,} {status}" for status, count in skipped.items()]
     lines += _left_out(result.left_out)
     if result.other_scans:
         lines.append(f"store also holds {result.other_scans:,} scores of other models or settings, left alone")
@@ -76,6 +87,8 @@ def dry_summary(plan: DryRun) -> str:
     ]
     if plan.pending:
         speed = f"at {plan.prompts_per_second:.1f} prompts/s, {_engine(plan)}"
+        if plan.first_pass is not None:
+            lines.append(f"first pass      {plan.first_pass:,} pending; then about {plan.refine:,} get all passes")
         lines.append(f"estimated       {duration(plan.seconds)} ({speed}; nothing was written)")
     lines += _left_out(plan.left_out)
     return "\n".join(lines)
@@ -83,6 +96,15 @@ def dry_summary(plan: DryRun) -> str:
 
 def _engine(result: ScanResult | DryRun) -> str:
     return f"{result.backend} {result.precision}: {result.provider}"
+
+
+def _screening(screening: Mapping[str, Any]) -> str:
+    out, refined, passes = screening["screened_out"], screening["refined"], screening["passes_per_prompt"]
+    below = f"{screening['score']} below {screening['threshold']:.4g}"
+    return (
+        f"screened out    {out:,} of {out + refined:,}, with {below} after one pass; {passes:.2f} UNet passes per "
+        "prompt on average"
+    )
 
 
 def _left_out(problems: Sequence[Problem]) -> list[str]:
@@ -110,6 +132,7 @@ def status_table(found: dict[str, Any]) -> str:
             f"  settings  seeds {', '.join(map(str, config['seeds']))}; first {config['first_steps']} of "
             f"{config['num_inference_steps']} steps; guidance scale {config['guidance_scale']}",
             *([f"  reference {reference['path']} ({reference['fingerprint'][:8]})"] if reference else []),
+            *([f"  {_screening(scan['screening'])}"] if scan["screening"] else []),
             f"  last run  {scan['last_run']} ({scan['runs']} in all)",
             f"  rows      {counts}",
         ]

@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from engines import BACKENDS, PRECISIONS
-from scanner.config import ScanConfig
+from scanner.config import ScanConfig, Screen
+from scanner.errors import ScannerError
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -69,3 +70,12 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def scan_config(seeds: int, first_steps: int, guidance_scale: float) -> ScanConfig:
     """The configuration that these options ask for: so many seeds are the numbers from 0 up. Raises ScannerError."""
     return ScanConfig(guidance_scale=guidance_scale, first_steps=first_steps, seeds=tuple(range(seeds)))
+
+
+def scan_screen(share: float | None, score: str | None, model: Path | None) -> Screen | None:
+    """The screen that these options ask for. Raises ScannerError."""
+    if share is not None:
+        return Screen(share, Screen.score if score is None else score, model)
+    if score is not None or model is not None:
+        raise ScannerError("a screen's score or model without a screen: needed --screen SHARE, such as 0.02")
+    return None

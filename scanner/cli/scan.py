@@ -2,21 +2,27 @@
 
 from dataclasses import asdict, fields
 from json import dumps
+from pathlib import Path
 from typing import Any
 
 import click
 
 from scanner.cli.console import dry_summary, progress, summary
-from scanner.cli.options import scan_config, scan_options
+from scanner.cli.options import ANY_PATH, scan_config, scan_options, scan_screen
 from scanner.cli.signals import stoppable
+from scanner.config import Screen
+from scanner.diffusion.scores import FIRST_PASS_SCORES
+from scanner.plan import dry_run as run_dry
 from scanner.scan import ScanResult
-from scanner.scan import dry_run as run_dry
 from scanner.scan import scan as run_scan
 
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @scan_options
+@click.option("--screen", type=float, metavar="SHARE", help="All passes only for this share, highest after one pass.")
+@click.option("--screen-score", type=click.Choice(FIRST_PASS_SCORES), help=f"[default: {Screen.score}]")
+@click.option("--screen-model", type=ANY_PATH, help="What makes the first pass.  [default: the scan's model]")
 @click.option("--dry-run", is_flag=True, help="Only count what is pending and estimate its time; write nothing.")
 @click.option("--json", is_flag=True, help="Print what was done as JSON.")
 def scan(
@@ -24,17 +30,24 @@ def scan(
     seeds: int,
     first_steps: int,
     guidance_scale: float,
+    screen: float | None,
+    screen_score: str | None,
+    screen_model: Path | None,
     dry_run: bool,
     json: bool,
     **options: Any,
 ) -> None:
-    """Score every unique caption of INPUT: files of any format in docs/inputs.md, globs, folders, URLs."""
+    """Score every unique caption of INPUT: files of any format in docs/inputs.md, globs, folders, URLs.
+
+    With --screen, every caption gets one pass, and those that stand out get all: see docs/screening.md.
+    """
     config = scan_config(seeds, first_steps, guidance_scale)
+    options["screen"] = scan_screen(screen, screen_score, screen_model)
     if dry_run:
         with stoppable() as stop:
             plan = run_dry(inputs, config=config, stop=stop, **options)
         click.echo(dry_summary(plan), err=True)
-        click.echo(dumps(asdict(plan), indent=1) if json else plan.scan_id)
+        click.echo(dumps(asdict(plan), indent=1) if json else plan.scan_id or "")
         return
     with stoppable() as stop, progress() as observe:
         result = run_scan(inputs, config=config, progress=observe, stop=stop, **options)

@@ -32,7 +32,8 @@ SCORE_KEYS: Columns = {
 }
 RAW: Columns = dict.fromkeys(("q1", "q2", "q3"), pl.List(pl.Float32))  # a number per seed
 RUNS: Columns = {"scan_id": pl.String(), "started": pl.Datetime("us", "UTC"), "record": pl.String()}
-PURPOSE = pl.col("record").str.json_path_match("$.purpose")  # scan or calibration
+FIRST_PASS = "first pass"  # the purpose of a screened scan's first run; others are scan and calibration
+PURPOSE = pl.col("record").str.json_path_match("$.purpose").fill_null("scan")
 
 
 class Ledger:
@@ -77,11 +78,13 @@ class Ledger:
             return pl.scan_delta(str(self.folder / "runs")).sort("started", descending=True).collect()
 
     def last_run(self, scan_id: str | None = None) -> tuple[str, dict[str, Any]]:
-        """scan_id and record of the scan (no calibration) that began last.
+        """scan_id and record of the scan (no calibration, no first pass of a screened scan) that began last.
 
-        `scan_id`: only a scan whose id begins so. Raises StoreError where there is none, or more than one.
+        `scan_id`: only a scan, or first pass, whose id begins so. Raises StoreError where there is none, or more than
+        one.
         """
-        scans = self.runs().filter(PURPOSE.ne_missing("calibration"))
+        asked = ("scan",) if scan_id is None else ("scan", FIRST_PASS)
+        scans = self.runs().filter(PURPOSE.is_in(asked))
         if scans.is_empty():
             raise StoreError(f"{self.folder}: no scan in this store yet: run `overscan scan` first")
         if scan_id is not None:
@@ -99,9 +102,10 @@ class Ledger:
         said = "no scan" if found.is_empty() else f"{len(held)} scans"
         raise StoreError(f"{self.folder}: {said} of scan_id {scan_id}; there are {', '.join(held)}")
 
-    def records(self, scan_id: str) -> list[dict[str, Any]]:
-        """Records of all runs of one scan, calibrations among them."""
-        return [json.loads(record) for record in self.runs().filter(scan_id=scan_id)["record"]]
+    def records(self, scan_id: str | None = None) -> list[dict[str, Any]]:
+        """Records of all runs, newest first; `scan_id`: of one scan, calibrations among them."""
+        runs = self.runs() if scan_id is None else self.runs().filter(scan_id=scan_id)
+        return [json.loads(record) for record in runs["record"]]
 
     def read(self, scan_id: str) -> pl.DataFrame:
         """Score rows of one scan in memory, one per prompt_id."""
@@ -114,10 +118,10 @@ class Ledger:
             counted = pl.scan_delta(str(self.folder / "scores")).group_by("scan_id", "status").agg(rows=pl.len())
             return counted.sort("scan_id", "status").collect(engine="streaming")
 
-    def count_others(self, scan_id: str) -> int:
-        """Rows under other scan_ids: other models, settings or backends."""
+    def count_others(self, *scan_ids: str) -> int:
+        """Rows under other scan_ids than these: other models, settings or backends."""
         with self.refusals():
-            others = pl.scan_delta(str(self.folder / "scores")).filter(pl.col("scan_id") != scan_id)
+            others = pl.scan_delta(str(self.folder / "scores")).filter(~pl.col("scan_id").is_in(scan_ids))
             return int(others.select(pl.len()).collect().item())
 
     def table(self, name: str) -> DeltaTable:

@@ -1,7 +1,7 @@
 """What is left to score: the unique prompts of a dataset that the ledger does not hold, in bounded memory."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,17 +12,24 @@ from scanner.dataset.shards import SHARDS, room, shard, split, split_captions
 
 BLOCK = 100_000  # about how many pending prompts are in memory at once
 SCORED: dict[str, pl.DataType] = {"prompt_id": pl.String(), "status": pl.String()}
+ID: dict[str, pl.DataType] = {"prompt_id": pl.String()}
+SCREENED_OUT = "screened_out"  # the status of a prompt that a first pass found ordinary
 
 
 @dataclass(frozen=True)
 class Pending:
-    """Prompts left to score, on disk. `statuses`: unique prompts that have a row already, by its status."""
+    """Prompts left, on disk. `statuses`: unique prompts that have a row already, by its status.
+
+    Of those `left`, `to_score` go to the engine, from `files`; the others, from `settled`, get a row that says why not.
+    """
 
     rows: int
     unique: int
     left: int
+    to_score: int
     statuses: Counter[str]
     files: tuple[Path, ...]
+    settled: tuple[Path, ...]
 
     @property
     def already_scored(self) -> int:
@@ -30,12 +37,14 @@ class Pending:
         return self.unique - self.left
 
     def chunks(self, size: int) -> Iterator[pl.DataFrame]:
-        """[prompt_id, text, status] in chunks of `size`, in the order of the ids: a random order of captions."""
+        """[prompt_id, text, status] to score in chunks of `size`, in order of the ids: a random order of captions."""
         block = size * max(1, BLOCK // size)
-        prompts = pl.scan_parquet(list(self.files)) if self.left else None
-        for offset in range(0, self.left, block):
-            assert prompts is not None
-            yield from prompts.slice(offset, block).collect().iter_slices(size)
+        for part in _blocks(self.files, block):
+            yield from part.iter_slices(size)
+
+    def others(self) -> Iterator[pl.DataFrame]:
+        """[prompt_id, status] of those that need no engine, in large chunks."""
+        return (part.select("prompt_id", "status") for part in _blocks(self.settled, BLOCK))
 
 
 def find(
@@ -46,19 +55,59 @@ def find(
     `stop` is called now and then, to raise where the work shall end. Raises InputError where captions cannot be read.
     """
     split_captions(captions, folder / "captions", stop)
-    stop()
+    return compare(folder / "captions", scored, folder, stop)
+
+
+def compare(
+    captions: Path,
+    scored: pl.LazyFrame,
+    folder: Path,
+    stop: Callable[[], None] = lambda: None,
+    screened_out: pl.LazyFrame | None = None,
+) -> Pending:
+    """The same for `captions` that are split already. `screened_out`: [prompt_id] that need no engine."""
     split(scored, folder / "scored")
-    rows, unique, left, statuses, files = 0, 0, 0, Counter[str](), []
+    if screened_out is not None:
+        split(screened_out, folder / "out")
+    rows, unique, statuses = 0, 0, Counter[str]()
+    to_score, settled = _Parts(folder, "pending"), _Parts(folder, "settled")
     for digit in SHARDS:
         stop()
-        prompts = merge(shard(folder / "captions", digit, IDENTIFIED)).collect()
+        prompts = merge(shard(captions, digit, IDENTIFIED)).collect()
         known = shard(folder / "scored", digit, SCORED).unique("prompt_id").collect()
+        out = shard(folder / "out", digit, ID).collect()["prompt_id"]
         pending = prompts.join(known, on="prompt_id", how="anti").sort("prompt_id")
         held = known.join(prompts, on="prompt_id", how="semi").group_by("status").len()
-        rows, unique, left = rows + int(prompts["n_rows"].sum()), unique + len(prompts), left + len(pending)
+        rows, unique = rows + int(prompts["n_rows"].sum()), unique + len(prompts)
         statuses.update(dict(held.iter_rows()))
-        if len(pending):
-            files.append(folder / f"{digit}.parquet")
-            with room(files[-1]):
-                pending.select("prompt_id", "text", "status").write_parquet(files[-1], compression="lz4")
-    return Pending(rows, unique, left, statuses, tuple(files))
+        status = pl.when(pl.col("prompt_id").is_in(out.implode())).then(pl.lit(SCREENED_OUT)).otherwise("status")
+        pending = pending.select("prompt_id", "text", status=status)
+        to_score.write(digit, pending.filter(status="pending"))
+        settled.write(digit, pending.filter(pl.col("status") != "pending"))
+    left = to_score.length + settled.length
+    return Pending(rows, unique, left, to_score.length, statuses, tuple(to_score.files), tuple(settled.files))
+
+
+class _Parts:
+    """A frame in files of a folder, one per shard that is not empty."""
+
+    def __init__(self, folder: Path, name: str):
+        self.files: list[Path] = []
+        self.length = 0
+        self._folder, self._name = folder, name
+
+    def write(self, digit: str, frame: pl.DataFrame) -> None:
+        if frame.is_empty():
+            return
+        file = self._folder / f"{self._name}-{digit}.parquet"
+        with room(file):
+            frame.write_parquet(file, compression="lz4")
+        self.files.append(file)
+        self.length += len(frame)
+
+
+def _blocks(files: Sequence[Path], size: int) -> Iterator[pl.DataFrame]:
+    offset = 0
+    while files and len(part := pl.scan_parquet(list(files)).slice(offset, size).collect()):
+        yield part
+        offset += size

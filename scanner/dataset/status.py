@@ -1,13 +1,16 @@
 """What a store holds, and the upkeep of its files."""
 
 import json
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from scanner.config import ScanConfig
 from scanner.dataset.ledger import Ledger
+from scanner.dataset.pending import SCREENED_OUT
 
 TABLES = ("scores", "runs")
 RETENTION = timedelta(days=7)  # replaced files stay as long: longer than any scan or report that may still read them
@@ -25,6 +28,7 @@ def status(ledger: Ledger) -> dict[str, Any]:
         runs.group_by("scan_id", maintain_order=True).agg(pl.len(), pl.struct("started", "record").first()).iter_rows()
     ):
         asked = json.loads(record["record"])
+        rows = dict(counts.filter(scan_id=scan_id).select("status", "rows").iter_rows())
         scans.append(
             {
                 "scan_id": scan_id,
@@ -34,12 +38,28 @@ def status(ledger: Ledger) -> dict[str, Any]:
                 "provider": asked["provider"],
                 "config": asked["config"],
                 "reference": asked.get("reference"),  # an older overscan did not note it
+                "purpose": asked.get("purpose", "scan"),
+                "screening": screened(asked, rows),
                 "runs": number,
                 "last_run": f"{record['started']:%Y-%m-%dT%H:%M:%SZ}",
-                "rows": dict(counts.filter(scan_id=scan_id).select("status", "rows").iter_rows()),
+                "rows": rows,
             }
         )
     return {"store": str(ledger.folder), "scans": scans, "tables": {name: _table(ledger, name) for name in TABLES}}
+
+
+def screened(record: Mapping[str, Any], statuses: Mapping[str, int]) -> dict[str, Any] | None:
+    """A run's screening and what it came to, from prompts by status; None for a scan without a screen.
+
+    `passes_per_prompt`: one for everyone, and all of the scan's for the refined, whose first pass is thus paid twice.
+    """
+    screening = record.get("screening")
+    if screening is None:
+        return None
+    passes = ScanConfig(**record["config"] | {"seeds": tuple(record["config"]["seeds"])}).passes
+    refined, out = statuses.get("scored", 0) + statuses.get("non_finite", 0), statuses.get(SCREENED_OUT, 0)
+    average = 1 + passes * refined / max(1, refined + out)
+    return {**screening, "refined": refined, "screened_out": out, "passes_per_prompt": average}
 
 
 def compact(ledger: Ledger) -> dict[str, dict[str, int]]:

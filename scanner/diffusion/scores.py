@@ -247,4 +247,5 @@ SCORES: Mapping[str, Score] = {
     "growth_v1": Score(_growth, steps=2),
     "schedule_deviation_v1": Score(_schedule_deviation, steps=2, every_step=True),
 }
+FIRST_PASS_SCORES = tuple(name for name, score in SCORES.items() if score.seeds == score.steps == 1)
 DEFAULT_SCORE = "estimate_ratio_prior_v1"  # of those without a reference the one that held up best over our models

@@ -32,16 +32,24 @@ class Axis:
         return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1)
 
 
-def histogram(scores: pl.Series, flagged: pl.Series, null: pl.Series | None, threshold: float | None) -> Markup:
+def histogram(
+    scores: pl.Series,
+    flagged: pl.Series,
+    null: pl.Series | None,
+    threshold: float | None,
+    prompts: int | None = None,
+) -> Markup:
     """Prompts per bin of score, the flagged ones on top; counts are logarithmic.
 
-    `scores`: of all scored prompts; `flagged`: bool, as long; `null`: drawn scaled to as many prompts.
+    `scores`: of all scored prompts; `flagged`: bool, as long; `null`: drawn scaled to as many prompts, or to `prompts`,
+    where some were screened out and have no score.
     """
     ends = [scores] + ([null] if null is not None else []) + ([pl.Series([threshold])] if threshold is not None else [])
     low, high = _widened(min(map(_low, ends)), max(map(_high, ends)))
     x = Axis(low, high, LEFT, WIDTH - RIGHT)
     counts = _counts(scores, low, high)
-    expected = [count * len(scores) / len(null) for count in _counts(null, low, high)] if null is not None else []
+    prompts = len(scores) if prompts is None else prompts
+    expected = [count * prompts / len(null) for count in _counts(null, low, high)] if null is not None else []
     y = _count_axis(max([1, *counts, *expected]))
     parts = [*_count_grid(y), *_x_axis(x, "score")]
     parts += _bars("bar", _log(counts), x, y)

@@ -61,7 +61,7 @@ def _columns(contents: Contents, flagged: pl.DataFrame) -> list[tuple[str, str]]
 
 def _figures(contents: Contents, flagged: pl.DataFrame) -> list[tuple[str, str]]:
     """The few numbers that the page opens with: (number, what it counts)."""
-    scored = contents.ranked[contents.score].count()
+    scored = contents.ranked["rank"].count()
     figures = [
         (f"{len(flagged):,}", "captions flagged"),
         (f"{len(contents.flagged):,}", "dataset rows bear them"),
@@ -87,8 +87,9 @@ def _charts(contents: Contents) -> dict[str, Markup]:
         return {}
     scores = finite[contents.score]
     null = contents.null.scores if contents.null else None
-    drawn = {"histogram": charts.histogram(scores, finite["flagged"], null, contents.threshold)}
-    if null is not None:
+    ranked = contents.ranked["rank"].count()
+    drawn = {"histogram": charts.histogram(scores, finite["flagged"], null, contents.threshold, ranked)}
+    if null is not None and ranked == len(scores):  # those left of a screened scan are no sample of its prompts
         drawn["qq"] = charts.qq(scores, null)
     if contents.nights is not None and not contents.nights.is_empty():
         drawn["nights"] = charts.nights(contents.nights)
