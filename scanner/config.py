@@ -59,11 +59,11 @@ class ScanConfig:
 class Screen:
     """Who gets all of a scan's passes: prompts among the top `share` by `score` after a first pass.
 
-    The first pass is one seed and one step of `model`; None: of the scan's.
+    The first pass is one seed and one step of `model`; None: of the scan's. `score`: None: the best of one seed.
     """
 
     share: float
-    score: str = "overestimation_prior_v1"  # of one seed, without a reference, the best over our models
+    score: str | None = None
     model: str | Path | None = None
 
     def __post_init__(self) -> None:

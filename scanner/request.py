@@ -22,6 +22,7 @@ from scanner.errors import InputError, Interrupted, ScannerError
 from scanner.scorer import Scorer
 from scanner.screening import Screening
 
+SCREEN_SCORE, SCREEN_SCORE_REFERENCE = "overestimation_prior_v1", "overestimation_white_v1"
 Inputs = str | Path | Sequence[str | Path]
 
 
@@ -83,6 +84,14 @@ class Request:
         return [] if self.reference is None else captions.reference(self.reference)
 
     @property
+    def screen_score(self) -> str:
+        """The score of the first pass that screens: as asked, else the best of one seed, docs/screening.md."""
+        assert self.screen is not None
+        if self.screen.score is not None:
+            return self.screen.score
+        return SCREEN_SCORE if self.reference is None else SCREEN_SCORE_REFERENCE
+
+    @property
     def first_model(self) -> str | Path:
         """What scores every prompt: the screen's model, if it names one."""
         return self.model if self.screen is None or self.screen.model is None else self.screen.model
@@ -100,7 +109,7 @@ class Request:
         """What scores every prompt: the first pass, where there is a screen; a reference only if its score needs it."""
         if self.screen is None:
             return self.scorer()
-        ordinary = self.ordinary if SCORES[self.screen.score].needs == "reference" else []
+        ordinary = self.ordinary if SCORES[self.screen_score].needs == "reference" else []
         bundle = self.bundle if self.screen.model is None else open_bundle(self.screen.model, self.backend)
         return Scorer(bundle, self.screen.first_pass(self.config), self.batch_size, ordinary)
 
@@ -113,16 +122,17 @@ class Request:
         """The policy of a screened scan, before it has a threshold. Raises ScannerError or EngineError."""
         assert self.screen is not None
         model = str(Path(self.first_model).absolute())
-        return Screening(self.scan_id(), first_scan_id, model, self.screen.score, self.screen.share)
+        return Screening(self.scan_id(), first_scan_id, model, self.screen_score, self.screen.share)
 
 
 def _check(screen: Screen, request: Request) -> None:
     """Refuse a screen that cannot be, or that saves nothing. Raises ScannerError."""
-    if screen.score not in FIRST_PASS_SCORES:
+    score = request.screen_score
+    if score not in FIRST_PASS_SCORES:
         able = ", ".join(FIRST_PASS_SCORES)
-        raise ScannerError(f"screen by {screen.score!r}: needed a score of one seed and one step: {able}")
-    if SCORES[screen.score].needs == "reference" and request.reference is None:
-        raise ScannerError(f"screen by {screen.score}: it needs a reference: name one, or screen by another score")
+        raise ScannerError(f"screen by {score!r}: needed a score of one seed and one step: {able}")
+    if SCORES[score].needs == "reference" and request.reference is None:
+        raise ScannerError(f"screen by {score}: it needs a reference: name one, or screen by another score")
     if screen.model is None and request.config.passes == 1:
         raise ScannerError(
             "screen: a scan of one seed and one step is what a first pass costs: ask for more seeds or first steps, or "

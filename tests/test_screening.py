@@ -17,13 +17,14 @@ from scanner.dataset.ledger import Ledger
 from scanner.demo import BUNDLE, CAPTIONS
 from scanner.errors import Interrupted, StoreError
 from scanner.plan import dry_run
+from scanner.request import SCREEN_SCORE
 from scanner.scan import scan_id_of
 from scanner.screening import Screening
 
 SHARE, CONFIG = 0.1, ScanConfig(seeds=(0, 1, 2))
 FIRST = ScanConfig(seeds=(0,))
 MORE = pl.read_parquet(CAPTIONS)["caption"].unique(maintain_order=True)[:90]
-SCORE = Screen.score
+SCORE = SCREEN_SCORE
 
 
 def screened(path, store, **asked):
@@ -154,11 +155,12 @@ def test_another_model_may_make_the_first_pass(tmp_path, folder):
 
 def test_a_reference_is_for_those_who_need_it(tmp_path, folder):
     reference = write(tmp_path / "reference.txt", MORE[60:])
-    found = screened(folder / "p.txt", tmp_path / "a", reference=reference)
+    by_prior = Screen(SHARE, "overestimation_prior_v1")
+    found = screened(folder / "p.txt", tmp_path / "a", reference=reference, screen=by_prior)
     assert found.screening["first_scan_id"] == scan_id_of(BUNDLE, "auto", FIRST)
     assert found.screening["full_scan_id"] == scan_id_of(BUNDLE, "auto", CONFIG, reference)
-    by_reference = Screen(SHARE, "overestimation_white_v1")
-    found = screened(folder / "p.txt", tmp_path / "b", reference=reference, screen=by_reference)
+    found = screened(folder / "p.txt", tmp_path / "b", reference=reference)
+    assert found.screening["score"] == "overestimation_white_v1"
     assert found.screening["first_scan_id"] == scan_id_of(BUNDLE, "auto", FIRST, reference)
     assert found.scores.filter(status="scored")["overestimation_white_v1"].null_count() == 0
 

@@ -75,7 +75,7 @@ def scan_config(seeds: int, first_steps: int, guidance_scale: float) -> ScanConf
 def scan_screen(share: float | None, score: str | None, model: Path | None) -> Screen | None:
     """The screen that these options ask for. Raises ScannerError."""
     if share is not None:
-        return Screen(share, Screen.score if score is None else score, model)
+        return Screen(share, score, model)
     if score is not None or model is not None:
         raise ScannerError("a screen's score or model without a screen: needed --screen SHARE, such as 0.02")
     return None

@@ -10,7 +10,6 @@ import click
 from scanner.cli.console import dry_summary, progress, summary
 from scanner.cli.options import ANY_PATH, scan_config, scan_options, scan_screen
 from scanner.cli.signals import stoppable
-from scanner.config import Screen
 from scanner.diffusion.scores import FIRST_PASS_SCORES
 from scanner.plan import dry_run as run_dry
 from scanner.scan import ScanResult
@@ -21,7 +20,7 @@ from scanner.scan import scan as run_scan
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @scan_options
 @click.option("--screen", type=float, metavar="SHARE", help="All passes only for this share, highest after one pass.")
-@click.option("--screen-score", type=click.Choice(FIRST_PASS_SCORES), help=f"[default: {Screen.score}]")
+@click.option("--screen-score", type=click.Choice(FIRST_PASS_SCORES), help="[default: the best of one seed]")
 @click.option("--screen-model", type=ANY_PATH, help="What makes the first pass.  [default: the scan's model]")
 @click.option("--dry-run", is_flag=True, help="Only count what is pending and estimate its time; write nothing.")
 @click.option("--json", is_flag=True, help="Print what was done as JSON.")

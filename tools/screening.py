@@ -1,0 +1,125 @@
+"""Write docs/screening.md: what screening costs and loses, on the labelled prompts of both shipped models.
+
+    python tools/screening.py
+
+A minute or two per model: four UNet passes for each labelled prompt, then the bootstrap.
+"""
+
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from reference_size import concept
+
+from engines import Bundle, open_bundle
+from engines.export import export
+from scanner.dataset import captions
+from scanner.diffusion.denoiser import Denoiser
+from scanner.diffusion.scores import SCORES
+from scanner.diffusion.trace import predict_prior, predict_reference, start, trace
+from scanner.evidence.evaluate import CHUNK, COLLAPSED, GUIDANCE_SCALE, NUM_INFERENCE_STEPS, read_labels
+from scanner.evidence.metrics import bootstrap, resample
+
+ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "scanner/demo/reference.txt"
+MODELS = {  # name: checkpoint or bundle, labels
+    "v-prediction": (ROOT / "scanner/demo/bundle", ROOT / "scanner/demo/labels.parquet"),
+    "epsilon": (ROOT / "tests/checkpoints/demo-epsilon", ROOT / "tests/checkpoints/labels-epsilon.parquet"),
+}
+SEEDS = 4
+SHARES = (0.5, 0.2, 0.1, 0.05, 0.025, 0.02, 0.01)
+PAIRS = (  # the score of the first pass, the score that ranks in the end
+    ("overestimation_prior_v1", "estimate_ratio_prior_v1"),
+    ("overestimation_white_v1", "estimate_ratio_white_v1"),
+    ("text_noise_norm_v1", "estimate_ratio_prior_v1"),
+)
+HEADER = (
+    "screen",
+    "passes per prompt",
+    "memorized that pass",
+    "TPR at 1 % FPR",
+    "against unscreened (95 %)",
+    "at the unscreened threshold",
+    "TPR at 0.1 % FPR",
+)
+PAGE = ROOT / "docs/screening.md"
+TABLES = "<!-- tables: written by tools/screening.py -->"
+
+
+def scored(bundle: Bundle, prompts: Sequence[str], reference: Sequence[str]) -> Mapping[str, np.ndarray]:
+    """By the first pass's scores (one seed) and the final ones (all seeds): float64 [n] each."""
+    denoiser = Denoiser(bundle, 128)
+    first = start(denoiser, tuple(range(SEEDS)), NUM_INFERENCE_STEPS)
+    first = replace(
+        first,
+        prior=predict_prior(denoiser, NUM_INFERENCE_STEPS),
+        reference=predict_reference(denoiser, reference, first, NUM_INFERENCE_STEPS),
+    )
+    values: dict[str, list[np.ndarray]] = {name: [] for pair in PAIRS for name in pair}
+    for i in range(0, len(prompts), CHUNK):
+        whole = trace(denoiser, denoiser.encode(prompts[i : i + CHUNK]), first, GUIDANCE_SCALE, NUM_INFERENCE_STEPS, 1)
+        one = whole.first(1, 1)
+        for name, parts in values.items():
+            parts.append(SCORES[name](one if SCORES[name].seeds == 1 else whole))
+    return {name: np.concatenate(parts).astype(np.float64) for name, parts in values.items()}
+
+
+def curve(first: np.ndarray, final: np.ndarray, label: np.ndarray, cluster: np.ndarray) -> Iterator[tuple[str, ...]]:
+    """A row of the table per share; the threshold is the quantile of the prompts that are not memorized."""
+    weights = resample(cluster)
+    unscreened = bootstrap(final, label, weights, (0.01, 0.001))[1:]
+    at = np.quantile(final[~label], 0.99, method="higher")  # the unscreened scan's threshold, as a calibration has it
+    flagged = final > at
+    yield ("none", f"{SEEDS}", "1", f"{unscreened[0].value:.3f}", "", f"{flagged[label].mean():.3f}",
+           f"{unscreened[1].value:.3f}")  # fmt: skip
+    for share in SHARES:
+        passed = first >= np.quantile(first[~label], 1 - share, method="higher")
+        screened = bootstrap(np.where(passed, final, final.min() - 1), label, weights, (0.01, 0.001))[1:]
+        low, high = (screened[0] - unscreened[0]).interval()
+        yield (
+            f"{share:g}",
+            f"{1 + SEEDS * share:.2f}",
+            f"{passed[label].mean():.3f}",
+            f"{screened[0].value:.3f}",
+            f"{screened[0].value - unscreened[0].value:+.3f} ({low:+.2f} to {high:+.2f})",
+            f"{(passed & flagged)[label].mean():.3f}",
+            f"{screened[1].value:.3f}",
+        )
+
+
+def tables(name: str, bundle: Bundle, labels: pl.DataFrame, reference: Sequence[str]) -> str:
+    """Markdown of one model: a table for each pair of scores and each reading of collapsed prompts."""
+    values = scored(bundle, labels["prompt"].to_list(), reference)
+    parts = [f"## The {name} model"]
+    for collapsed in ("left out", "negative"):
+        labelled = labels.select(label=COLLAPSED[collapsed], cluster=concept(pl.col("prompt")).rank("dense"))
+        kept = labelled["label"].is_not_null().to_numpy()
+        label, cluster = labelled["label"].drop_nulls().to_numpy(), labelled["cluster"].to_numpy()[kept]
+        parts.append(f"### Collapsed prompts {collapsed}: {label.sum():,} memorized, {(~label).sum():,} not")
+        for first, final in PAIRS:
+            lines = [f"| {' | '.join(HEADER)} |", "|---" * len(HEADER) + "|"]
+            rows = curve(values[first][kept], values[final][kept], label, cluster)
+            lines += [f"| {' | '.join(row)} |" for row in rows]
+            parts += [f"Screened by `{first}`, ranked by `{final}`:", "\n".join(lines)]
+            print(f"{name}, {collapsed}, {first}", *lines, sep="\n", file=sys.stderr, flush=True)
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    reference, parts = captions.reference(REFERENCE), []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (model, labels) in MODELS.items():
+            if (model / "model_index.json").is_file():
+                export(model, Path(folder) / name)
+                model = Path(folder) / name
+            parts.append(tables(name, open_bundle(model), read_labels(labels), reference))
+    text, _, _ = PAGE.read_text().partition(TABLES)
+    PAGE.write_text("\n\n".join([text + TABLES, *parts]) + "\n")
+
+
+if __name__ == "__main__":
+    main()
