@@ -78,6 +78,7 @@ def scan(
             run.score(scorer, FIRST_PASS)
             screening = request.screening(first).remembered(ledger, request.limit)
             screening = screening.chosen(ledger, data.captions, data.folder / "first pass")
+            del scorer  # a large model is not held twice
             scorer = request.scorer()
         done = run.score(scorer, purpose, screening)
     statuses = done.pending.statuses + done.statuses

@@ -35,6 +35,7 @@ def test_a_ranking_has_no_p_values_and_says_so():
         "format": "overscan report 1",
         "date": "2030-01-01",
         "scan_id": "scan",
+        "full_scan_id": "scan",
         "score": "s_v1",
         "rule": {"top": 1},
         "kind": "ranking",

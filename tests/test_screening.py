@@ -193,6 +193,7 @@ def test_a_calibration_of_the_unscreened_scan_holds(folder, tmp_path):
         checks = [check["check"] for check in json.loads(out)["calibration"]["exchangeability"]]
         assert checks == (["bulk", "length"] if store == "full" else ["length"])
         judged[store] = pl.read_parquet(tmp_path / store / "scores.parquet").sort("prompt_id")
+        assert json.loads(out)["full_scan_id"] == read_store(folder / "full").scan_id
     full, found = judged["full"], judged["store"]
     refined = found["status"] == "scored"
     assert found.filter(refined)["p_value"].to_list() == full.filter(refined)["p_value"].to_list()

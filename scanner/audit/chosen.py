@@ -45,9 +45,10 @@ def limit(summary: Mapping[str, Any], score: str | None, threshold: float | None
 
 def check_scan(summary: Mapping[str, Any], scan_id: str) -> None:
     """Raises ScannerError if a report is of another model or other settings than `scan_id`."""
-    if summary["scan_id"] != scan_id:
+    made = summary.get("full_scan_id", summary["scan_id"])  # an older overscan did not screen
+    if made != scan_id:
         raise ScannerError(
-            f"the report is of scan_id {summary['scan_id']}, this model and these settings make {scan_id}: scores of "
+            f"the report is of scan_id {made}, this model and these settings make {scan_id}: scores of "
             "others do not compare; give the --model, --backend, --seeds, --first-steps, --guidance-scale and "
             "--reference of the scan (`overscan status` tells them)"
         )

@@ -115,6 +115,7 @@ def decide(
         "format": FORMAT,
         "date": today.isoformat(),
         "scan_id": scan_id,
+        "full_scan_id": comparable,
         "score": rule.score,
         "rule": rule.limit,
         "kind": "decision" if rule.decides else "ranking",
