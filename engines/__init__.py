@@ -24,6 +24,7 @@ __all__ = [
     "open_bundle",
     "open_onnx",
     "prove",
+    "read_bundle",
 ]
 
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")

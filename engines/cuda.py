@@ -91,7 +91,7 @@ class CudaEngine:
             }
 
         options = onnxruntime.RunOptions()
-        graph = str(len(self._bound)) if len(self._bound) < GRAPHS else UNCAPTURED
+        graph = str(len(self._bound) + 1) if len(self._bound) < GRAPHS else UNCAPTURED  # 0 is ONNX Runtime's own
         options.add_run_config_entry("gpu_graph_id", graph)
         bound = Bound(allocated(self.inputs), allocated(self.outputs), self._session.io_binding(), options)
         for name, array in bound.inputs.items():

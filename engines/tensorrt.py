@@ -18,13 +18,15 @@ from engines.interface import Arrays, EngineError
 from engines.manifest import Component, Manifest
 from engines.plans import WAY_OUT, Gpu, Profile, plan_folder, plan_key, profile_for, write_plan
 
+OLDEST = 11  # before it, a network ignores the precisions of its graph unless told not to
+
 
 def require() -> Gpu:
     """TensorRT and the GPU that it would run on. Raises EngineError where either is missing."""
     trt, cudart = _libraries()
     version = str(trt.__version__)
-    if not version.split(".")[0].isdigit() or int(version.split(".")[0]) < 10:
-        raise EngineError(f'TensorRT {version}, needed 10 or newer: pip install "overscan[tensorrt]"')
+    if not version.split(".")[0].isdigit() or int(version.split(".")[0]) < OLDEST:
+        raise EngineError(f'TensorRT {version}, needed {OLDEST} or newer: pip install "overscan[tensorrt]"')
     error, count = cudart.cudaGetDeviceCount()
     if error.value or not count:
         said = _words(cudart, error) if error.value else "no device"

@@ -74,7 +74,7 @@ def test_bound_arrays_give_what_the_cpu_backend_gives(bundle, cuda_on_cpu, compo
     equal(bundle, engine, component, [2, 3, 2, 1, 4, 5, 6, 2])
     assert list(engine._bound) == [2, 3, 1, 4, 5, 6]  # each bound once
     graphs = [bound.options.get_run_config_entry("gpu_graph_id") for bound in engine._bound.values()]
-    assert graphs == ["0", "1", "2", "3", "-1", "-1"]
+    assert graphs == ["1", "2", "3", "4", "-1", "-1"]
 
 
 def test_computation_on_the_cpu_is_refused_and_sizes_are_not(bundle, monkeypatch, cuda_on_cpu):
@@ -161,7 +161,7 @@ def test_tensorrt_is_refused_where_it_is_missing(monkeypatch):
     [
         (None, "11.4.0", r"CUDA finds no GPU \(CUDA driver version is insufficient .*\): look at it with nvidia-smi"),
         (0, "11.4.0", r"CUDA finds no GPU \(no device\)"),
-        (1, "8.6.1", r"TensorRT 8\.6\.1, needed 10 or newer"),
+        (1, "10.15.1", r"TensorRT 10\.15\.1, needed 11 or newer"),
     ],
 )
 def test_tensorrt_is_refused_without_a_gpu_or_when_old(monkeypatch, home, devices, version, message):
