@@ -20,8 +20,11 @@ __all__ = [
     "EngineError",
     "Manifest",
     "TensorSpec",
+    "is_checkpoint",
     "open_bundle",
     "open_onnx",
+    "prove",
+    "read_bundle",
 ]
 
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
@@ -50,6 +53,26 @@ class Bundle:
         return self._engine(component)
 
 
+def _open_tensorrt(folder: Path, precision: str) -> Bundle:
+    from engines.plans import plan_folder
+    from engines.tensorrt import TensorRtEngine, require
+
+    gpu = require()  # first, as reading a large bundle takes seconds
+    plan_folder()
+    manifest, tokenizer = read_bundle(folder, "tensorrt")
+    chosen = as_exported("tensorrt", precision, manifest)
+    return Bundle(manifest, tokenizer, "tensorrt", chosen, lambda name: TensorRtEngine(folder, manifest, name, gpu))
+
+
+def _open_cuda(folder: Path, precision: str) -> Bundle:
+    from engines.cuda import CudaEngine, require_cuda
+
+    require_cuda()
+    manifest, tokenizer = read_bundle(folder, "cuda")
+    chosen = as_exported("cuda", precision, manifest)
+    return Bundle(manifest, tokenizer, "cuda", chosen, lambda name: CudaEngine(folder, manifest.components[name]))
+
+
 def _open_openvino(folder: Path, precision: str) -> Bundle:
     from engines.openvino import OpenVinoEngine, compiled_folder, precisions
 
@@ -73,26 +96,40 @@ def _open_cpu(folder: Path, precision: str) -> Bundle:
 
 
 def _open_torch(folder: Path, precision: str) -> Bundle:
+    return _open_checkpoint("torch", folder, precision, "cpu", ("float32",))
+
+
+def _open_torch_cuda(folder: Path, precision: str) -> Bundle:
+    return _open_checkpoint("torch-cuda", folder, precision, "cuda", ("float16", "bfloat16", "float32"))
+
+
+def _open_checkpoint(backend: str, folder: Path, precision: str, device: str, able: Sequence[str]) -> Bundle:
     if not is_checkpoint(folder):
         raise BundleError(
-            f'{folder}: the "torch" backend runs a diffusers checkpoint itself (a folder with model_index.json): '
+            f'{folder}: the "{backend}" backend runs a diffusers checkpoint itself (a folder with model_index.json): '
             "name that folder, or use --backend cpu"
         )
     try:
-        from engines.torch_ref import open_checkpoint
+        from engines.torch_ref import open_checkpoint, require_device
     except ImportError as error:
-        raise EngineError('the "torch" backend needs torch and diffusers: pip install "overscan[export]"') from error
+        raise EngineError(
+            f'the "{backend}" backend needs torch and diffusers: pip install "overscan[export]"'
+        ) from error
 
-    chosen = choose_precision("torch", precision, ("float32",))
-    checkpoint = open_checkpoint(folder)
-    return Bundle(checkpoint.manifest, checkpoint.tokenizer, "torch", chosen, checkpoint.engine)
+    require_device(device)
+    chosen = choose_precision(backend, precision, able)
+    checkpoint = open_checkpoint(folder).on(device, chosen)
+    return Bundle(checkpoint.manifest, checkpoint.tokenizer, backend, chosen, checkpoint.engine)
 
 
 # a backend opens a folder in a precision ("auto": its fastest that keeps the scores), or refuses with EngineError
 BACKENDS: dict[str, Callable[[Path, str], Bundle]] = {
+    "tensorrt": _open_tensorrt,
+    "cuda": _open_cuda,
     "openvino": _open_openvino,
     "cpu": _open_cpu,
     "torch": _open_torch,
+    "torch-cuda": _open_torch_cuda,
 }
 AUTO: Sequence[str] = ("tensorrt", "cuda", "openvino", "cpu")  # what `auto` tries for a bundle, in this order
 
@@ -125,6 +162,16 @@ def choose_precision(backend: str, asked: str, able: Sequence[str]) -> str:
     return asked
 
 
+def as_exported(backend: str, asked: str, manifest: Manifest) -> str:
+    """The precision of a bundle's graphs, for a backend that takes no other. Raises EngineError."""
+    if asked not in ("auto", manifest.precision):
+        raise EngineError(
+            f'precision {asked!r} was asked, and the "{backend}" backend runs graphs as they were exported, here in '
+            f"{manifest.precision}: use --precision {manifest.precision}, or export the model again with --dtype"
+        )
+    return manifest.precision
+
+
 def open_bundle(folder: str | Path, backend: str = "auto", precision: str = "auto") -> Bundle:
     """Open a bundle with a backend in a precision, or refuse.
 
@@ -147,7 +194,7 @@ def _first_that_works(folder: Path, precision: str) -> Bundle:
     errors: dict[str, EngineError] = {}
     for name in (name for name in AUTO if name in BACKENDS):
         try:
-            bundle = _proven(BACKENDS[name](folder, precision))
+            bundle = prove(BACKENDS[name](folder, precision))
         except BundleError:  # no backend could run it
             raise
         except EngineError as error:
@@ -160,7 +207,7 @@ def _first_that_works(folder: Path, precision: str) -> Bundle:
     raise EngineError(f"{folder}: no backend runs it here: {reasons}")
 
 
-def _proven(bundle: Bundle) -> Bundle:
+def prove(bundle: Bundle) -> Bundle:
     """The bundle, once its text encoder has run. Raises EngineError where it does not or its output is not finite."""
     engine = bundle.engine("text_encoder")
     feeds = {

@@ -1,5 +1,7 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime: a session that runs where it was asked to or is refused, and the engine of the CPU."""
 
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,39 +11,64 @@ from engines.interface import Arrays, EngineError, TensorSpec
 from engines.manifest import Component
 
 PROVIDER = "CPUExecutionProvider"
+_EXTRAS = {"cuda": "gpu"}  # where a backend's extra is named otherwise
 
 
 class OrtEngine:
     """One ONNX file in an ONNX Runtime session; uses all cores that the process may use."""
 
     def __init__(self, folder: Path, component: Component):
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise EngineError('the "cpu" backend needs ONNX Runtime: pip install "overscan[cpu]"') from error
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        path = folder / next(iter(component.files))
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDER])
-        except Exception as error:  # onnxruntime's exceptions share no base class
-            raise EngineError(f"{path}: ONNX Runtime cannot load it ({error}): export the model again") from error
+        self._session = open_session("cpu", folder, component, PROVIDER)
         self.inputs, self.outputs = component.inputs, component.outputs
-        self.provider = self._session.get_providers()[0]
-        if self.provider != PROVIDER:
-            raise EngineError(f"ONNX Runtime gave {self.provider}, {PROVIDER} was asked")
-        for kind, items, needed in (
-            ("takes", self._session.get_inputs(), self.inputs),
-            ("gives", self._session.get_outputs(), self.outputs),
-        ):
-            if (names := {item.name for item in items}) != set(needed):
-                found, wanted = ", ".join(sorted(names)), ", ".join(sorted(needed))
-                raise EngineError(f"{path}: the graph {kind} {found}, needed {wanted}: export the model again")
+        self.provider = PROVIDER
 
     def run(self, feeds: Arrays) -> dict[str, NDArray[Any]]:
         """Run one batch."""
         names = list(self.outputs)
         return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+
+
+def open_session(
+    backend: str,
+    folder: Path,
+    component: Component,
+    provider: str,
+    settings: Mapping[str, str] | None = None,
+    entries: Mapping[str, str] | None = None,
+) -> Any:
+    """A session of one ONNX file on `provider`, with its `settings` and the session's configuration `entries`.
+
+    Raises EngineError where the file cannot be loaded, takes or gives other names than the manifest says, or where
+    ONNX Runtime would run it elsewhere: asked for a provider whose libraries are missing it says so in its log, and
+    goes on with the CPU.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineError(
+            f'the "{backend}" backend needs ONNX Runtime: pip install "overscan[{_EXTRAS.get(backend, backend)}]"'
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    for key, value in (entries or {}).items():
+        options.add_session_config_entry(key, value)
+    path = folder / next(iter(component.files))
+    asked = [(provider, dict(settings or {}))]
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of providers that it was not built with: refused below
+            session = onnxruntime.InferenceSession(str(path), options, providers=asked, enable_fallback=0)
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        raise EngineError(f"{path}: ONNX Runtime cannot load it ({error}): export the model again") from error
+    if (found := session.get_providers()[0]) != provider:
+        raise EngineError(f"ONNX Runtime gave {found}, {provider} was asked")
+    for kind, items, needed in (
+        ("takes", session.get_inputs(), component.inputs),
+        ("gives", session.get_outputs(), component.outputs),
+    ):
+        if (names := {item.name for item in items}) != set(needed):
+            held, wanted = ", ".join(sorted(names)), ", ".join(sorted(needed))
+            raise EngineError(f"{path}: the graph {kind} {held}, needed {wanted}: export the model again")
+    return session
 
 
 def read_component(path: Path) -> Component:

@@ -1,4 +1,4 @@
-"""The reference backend: a diffusers checkpoint's own modules behind the engine protocol, float32 on the CPU.
+"""A diffusers checkpoint's own modules behind the engine protocol: the reference, float32 on the CPU, or on a GPU.
 
 The same wrapped modules are what `export` traces, so a bundle and this backend mean the same networks.
 """
@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from engines.interface import Arrays, EngineError, TensorSpec
 from engines.manifest import Component, Manifest, sha256
+from engines.torch_modules import Denoiser, TextEncoder, VaeDecoder, VaeEncoder
 
 diffusers_logging.set_verbosity_error()
 
@@ -41,53 +42,6 @@ SCHEDULER_DEFAULTS = {  # what a configuration need not say, by diffusers class
 }
 
 
-class TextEncoder(nn.Module):
-    """input_ids [B, L] -> encoder_hidden_states [B, L, D]."""
-
-    def __init__(self, model: Any):
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids: Tensor) -> Tensor:
-        return self.model(input_ids).last_hidden_state.float()  # type: ignore[no-any-return]
-
-
-class Denoiser(nn.Module):
-    """sample [N, C, H, W], timestep [N], encoder_hidden_states [N, L, D] -> the network's output [N, C, H, W]."""
-
-    def __init__(self, model: Any):
-        super().__init__()
-        self.model = model
-
-    def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Tensor:
-        dtype = next(self.model.parameters()).dtype
-        return self.model(sample.to(dtype), timestep, encoder_hidden_states.to(dtype)).sample.float()  # type: ignore[no-any-return]
-
-
-class VaeEncoder(nn.Module):
-    """image [N, 3, h, w] in [-1, 1] -> the posterior mean as a unit-variance latent [N, C, H, W]."""
-
-    def __init__(self, model: Any):
-        super().__init__()
-        self.model = model
-
-    def forward(self, image: Tensor) -> Tensor:
-        dtype = next(self.model.parameters()).dtype
-        return self.model.encode(image.to(dtype)).latent_dist.mean.float() * self.model.config.scaling_factor  # type: ignore[no-any-return]
-
-
-class VaeDecoder(nn.Module):
-    """unit-variance latent [N, C, H, W] -> image [N, 3, h, w], about [-1, 1]."""
-
-    def __init__(self, model: Any):
-        super().__init__()
-        self.model = model
-
-    def forward(self, latent: Tensor) -> Tensor:
-        dtype = next(self.model.parameters()).dtype
-        return self.model.decode((latent / self.model.config.scaling_factor).to(dtype)).sample.float()  # type: ignore[no-any-return]
-
-
 @dataclass(frozen=True)
 class TorchEngine:
     """A module behind the engine protocol."""
@@ -95,27 +49,56 @@ class TorchEngine:
     module: nn.Module
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
-    provider: str = "torch cpu float32"
+    device: str = "cpu"
+    precision: str = "float32"
+
+    @property
+    def provider(self) -> str:
+        """torch, where it runs and in what."""
+        name = torch.cuda.get_device_name() if self.device == "cuda" else self.device
+        return f"torch {name} {self.precision}"
 
     def run(self, feeds: Arrays) -> dict[str, NDArray[Any]]:
         """Run one batch."""
-        with torch.inference_mode():
-            output = self.module(*(torch.tensor(feeds[name]) for name in self.inputs))  # a copy: feeds may be read-only
-        return {name: output.numpy() for name in self.outputs}
+        with torch.inference_mode():  # tensors are copies, as feeds may be read-only
+            output = self.module(*(torch.tensor(feeds[name], device=self.device) for name in self.inputs))
+        return {name: output.cpu().numpy() for name in self.outputs}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A diffusers folder, read: wrapped float32 modules by component name."""
+    """A diffusers folder, read: wrapped modules by component name, float32 on the CPU until moved."""
 
     manifest: Manifest
     tokenizer: str
     modules: Mapping[str, nn.Module]
+    device: str = "cpu"
+    precision: str = "float32"
 
     def engine(self, name: str) -> TorchEngine:
         """One component behind the engine protocol."""
         component = self.manifest.components[name]
-        return TorchEngine(self.modules[name], component.inputs, component.outputs)
+        return TorchEngine(self.modules[name], component.inputs, component.outputs, self.device, self.precision)
+
+    def on(self, device: str, precision: str) -> "Checkpoint":
+        """The same modules, moved: they compute in `precision`, and still take and give float32."""
+        layout = torch.preserve_format if device == "cpu" else torch.channels_last  # which tensor cores want
+        for module in self.modules.values():
+            module.to(device, getattr(torch, precision), memory_format=layout)  # type: ignore[call-overload]
+        return replace(self, device=device, precision=precision)
+
+
+def require_device(device: str) -> None:
+    """Raise EngineError where torch has no such device; on a GPU, float32 then means float32."""
+    if device != "cuda":
+        return
+    if not torch.cuda.is_available():
+        built = torch.version.cuda or "no CUDA"
+        raise EngineError(
+            f"torch {torch.__version__} (built for {built}) finds no GPU: install a CUDA build of torch where "
+            "nvidia-smi shows one, or use --backend torch"
+        )
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # TF32 keeps 10 bits of mantissa
 
 
 def open_checkpoint(folder: Path, latent_std: float = 1.0) -> Checkpoint:

@@ -3,6 +3,7 @@
 `scan` scores captions, `read_store` reads the newest scan back, `rank` and `sources` turn scores into flagged rows.
 """
 
+import scanner.whose  # noqa: F401  # isort: split
 from engines import EngineError, open_bundle
 from scanner.audit.flag import Rule, rank, sources
 from scanner.config import ScanConfig

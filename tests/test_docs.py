@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from engines import BACKENDS
 from scanner.cli import cli
 from scanner.config import load
 
@@ -48,3 +49,14 @@ def test_the_page_on_nights_names_only_options_and_settings_that_exist(tmp_path)
     assert variables
     for command, option in variables:
         assert option.lower() in [p.name for p in known[command.lower()]]
+
+
+def test_the_page_on_gpus_names_only_options_backends_and_files_that_exist():
+    page = (ROOT / "docs/gpu.md").read_text()
+    options = {option for command in cli.commands.values() for p in command.params for option in p.opts}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page)) <= options | {"--index-url", "--force-reinstall"}
+    backends = set(re.findall(r"^\| `([a-z][a-z-]+)` \|", page, re.MULTILINE))
+    assert backends == {"tensorrt", "cuda", "torch-cuda"}
+    assert backends <= set(BACKENDS)
+    for path in re.findall(r"(?:tools|tests|scanner|engines)/[\w./-]+", page):
+        assert (ROOT / path).exists(), path

@@ -14,6 +14,7 @@ from scanner.cli.calibrate import calibrate
 from scanner.cli.compact import compact
 from scanner.cli.demo import demo
 from scanner.cli.diff import diff
+from scanner.cli.doctor import doctor
 from scanner.cli.evaluate import evaluate
 from scanner.cli.explain import explain
 from scanner.cli.export import export
@@ -34,6 +35,7 @@ def cli(config: Path | None) -> None:
 
 COMMANDS = (
     scan, calibrate, report, diff, explain, images, verify, evaluate, status, compact, settings.config, export, demo,
+    doctor,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)

@@ -1,0 +1,89 @@
+"""TensorRT plans on disk: which batches one serves, all that it depends on, and where it may lie.
+
+A plan is code that runs with the user's rights, and fits one version of TensorRT and one kind of GPU. So it is never
+read from a bundle, only from a folder of the user's own that nobody else can read or write.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from stat import S_ISDIR
+
+from engines.interface import EngineError
+from engines.manifest import Manifest
+
+SMALLEST = 4  # samples; a scan's first batches are small, and each profile costs minutes
+WAY_OUT = "use --backend cuda or cpu"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The batch sizes that a plan runs: fastest at `opt`, none above `max`."""
+
+    min: int
+    opt: int
+    max: int
+
+    def shapes(self, shape: Sequence[int | None]) -> tuple[tuple[int, ...], ...]:
+        """Least, best and largest shape of a tensor whose first axis is the batch."""
+        rest = tuple(size or 1 for size in shape[1:])
+        return tuple((batch, *rest) for batch in (self.min, self.opt, self.max))
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What a plan fits: the version of TensorRT, the GPU's name and its compute capability."""
+
+    tensorrt: str
+    name: str
+    capability: str
+
+
+def profile_for(batch: int) -> Profile:
+    """The profile of the power of two, at least SMALLEST, that takes `batch`."""
+    largest = max(SMALLEST, 1 << (batch - 1).bit_length())
+    return Profile(1, largest, largest)
+
+
+def plan_key(manifest: Manifest, component: str, gpu: Gpu, profile: Profile) -> str:
+    """blake2b-128 of all that a plan depends on: weights, graph and exporter (the manifest), TensorRT, GPU, profile."""
+    facts = [manifest.fingerprint, component, asdict(gpu), asdict(profile)]
+    return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def plan_folder() -> Path:
+    """$XDG_CACHE_HOME/overscan/tensorrt, made with mode 0700.
+
+    Raises EngineError where it cannot be made, is a link, or where another user owns it or may write to it.
+    """
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "overscan" / "tensorrt"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        found = folder.lstat()
+    except OSError as error:
+        raise EngineError(
+            f"{folder}: cannot be made ({error.strerror}), and plans are kept there: set XDG_CACHE_HOME to a folder of "
+            f"yours, or {WAY_OUT}"
+        ) from error
+    mode = found.st_mode & 0o777
+    if not S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or mode & 0o077:
+        kind = "a folder" if S_ISDIR(found.st_mode) else "no folder"
+        raise EngineError(
+            f"{folder}: {kind} of user {found.st_uid} with mode {mode:04o}; a plan is code, so needed a folder of user "
+            f"{os.getuid()} with mode 0700: remove it, set XDG_CACHE_HOME to a folder of yours, or {WAY_OUT}"
+        )
+    return folder
+
+
+def write_plan(path: Path, plan: bytes) -> None:
+    """Write a plan whole or not at all, for its user alone. Raises EngineError."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:  # mode 0600
+            file.write(plan)
+        Path(file.name).replace(path)
+    except OSError as error:
+        raise EngineError(f"{path}: cannot be written ({error.strerror}): make room, or {WAY_OUT}") from error
