@@ -12,7 +12,8 @@ from engines import Bundle, BundleError, EngineError, open_bundle
 from scanner.config import ScanConfig
 from scanner.demo import BUNDLE
 from scanner.evidence import fidelity
-from scanner.scan import dry_run, scan_id_of
+from scanner.plan import dry_run
+from scanner.scan import scan_id_of
 from scanner.scorer import CANARIES, Scorer
 
 pytest.importorskip("openvino")
