@@ -54,7 +54,7 @@ class CudaEngine:
         require_cuda()
         try:
             with _quiet():
-                self._session = open_session("cuda", folder, component, PROVIDER, SETTINGS, ENTRIES)
+                self._session = open_session(folder, component, PROVIDER, SETTINGS, ENTRIES)
         except EngineError as error:
             raise EngineError(f"{error}: {_why()}, or use --backend cpu") from error
         if elsewhere := sorted(_elsewhere(self._session) - SIZES):

@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.interface import BundleError, TensorSpec
+from engines.interface import BundleError, EngineError, TensorSpec
 
 FILE = "engine.json"
 FORMAT = 1
@@ -20,6 +20,13 @@ class Component:
     files: Mapping[str, str]
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
+
+    def check_names(self, path: Path, takes: Iterable[str], gives: Iterable[str]) -> None:
+        """Raise EngineError where the graph of a file has other inputs or outputs than the manifest says."""
+        for verb, names, needed in (("takes", set(takes), self.inputs), ("gives", set(gives), self.outputs)):
+            if names != set(needed):
+                found, wanted = ", ".join(sorted(names)), ", ".join(sorted(needed))
+                raise EngineError(f"{path}: the graph {verb} {found}, needed {wanted}: export the model again")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.cache import cache_folder
 from engines.interface import Arrays, EngineError
 from engines.manifest import Component
 
@@ -21,8 +22,7 @@ def precisions() -> tuple[str, ...]:
 
 def compiled_folder(fingerprint: str) -> Path | None:
     """$XDG_CACHE_HOME/overscan/openvino/FINGERPRINT, made; None where it cannot be: every start compiles then."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = home / "overscan" / "openvino" / fingerprint
+    folder = cache_folder() / "openvino" / fingerprint
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -51,20 +51,12 @@ class OpenVinoEngine:
         except Exception as error:  # OpenVINO raises RuntimeError for all and any
             raise EngineError(f"{path}: OpenVINO cannot load it ({error}): export the model again") from error
         self.inputs, self.outputs = component.inputs, component.outputs
-        self._check_names(path)
+        takes, gives = ([port.any_name for port in ports] for ports in (self._model.inputs, self._model.outputs))
+        component.check_names(path, takes, gives)
         found = str(self._model.get_property("INFERENCE_PRECISION_HINT").to_string())
         if found != HINTS[precision]:
             raise EngineError(f"OpenVINO computes in {found}, {HINTS[precision]} was asked")
         self.provider = f"OpenVINO {self._model.get_property('EXECUTION_DEVICES')[0]} {precision}"
-
-    def _check_names(self, path: Path) -> None:
-        for kind, ports, needed in (
-            ("takes", self._model.inputs, self.inputs),
-            ("gives", self._model.outputs, self.outputs),
-        ):
-            if (names := {port.any_name for port in ports}) != set(needed):
-                found, wanted = ", ".join(sorted(names)), ", ".join(sorted(needed))
-                raise EngineError(f"{path}: the graph {kind} {found}, needed {wanted}: export the model again")
 
     def run(self, feeds: Arrays) -> dict[str, NDArray[Any]]:
         """Run one batch."""

@@ -11,14 +11,13 @@ from engines.interface import Arrays, EngineError, TensorSpec
 from engines.manifest import Component
 
 PROVIDER = "CPUExecutionProvider"
-_EXTRAS = {"cuda": "gpu"}  # where a backend's extra is named otherwise
 
 
 class OrtEngine:
     """One ONNX file in an ONNX Runtime session; uses all cores that the process may use."""
 
     def __init__(self, folder: Path, component: Component):
-        self._session = open_session("cpu", folder, component, PROVIDER)
+        self._session = open_session(folder, component, PROVIDER)
         self.inputs, self.outputs = component.inputs, component.outputs
         self.provider = PROVIDER
 
@@ -29,7 +28,6 @@ class OrtEngine:
 
 
 def open_session(
-    backend: str,
     folder: Path,
     component: Component,
     provider: str,
@@ -45,9 +43,7 @@ def open_session(
     try:
         import onnxruntime
     except ImportError as error:
-        raise EngineError(
-            f'the "{backend}" backend needs ONNX Runtime: pip install "overscan[{_EXTRAS.get(backend, backend)}]"'
-        ) from error
+        raise EngineError('the "cpu" backend needs ONNX Runtime: pip install "overscan[cpu]"') from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     for key, value in (entries or {}).items():
@@ -61,13 +57,8 @@ def open_session(
         raise EngineError(f"{path}: ONNX Runtime cannot load it ({error}): export the model again") from error
     if (found := session.get_providers()[0]) != provider:
         raise EngineError(f"ONNX Runtime gave {found}, {provider} was asked")
-    for kind, items, needed in (
-        ("takes", session.get_inputs(), component.inputs),
-        ("gives", session.get_outputs(), component.outputs),
-    ):
-        if (names := {item.name for item in items}) != set(needed):
-            held, wanted = ", ".join(sorted(names)), ", ".join(sorted(needed))
-            raise EngineError(f"{path}: the graph {kind} {held}, needed {wanted}: export the model again")
+    takes, gives = ([item.name for item in items] for items in (session.get_inputs(), session.get_outputs()))
+    component.check_names(path, takes, gives)
     return session
 
 

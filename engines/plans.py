@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from stat import S_ISDIR
 
+from engines.cache import cache_folder
 from engines.interface import EngineError
 from engines.manifest import Manifest
 
@@ -60,7 +61,7 @@ def plan_folder() -> Path:
 
     Raises EngineError where it cannot be made, is a link, or where another user owns it or may write to it.
     """
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "overscan" / "tensorrt"
+    folder = cache_folder() / "tensorrt"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         found = folder.lstat()

@@ -4,13 +4,12 @@ On a large model the hundred or more UNet passes behind a baseline cost minutes 
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 
+from engines.cache import cache_folder
 from scanner.diffusion.schedule import Array
 from scanner.files import replacing
 
@@ -38,8 +37,3 @@ def cached(kind: str, key: Sequence[str], shape: tuple[int, ...], compute: Calla
     with suppress(OSError), replacing(path) as partial:
         np.save(partial, computed)
     return computed
-
-
-def cache_folder() -> Path:
-    """$XDG_CACHE_HOME/overscan, or ~/.cache/overscan."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "overscan"

@@ -16,6 +16,7 @@ from typing import Any
 from scanner.errors import ConfigError, ScannerError
 
 FILES = ("overscan.toml", "pyproject.toml")  # looked for in the working directory, in this order
+SCREENED_OUT = "screened_out"  # status of a prompt that a first pass found ordinary: it has no score
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,16 @@ class ScanConfig:
         if not 1 <= self.guidance_scale < math.inf:
             raise ScannerError(f"guidance_scale {self.guidance_scale}: needed 1 (no guidance) or more, and finite")
 
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> "ScanConfig":
+        """The configuration in a run's record, where JSON has made lists of tuples."""
+        settings = record["config"]
+        return cls(**settings | {"seeds": tuple(settings["seeds"])})
+
     @property
     def passes(self) -> int:
-        """UNet passes per prompt: the first step's unconditional pass is shared by all prompts."""
-        return len(self.seeds) * (2 * self.first_steps - 1)
+        """UNet passes per prompt."""
+        return unet_passes(len(self.seeds), self.first_steps)
 
     def scan_id(self, manifest_fingerprint: str, backend: str, precision: str, reference: str | None = None) -> str:
         """blake2b-128 of all that the scores depend on, so that scores of different engines never mix.
@@ -53,6 +60,11 @@ class ScanConfig:
         if reference is not None:
             what["reference"] = reference
         return identity(what)
+
+
+def unet_passes(seeds: int, first_steps: int) -> int:
+    """UNet passes per prompt: the first step's unconditional pass is shared by all prompts."""
+    return seeds * (2 * first_steps - 1)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from typing import Required, TypedDict
 import polars as pl
 
 from engines import Bundle, open_bundle
-from scanner.cache import fingerprint
 from scanner.config import ScanConfig, Screen
 from scanner.dataset import captions, readers
 from scanner.dataset.ledger import Ledger
@@ -19,7 +18,7 @@ from scanner.dataset.pending import SCORED, Pending, compare
 from scanner.dataset.shards import split_captions
 from scanner.diffusion.scores import FIRST_PASS_SCORES, SCORES
 from scanner.errors import InputError, Interrupted, ScannerError
-from scanner.scorer import Scorer
+from scanner.scorer import Scorer, scan_id
 from scanner.screening import Screening
 
 SCREEN_SCORE, SCREEN_SCORE_REFERENCE = "overestimation_prior_v1", "overestimation_white_v1"
@@ -115,8 +114,7 @@ class Request:
 
     def scan_id(self) -> str:
         """Of the scan, unscreened. Raises ScannerError or EngineError."""
-        bundle, named = self.bundle, fingerprint(self.ordinary) if self.ordinary else None
-        return self.config.scan_id(bundle.manifest.fingerprint, bundle.backend, bundle.precision, named)
+        return scan_id(self.bundle, self.config, self.ordinary)
 
     def screening(self, first_scan_id: str) -> Screening:
         """The policy of a screened scan, before it has a threshold. Raises ScannerError or EngineError."""

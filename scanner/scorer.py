@@ -28,6 +28,12 @@ CANARIES = (
 )
 
 
+def scan_id(bundle: Bundle, config: ScanConfig, reference: Sequence[str] = ()) -> str:
+    """Identity of all that the scores of an unscreened scan depend on."""
+    compared = fingerprint(reference) if reference else None
+    return config.scan_id(bundle.manifest.fingerprint, bundle.backend, bundle.precision, compared)
+
+
 class Scorer:
     """Scores of prompts under one model and configuration.
 
@@ -40,12 +46,7 @@ class Scorer:
     ):
         self.bundle, self.config, self.reference = bundle, config, reference
         self.denoiser = Denoiser(bundle, batch_size)
-        self.scan_id = config.scan_id(
-            bundle.manifest.fingerprint,
-            bundle.backend,
-            bundle.precision,
-            fingerprint(reference) if reference else None,
-        )
+        self.scan_id = scan_id(bundle, config, reference)
         self.chunk = max(1, self.denoiser.batch_size // len(config.seeds))
         self._start = self._baselines(bundle, reference)
 

@@ -4,8 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from engines.cache import cache_folder
 from scanner import ScanConfig, ScannerError, read_store, scan
-from scanner.cache import cache_folder, cached, fingerprint
+from scanner.cache import cached, fingerprint
 from scanner.cli.console import status_table
 from scanner.dataset.captions import reference
 from scanner.dataset.ledger import Ledger

@@ -57,7 +57,7 @@ def test_onnx_runtime_without_cuda_is_refused():
 def test_a_session_that_would_run_elsewhere_is_refused(bundle):
     component = bundle.manifest.components["text_encoder"]
     with pytest.raises(EngineError, match="gave CPUExecutionProvider, CUDAExecutionProvider was asked"):
-        open_session("cuda", BUNDLE, component, "CUDAExecutionProvider")
+        open_session(BUNDLE, component, "CUDAExecutionProvider")
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_computation_on_the_cpu_is_refused_and_sizes_are_not(bundle, monkeypatch
 
 def test_what_runs_where_is_read_from_the_session(bundle):
     session = open_session(
-        "cpu", BUNDLE, bundle.manifest.components["unet"], "CPUExecutionProvider", entries=engines.cuda.ENTRIES
+        BUNDLE, bundle.manifest.components["unet"], "CPUExecutionProvider", entries=engines.cuda.ENTRIES
     )
     found = engines.cuda._elsewhere(session)  # all of it: none is on CUDA
     assert {"Shape", "Gemm", "Conv"} <= found

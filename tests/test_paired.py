@@ -16,10 +16,11 @@ from scanner.dataset.pictures import pictures
 from scanner.demo import BUNDLE
 from scanner.diffusion.baselines import Covariance
 from scanner.diffusion.denoiser import Denoiser
-from scanner.diffusion.injection import decomposition, injection, latents
+from scanner.diffusion.injection import injection, latents
 from scanner.diffusion.trace import denoise, start, trace
 from scanner.errors import InputError, ScannerError
 from scanner.evidence import paired
+from scanner.evidence.decomposition import least_squares
 from scanner.scan import scan
 from scanner.stored import read_store
 
@@ -64,9 +65,9 @@ def test_the_first_updates_decompose_as_on_paper(ideal):
     np.testing.assert_allclose(x_t[1, :1], following, rtol=1e-5)  # the last one, without a further UNet pass
     x_0 = np.broadcast_to(denoiser.images[2].astype(np.float32), (2, 2, 4, 4))
     mixed = np.float32(a[1]) * x_0[:, None] + np.float32(s[1]) * found.x_t[0]
-    w_0, w_T = decomposition(mixed[None], x_0, found.x_t[0])
+    w_0, w_T, _ = least_squares(mixed[None], x_0[:, None], found.x_t[0])
     np.testing.assert_allclose((w_0, w_T), np.broadcast_to([[[[a[1]]]], [[[s[1]]]]], (2, 1, 2, 1)), rtol=1e-4)
-    assert np.isnan(decomposition(mixed[None], np.zeros_like(x_0), found.x_t[0])[0]).all()
+    assert np.isnan(least_squares(mixed[None], np.zeros_like(x_0)[:, None], found.x_t[0]).w_0).all()
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,17 @@ import pytest
 
 from scanner.dataset.captions import identify, prompt_id, prompt_ids, read, unique_prompts
 from scanner.dataset.ledger import Ledger
-from scanner.dataset.pending import SCORED, find
-from scanner.dataset.shards import join
+from scanner.dataset.pending import SCORED, compare
+from scanner.dataset.shards import join, split_captions
 from scanner.errors import DiskError, InputError, Interrupted
 
 NOBODY = pl.LazyFrame(schema=SCORED)
+
+
+def find(captions, held, folder, stop=lambda: None):
+    """What is pending of captions, as a scan finds it."""
+    split_captions(captions, folder / "captions", stop)
+    return compare(folder / "captions", held, folder, stop)
 
 
 def captions(*texts):

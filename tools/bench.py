@@ -14,17 +14,15 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
-import torch
-from diffusers import StableDiffusionPipeline
+from peers import SEEDS, Peers
 
-from scanner import initial_noise, scan
+from scanner import scan
 from scanner.dataset import captions
 from scanner.dataset.ledger import Ledger
 from scanner.diffusion import scores as score_functions
 from scanner.diffusion.denoiser import Denoiser
 from scanner.scorer import Scorer
 
-SEEDS = (0, 1)
 seconds: Counter[str] = Counter()
 
 
@@ -42,27 +40,6 @@ def timed(owner: object, method: str, name: str) -> None:
     setattr(owner, method, wrapper)
 
 
-@torch.inference_mode()
-def peers(checkpoint: Path, prompts: list[str]) -> float:
-    """Prompts per second of ||eps_c - eps_u|| at the first step as research scripts compute it."""
-    pipeline = StableDiffusionPipeline.from_pretrained(checkpoint).to(torch.float32)
-    pipeline.scheduler.set_timesteps(50)
-    timestep = pipeline.scheduler.timesteps[0]
-    shape = (pipeline.unet.config.in_channels, pipeline.unet.config.sample_size, pipeline.unet.config.sample_size)
-    noise = torch.from_numpy(initial_noise(SEEDS, shape))
-
-    def embed(text: str) -> torch.Tensor:
-        ids = pipeline.tokenizer(text, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        return pipeline.text_encoder(ids).last_hidden_state.expand(len(SEEDS), -1, -1)
-
-    started = time.perf_counter()
-    for prompt in prompts:
-        hidden = torch.cat([embed(""), embed(prompt)])
-        eps_uncond, eps_cond = pipeline.unet(torch.cat([noise, noise]), timestep, hidden).sample.chunk(2)
-        (eps_cond - eps_uncond).flatten(1).norm(dim=1).mean().item()
-    return len(prompts) / (time.perf_counter() - started)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("checkpoint", "bundle", "input"):
@@ -71,8 +48,9 @@ def main() -> None:
     parser.add_argument("--peers", type=int, default=300)
     arguments = parser.parse_args()
     texts = captions.unique_prompts(captions.read([arguments.input], limit=arguments.peers))["text"].to_list()
-    peers(arguments.checkpoint, texts[:10])  # warm-up
-    before = peers(arguments.checkpoint, texts)
+    peers = Peers(arguments.checkpoint)
+    peers(texts[:10], 1)  # warm-up
+    before = peers(texts, 1)
 
     for part in ("split_captions", "compare"):
         timed(import_module("scanner.request"), part, "captions and ledger: what is pending")
@@ -82,7 +60,7 @@ def main() -> None:
     timed(Ledger, "append", "ledger")
     with tempfile.TemporaryDirectory() as folder:
         result = scan(arguments.input, model=arguments.bundle, store=Path(folder) / "store", limit=arguments.prompts)
-    after = peers(arguments.checkpoint, texts)
+    after = peers(texts, 1)
 
     rate, peer = result.scored / result.seconds, float(np.mean([before, after]))
     print(f"{result.scored:,} unique prompts, {len(SEEDS)} seeds, {len(score_functions.SCORES)} scores")

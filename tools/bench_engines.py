@@ -19,15 +19,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
-from torch.utils.flop_counter import FlopCounterMode
+from peers import SEEDS, Peers
 
 from engines import BACKENDS, EngineError
-from scanner import initial_noise, scan
+from scanner import scan
 from scanner.config import ScanConfig
 from scanner.dataset import captions
 
-SEEDS = (0, 1)
 PEERS_BATCH = 4  # prompts at once, for the batched peers
 GEMM, GEMM_SECONDS = 2048, 2.0
 PRECISIONS = ("float32", "bfloat16", "auto")
@@ -57,41 +55,6 @@ def gemm_rate(dtype: torch.dtype) -> float:
         a @ b
         times.append(time.perf_counter() - at)
     return 2 * GEMM**3 / float(np.median(times)) / 1e9
-
-
-class Peers:
-    """||eps_c - eps_u|| at the first step as research scripts compute it: both branches, every prompt."""
-
-    def __init__(self, checkpoint: Path):
-        self.pipeline = StableDiffusionPipeline.from_pretrained(checkpoint, torch_dtype=torch.float32)
-        self.pipeline.scheduler.set_timesteps(50)
-        config = self.pipeline.unet.config
-        shape = (config.in_channels, config.sample_size, config.sample_size)
-        self.noise = torch.from_numpy(initial_noise(SEEDS, shape))
-
-    @torch.inference_mode()
-    def __call__(self, prompts: list[str], batch: int) -> float:
-        """Prompts per second."""
-        timestep, started = self.pipeline.scheduler.timesteps[0], time.perf_counter()
-        for i in range(0, len(prompts), batch):
-            part = prompts[i : i + batch]
-            hidden = torch.cat([self._embed([""] * len(part)), self._embed(part)])
-            noise = self.noise.repeat(2 * len(part), 1, 1, 1)
-            eps_uncond, eps_cond = self.pipeline.unet(noise, timestep, hidden).sample.chunk(2)
-            (eps_cond - eps_uncond).flatten(1).norm(dim=1).reshape(len(part), -1).mean(1).tolist()
-        return len(prompts) / (time.perf_counter() - started)
-
-    @torch.inference_mode()
-    def gflop(self) -> float:
-        """GFLOP of one UNet pass on one sample."""
-        counter = FlopCounterMode(display=False)
-        with counter:
-            self.pipeline.unet(self.noise[:1], self.pipeline.scheduler.timesteps[0], self._embed([""])[:1])
-        return float(counter.get_total_flops() / 1e9)
-
-    def _embed(self, texts: list[str]) -> torch.Tensor:
-        ids = self.pipeline.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        return self.pipeline.text_encoder(ids).last_hidden_state.repeat_interleave(len(SEEDS), 0)
 
 
 def scanned(model: Path, captions_file: Path, prompts: int, **engine: str) -> tuple[str, int, float, float]:

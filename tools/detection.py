@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import demo_reference
-import numpy as np
 import polars as pl
 from reference_size import concept, table
 
@@ -25,7 +24,7 @@ from scanner.dataset import captions
 from scanner.diffusion.denoiser import Denoiser
 from scanner.evidence import detection_report
 from scanner.evidence.evaluate import BASELINE, COLLAPSED, Evaluation, Setting, evaluate, read_labels, score
-from scanner.evidence.metrics import auroc, bootstrap, resample, tpr_at_fpr
+from scanner.evidence.metrics import Bootstrap, auroc, bootstrap, resample, tpr_at_fpr
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -118,11 +117,10 @@ def misses_gone(found: Evaluation) -> str:
             for fpr, mine, norm in zip(RATES, ours, theirs, strict=True):
                 gain = mine - norm
                 low, high = gain.interval()
-                gone = np.divide(gain.replicates, 1 - norm.replicates)  # the norm never finds all
-                share = gain.value / (1 - norm.value)
-                least, most = np.nanquantile(gone, (0.025, 0.975))
+                gone = Bootstrap(gain.value / (1 - norm.value), gain.replicates / (1 - norm.replicates))
+                least, most = gone.interval()
                 cells = [f"{norm.value:.3f}", f"{mine.value:.3f}", f"{gain.value:+.3f} ({low:+.3f} to {high:+.3f})"]
-                shares = f"{share:.0%} ({least:.0%} to {most:.0%})"
+                shares = f"{gone.value:.0%} ({least:.0%} to {most:.0%})"
                 lines.append([f"`{name}`", str(seeds), words, f"{fpr:.1%}", *cells, shares])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from detection import MODELS, REFERENCE, ROOT
 from reference_size import concept
 
 from engines import Bundle, open_bundle
@@ -24,12 +25,6 @@ from scanner.diffusion.trace import predict_prior, predict_reference, start, tra
 from scanner.evidence.evaluate import CHUNK, COLLAPSED, GUIDANCE_SCALE, NUM_INFERENCE_STEPS, read_labels
 from scanner.evidence.metrics import bootstrap, resample
 
-ROOT = Path(__file__).parent.parent
-REFERENCE = ROOT / "scanner/demo/reference.txt"
-MODELS = {  # name: checkpoint or bundle, labels
-    "v-prediction": (ROOT / "scanner/demo/bundle", ROOT / "scanner/demo/labels.parquet"),
-    "epsilon": (ROOT / "tests/checkpoints/demo-epsilon", ROOT / "tests/checkpoints/labels-epsilon.parquet"),
-}
 SEEDS = 4
 SHARES = (0.5, 0.2, 0.1, 0.05, 0.025, 0.02, 0.01)
 PAIRS = (  # the score of the first pass, the score that ranks in the end

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import polars as pl
 
 from scanner.audit.calibrate import Calibration, q_values
+from scanner.config import SCREENED_OUT
 from scanner.errors import ScannerError
 
-SCREENED_OUT = "screened_out"  # status of a prompt that a first pass found ordinary: it has no score here
 ROUNDING = 1 + 1e-12  # p*m/rank may lie a last digit above the limit that it equals
 
 

@@ -11,8 +11,9 @@ import polars as pl
 
 from scanner.audit import diagnose
 from scanner.audit.calibrate import Calibration, null_needed
-from scanner.audit.flag import SCREENED_OUT, Rule, rank, sources
+from scanner.audit.flag import Rule, rank, sources
 from scanner.audit.policy import Baseline, classify
+from scanner.config import SCREENED_OUT
 from scanner.errors import ScannerError
 from scanner.files import replacing
 

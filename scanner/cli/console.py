@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.progress import Task as ProgressTask
 from rich.text import Text
 
-from scanner.dataset.pending import SCREENED_OUT
+from scanner.config import SCREENED_OUT
 from scanner.dataset.readers import Problem
 from scanner.plan import DryRun
 from scanner.scan import ScanResult

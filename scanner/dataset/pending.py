@@ -7,13 +7,13 @@ from pathlib import Path
 
 import polars as pl
 
+from scanner.config import SCREENED_OUT
 from scanner.dataset.captions import IDENTIFIED, merge
-from scanner.dataset.shards import SHARDS, room, shard, split, split_captions
+from scanner.dataset.shards import SHARDS, room, shard, split
 
 BLOCK = 100_000  # about how many pending prompts are in memory at once
 SCORED: dict[str, pl.DataType] = {"prompt_id": pl.String(), "status": pl.String()}
 ID: dict[str, pl.DataType] = {"prompt_id": pl.String()}
-SCREENED_OUT = "screened_out"  # the status of a prompt that a first pass found ordinary
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,6 @@ class Pending:
         return (part.select("prompt_id", "status") for part in _blocks(self.settled, BLOCK))
 
 
-def find(
-    captions: pl.LazyFrame, scored: pl.LazyFrame, folder: Path, stop: Callable[[], None] = lambda: None
-) -> Pending:
-    """Compare captions [file, row, text] with `scored` [prompt_id, status]; work files go to `folder`.
-
-    `stop` is called now and then, to raise where the work shall end. Raises InputError where captions cannot be read.
-    """
-    split_captions(captions, folder / "captions", stop)
-    return compare(folder / "captions", scored, folder, stop)
-
-
 def compare(
     captions: Path,
     scored: pl.LazyFrame,
@@ -65,7 +54,10 @@ def compare(
     stop: Callable[[], None] = lambda: None,
     screened_out: pl.LazyFrame | None = None,
 ) -> Pending:
-    """The same for `captions` that are split already. `screened_out`: [prompt_id] that need no engine."""
+    """Compare split `captions` with `scored` [prompt_id, status]; work files go to `folder`.
+
+    `stop` is called now and then, to raise where the work shall end. `screened_out`: [prompt_id] that need no engine.
+    """
     split(scored, folder / "scored")
     if screened_out is not None:
         split(screened_out, folder / "out")

@@ -8,9 +8,8 @@ from typing import Any
 
 import polars as pl
 
-from scanner.config import ScanConfig
+from scanner.config import SCREENED_OUT, ScanConfig
 from scanner.dataset.ledger import Ledger
-from scanner.dataset.pending import SCREENED_OUT
 
 TABLES = ("scores", "runs")
 RETENTION = timedelta(days=7)  # replaced files stay as long: longer than any scan or report that may still read them
@@ -56,7 +55,7 @@ def screened(record: Mapping[str, Any], statuses: Mapping[str, int]) -> dict[str
     screening = record.get("screening")
     if screening is None:
         return None
-    passes = ScanConfig(**record["config"] | {"seeds": tuple(record["config"]["seeds"])}).passes
+    passes = ScanConfig.of_record(record).passes
     refined, out = statuses.get("scored", 0) + statuses.get("non_finite", 0), statuses.get(SCREENED_OUT, 0)
     average = 1 + passes * refined / max(1, refined + out)
     return {**screening, "refined": refined, "screened_out": out, "passes_per_prompt": average}

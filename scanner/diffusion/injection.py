@@ -49,20 +49,6 @@ def latents(trace: Trace, schedule: Schedule, num_inference_steps: int) -> Array
     return np.concatenate([trace.x_t[1:], last[None]])
 
 
-def decomposition(x_t: Array, x_0: Array, x_T: Array) -> tuple[Array, Array]:
-    """w_0 and w_T of x_t ~ w_0*x_0 + w_T*x_T by least squares without intercept, float32 [K, B, S] each.
-
-    `x_t`: [K, B, S, C, H, W]; `x_0`: each prompt's image [B, C, H, W]; `x_T`: [B, S, C, H, W]. NaN where the image is
-    zero or a multiple of the noise. Sampling starts at w_0 = 0 and w_T = 1, not on the schedule.
-    """
-    flat = np.reshape(x_t, (*x_t.shape[:3], -1))  # [K, B, S, d]
-    image, noise = x_0.reshape(len(x_0), 1, -1), x_T.reshape(*x_T.shape[:2], -1)
-    aa, bb, ab = (image * image).sum(-1), (noise * noise).sum(-1), (image * noise).sum(-1)  # [B, 1 or S]
-    xa, xb = (flat * image).sum(-1), (flat * noise).sum(-1)
-    determinant = np.broadcast_to(aa * bb - ab * ab, xa.shape)
-    return _ratio(xa * bb - xb * ab, determinant), _ratio(xb * aa - xa * ab, determinant)
-
-
 def _ratio(numerator: Array, denominator: Array) -> Array:
     out = np.full(numerator.shape, np.nan, np.float32)
     return np.divide(numerator, denominator, out=out, where=denominator > 0)

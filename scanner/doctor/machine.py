@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from scanner.cache import cache_folder
+from engines.cache import cache_folder
 from scanner.doctor.finding import Asked, Finding
 
 CPUINFO, CPU_QUOTA = Path("/proc/cpuinfo"), Path("/sys/fs/cgroup/cpu.max")

@@ -26,16 +26,23 @@ class Weights(NamedTuple):
 
 
 def decompose(x_t: Array, x_0: Array, x_T: Array) -> Weights:
+    """`least_squares`, which must have one answer. Raises ScannerError where x_0 is a multiple of x_T."""
+    found = least_squares(x_t, x_0, x_T)
+    if np.isnan(found.w_0).any():
+        raise ScannerError("x_0 is a multiple of the starting noise x_T, so a path has no weights on the two")
+    return found
+
+
+def least_squares(x_t: Array, x_0: Array, x_T: Array) -> Weights:
     """Least squares, without intercept, of x_t [K, ..., C, H, W] on x_0 and x_T, which broadcast to x_t[0].
 
-    Raises ScannerError where x_0 is a multiple of x_T: then there is no one answer.
+    NaN where x_0 is zero or a multiple of x_T: then there is no one answer.
     """
     shape = x_t.shape[1:]
     x, image, noise = (_flat(array) for array in (x_t, np.broadcast_to(x_0, shape), np.broadcast_to(x_T, shape)))
     ii, nn, cross = (_dot(a, b) for a, b in ((image, image), (noise, noise), (image, noise)))
     determinant = ii * nn - cross**2
-    if not (determinant > PARALLEL * ii * nn).all():
-        raise ScannerError("x_0 is a multiple of the starting noise x_T, so a path has no weights on the two")
+    determinant = np.where(determinant > PARALLEL * ii * nn, determinant, np.nan)
     xi, xn = _dot(x, image), _dot(x, noise)
     w_0, w_T = (nn * xi - cross * xn) / determinant, (ii * xn - cross * xi) / determinant
     rest = x - w_0[..., None] * image - w_T[..., None] * noise

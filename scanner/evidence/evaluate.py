@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from engines import Bundle
+from scanner.config import unet_passes
 from scanner.dataset.captions import as_prompt
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.schedule import Array
@@ -47,8 +48,8 @@ class Setting(NamedTuple):
 
     @property
     def passes(self) -> int:
-        """UNet passes per prompt: the first step's unconditional pass is shared by all prompts."""
-        return self.seeds * (2 * self.steps - 1)
+        """UNet passes per prompt."""
+        return unet_passes(self.seeds, self.steps)
 
 
 Scored = dict[Setting, NDArray[np.float64]]  # [n] each, in the order of the labels

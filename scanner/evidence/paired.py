@@ -11,9 +11,10 @@ from engines import open_bundle
 from scanner.config import ScanConfig
 from scanner.dataset.pictures import Picture, pictures
 from scanner.diffusion.denoiser import Denoiser
-from scanner.diffusion.injection import decomposition, injection, latents
+from scanner.diffusion.injection import injection, latents
 from scanner.diffusion.schedule import Array
 from scanner.errors import InputError, ScannerError
+from scanner.evidence.decomposition import least_squares
 from scanner.files import replacing
 from scanner.scorer import Scorer
 from scanner.stored import StoredScan
@@ -54,7 +55,7 @@ def look(
     caption may be memorized with another image than its own. Raises ScannerError for another model, InputError
     for a column or tar that is not there, or no readable image.
     """
-    bundle, config = open_bundle(model, backend, precision), _config(stored)
+    bundle, config = open_bundle(model, backend, precision), ScanConfig.of_record(stored.record)
     manifest, record = bundle.manifest, stored.record
     reference, precision = (record.get("reference") or {}).get("fingerprint"), record.get("precision", "float32")
     if config.scan_id(manifest.fingerprint, record["backend"], precision, reference) != stored.scan_id:
@@ -80,11 +81,6 @@ def write(out: Path, found: pl.DataFrame) -> list[Path]:
     with replacing(paths[1]) as partial:
         found.write_ndjson(partial)
     return paths
-
-
-def _config(stored: StoredScan) -> ScanConfig:
-    recorded = dict(stored.record["config"])
-    return ScanConfig(**recorded | {"seeds": tuple(recorded["seeds"])})
 
 
 def _candidates(stored: StoredScan, score: str, top: int) -> pl.DataFrame:
@@ -143,14 +139,14 @@ def _measure(scorer: Scorer, texts: Sequence[str], rows: pl.DataFrame, gallery: 
     b = rows["text"].replace_strict(list(texts), list(range(len(texts))), return_dtype=pl.Int64).to_numpy()
     x, n = rows["x"].fill_null(0).to_numpy(), nearest[b]
     steps = latents(trace, scorer.denoiser.schedule, scorer.config.num_inference_steps)
-    w_0, w_T = (w.mean(2).T for w in decomposition(steps[:, b], gallery.x_0[x], trace.x_t[0][b]))  # [rows, K]
+    weights = least_squares(steps[:, b], gallery.x_0[x][:, None], trace.x_t[0][b])  # [K, rows, S] each
     own = {
         "injection": plain[b, x],
         "injection_cosine": cosine[b, x],
         "injection_prior": by_prior[b, x],
         "injection_cosine_prior": cosine_prior[b, x],
-        "w_0": w_0,
-        "w_T": w_T,
+        "w_0": weights.w_0.mean(2).T,  # [rows, K]
+        "w_T": weights.w_T.mean(2).T,
     }
     nearest_of = {
         "nearest_image": [gallery.names[i] for i in n],

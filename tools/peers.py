@@ -1,0 +1,47 @@
+"""What the field's scripts do at the first step, to be compared with."""
+
+import time
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+from torch.utils.flop_counter import FlopCounterMode
+
+from scanner import initial_noise
+
+SEEDS = (0, 1)
+
+
+class Peers:
+    """||eps_c - eps_u|| at the first step as research scripts compute it: both branches, every prompt."""
+
+    def __init__(self, checkpoint: Path):
+        self.pipeline = StableDiffusionPipeline.from_pretrained(checkpoint, torch_dtype=torch.float32)
+        self.pipeline.scheduler.set_timesteps(50)
+        config = self.pipeline.unet.config
+        shape = (config.in_channels, config.sample_size, config.sample_size)
+        self.noise = torch.from_numpy(initial_noise(SEEDS, shape))
+
+    @torch.inference_mode()
+    def __call__(self, prompts: list[str], batch: int) -> float:
+        """Prompts per second."""
+        timestep, started = self.pipeline.scheduler.timesteps[0], time.perf_counter()
+        for i in range(0, len(prompts), batch):
+            part = prompts[i : i + batch]
+            hidden = torch.cat([self._embed([""] * len(part)), self._embed(part)])
+            noise = self.noise.repeat(2 * len(part), 1, 1, 1)
+            eps_uncond, eps_cond = self.pipeline.unet(noise, timestep, hidden).sample.chunk(2)
+            (eps_cond - eps_uncond).flatten(1).norm(dim=1).reshape(len(part), -1).mean(1).tolist()
+        return len(prompts) / (time.perf_counter() - started)
+
+    @torch.inference_mode()
+    def gflop(self) -> float:
+        """GFLOP of one UNet pass on one sample."""
+        counter = FlopCounterMode(display=False)
+        with counter:
+            self.pipeline.unet(self.noise[:1], self.pipeline.scheduler.timesteps[0], self._embed([""])[:1])
+        return float(counter.get_total_flops() / 1e9)
+
+    def _embed(self, texts: list[str]) -> torch.Tensor:
+        ids = self.pipeline.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        return self.pipeline.text_encoder(ids).last_hidden_state.repeat_interleave(len(SEEDS), 0)
