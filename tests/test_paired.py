@@ -12,6 +12,7 @@ from ideal import IdealDenoiser
 
 from scanner import images
 from scanner.cli import cli
+from scanner.config import Screen
 from scanner.dataset.pictures import pictures
 from scanner.demo import BUNDLE
 from scanner.diffusion.baselines import Covariance
@@ -123,6 +124,15 @@ def test_a_missing_column_and_another_model_are_refused(dataset):
         paired.look(stored, BUNDLE, "url", "text_noise_norm_v1", 5)
     with pytest.raises(ScannerError, match="not the model of scan"):
         paired.look(replace(stored, scan_id="0" * 32), BUNDLE, "path", "text_noise_norm_v1", 5)
+
+
+def test_a_screened_scan_is_of_its_model_too(dataset):
+    screened = scan(dataset / "captions.parquet", model=BUNDLE, store=dataset / "store", screen=Screen(0.5))
+    found = paired.look(read_store(dataset / "store", screened.scan_id), BUNDLE, "path", "text_noise_norm_v1", 5)
+    plain = paired.look(read_store(dataset / "store", screened.full_scan_id), BUNDLE, "path", "text_noise_norm_v1", 5)
+    assert 0 < len(found) <= 3  # half of six captions got all passes
+    both = found.join(plain, "text", suffix="_plain").drop_nulls("injection")
+    assert both["injection"].to_list() == pytest.approx(both["injection_plain"].to_list(), rel=1e-4)
 
 
 def write_tar(path, samples):

@@ -58,7 +58,7 @@ def look(
     bundle, config = open_bundle(model, backend, precision), ScanConfig.of_record(stored.record)
     manifest, record = bundle.manifest, stored.record
     reference, precision = (record.get("reference") or {}).get("fingerprint"), record.get("precision", "float32")
-    if config.scan_id(manifest.fingerprint, record["backend"], precision, reference) != stored.scan_id:
+    if config.scan_id(manifest.fingerprint, record["backend"], precision, reference) != stored.full_scan_id:
         raise ScannerError(f"{model}: not the model of scan {stored.scan_id[:12]}, {stored.record['model']}: name it")
     rows = _candidates(stored, score, top)
     scorer = Scorer(bundle, config, batch_size)
