@@ -27,7 +27,7 @@ __all__ = [
     "read_bundle",
 ]
 
-PRECISIONS = ("float32", "bfloat16", "float16", "int8")
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)

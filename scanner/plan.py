@@ -1,4 +1,4 @@
-"""What a scan would do: counts, and the time from a few prompts scored. Writes nothing."""
+"""What a scan would do: counts, and the time from a few prompts scored. Writes nothing to the store."""
 
 import math
 import time
@@ -60,6 +60,7 @@ def dry_run(inputs: Inputs, *, stop: Callable[[], bool] = lambda: False, **asked
             pending = data.pending(ledger, scan_id, out)
             unknown = pending.to_score if scan_id is None else first_pass  # nobody knows yet who will pass the screen
             refine = pending.to_score - unknown + math.ceil(request.screen.share * unknown)
+            del scorer  # a large model is not held twice
             scorer = request.scorer()
             seconds += _seconds(scorer, pending, refine)
     return DryRun(

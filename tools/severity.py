@@ -1,6 +1,6 @@
 """Write docs/severity.md: how the paper's whole-trajectory measures, and first-step scores, go with severity.
 
-    python tools/severity.py [--prompts N]
+    python tools/severity.py [--prompts N]  # 80 for the page as it is
 
 D1 and D2 need a full generation, two UNet passes per step and seed; first-step scores one pass per seed. Some minutes
 per model.
@@ -26,10 +26,11 @@ PAPER = ("about .92", "about .92", "about .70")  # Pearson with SSCD similarity 
 INTRODUCTION = """# Severity
 
 How closely each measure follows the severity of memorization, here the mean similarity of generated images to the
-nearest training image ([demo-model.md](demo-model.md)); `python tools/severity.py` writes this page.
+nearest training image ([demo-model.md](demo-model.md)); `python tools/severity.py --prompts N` writes
+this page for at most N prompts of each model.
 
 D1 and D2 are the paper's measures over a *whole* trajectory (arXiv 2509.25705): the deviation of w_0 and of w_T from
-the schedule, summed over steps, x_0 being the generated latent ([verify.md](verify.md)). They cost 50 times what a
+the schedule, summed over steps, x_0 being the generated latent ([verify.md](verify.md)). They cost 99 times what a
 first-step score does. The paper reports Pearson correlations with SSCD similarity of {} on Stable Diffusion 1.4, {} on
 2.1 and {} on RealVis, for its own prompts: theirs, not ours, and not comparable in size with the figures below, which
 come from small models and a sample in which memorized prompts are half.

@@ -8,17 +8,14 @@ from typing import Any
 
 import click
 
-from engines import open_bundle
 from scanner.audit.chosen import check_scan, choose, limit
 from scanner.audit.diff import read_night
 from scanner.cli import explained
 from scanner.cli.console import out_console, progress
 from scanner.cli.options import FILE, FOLDER, model_options, scan_config
-from scanner.dataset import captions
 from scanner.diffusion.scores import DEFAULT_SCORE, SCORES
 from scanner.evidence import explain as evidence
-from scanner.scan import scan_id_of
-from scanner.scorer import Scorer
+from scanner.request import Request
 
 
 @click.command()
@@ -40,13 +37,11 @@ def explain(
     Scores the caption without each word. Give --prompt, or --report with the model and settings of its scan.
     """
     config = scan_config(seeds, first_steps, guidance_scale)
+    request = Request((), store="", config=config, **model)
     texts = [_text(item) for item in prompt]
     if report is not None:
         night = read_night(report)
-        check_scan(
-            night.summary,
-            scan_id_of(model["model"], model["backend"], config, model["reference"], model["precision"]),
-        )
+        check_scan(night.summary, request.scan_id())
         texts = texts or choose(night, ids, top)
         score, threshold = limit(night.summary, score, threshold)
     elif ids or not prompt:
@@ -54,10 +49,7 @@ def explain(
     score = DEFAULT_SCORE if score is None else score
     if out is not None:
         explained.check(out)
-    ordinary = [] if model["reference"] is None else captions.reference(model["reference"])
-    scorer = Scorer(
-        open_bundle(model["model"], model["backend"], model["precision"]), config, model["batch_size"], ordinary
-    )
+    scorer = request.scorer()
 
     def announce(variants: int, more: int) -> None:
         at_most = f"; at most {more * config.passes:,} more to find edits" if more else ""

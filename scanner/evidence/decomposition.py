@@ -50,7 +50,7 @@ def least_squares(x_t: Array, x_0: Array, x_T: Array) -> Weights:
 
 
 class Deviation(NamedTuple):
-    """The paper's severities, float64 [...]; both grow with memorization."""
+    """The paper's severities, float64 [...], meant to grow with memorization; docs/severity.md says how far they do."""
 
     D1: Floats
     D2: Floats
