@@ -76,7 +76,7 @@ def ways(checkpoint: Path, bundles: list[Path]) -> Iterator[tuple[str, Path, str
         for backend in BACKENDS:
             if not backend.startswith("torch"):
                 yield from ((f"{bundle.name} {backend}", bundle, backend, precision) for precision in PRECISIONS)
-    yield from (("torch", checkpoint, backend, "auto") for backend in BACKENDS if backend.startswith("torch"))
+    yield from ((backend, checkpoint, backend, "auto") for backend in BACKENDS if backend.startswith("torch"))
 
 
 def measure(checkpoint: Path, source: Path, bundles: list[Path], prompts: int, say: Callable[[str], None]) -> dict:
