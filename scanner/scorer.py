@@ -37,33 +37,46 @@ def scan_id(bundle: Bundle, config: ScanConfig, reference: Sequence[str] = ()) -
 class Scorer:
     """Scores of prompts under one model and configuration.
 
-    `reference`: ordinary captions, for the scores that compare with them. `chunk`: prompts per call that fill one UNet
-    batch; `scan_id`: identity of all that the scores depend on.
+    `reference`: ordinary captions, for the scores that compare with them. `prior`: what is usual for the model, where
+    another engine has computed it. `chunk`: prompts per call that fill one UNet batch; `scan_id`: identity of all that
+    the scores depend on.
     """
 
     def __init__(
-        self, bundle: Bundle, config: ScanConfig, batch_size: int | None = None, reference: Sequence[str] = ()
+        self,
+        bundle: Bundle,
+        config: ScanConfig,
+        batch_size: int | None = None,
+        reference: Sequence[str] = (),
+        prior: Prior | None = None,
     ):
         self.bundle, self.config, self.reference = bundle, config, reference
         self.denoiser = Denoiser(bundle, batch_size)
         self.scan_id = scan_id(bundle, config, reference)
         self.chunk = max(1, self.denoiser.batch_size // len(config.seeds))
-        self._start = self._baselines(bundle, reference)
+        self._start = self._baselines(bundle, reference, prior)
 
-    def _baselines(self, bundle: Bundle, reference: Sequence[str]) -> Start:
+    @property
+    def prior(self) -> Prior:
+        """The empty prompt's clean estimates from many seeds."""
+        assert self._start.prior is not None
+        return self._start.prior
+
+    def _baselines(self, bundle: Bundle, reference: Sequence[str], prior: Prior | None) -> Start:
         """Where every prompt starts, with what is usual for the model, from the cache where it has been before."""
         first = start(self.denoiser, self.config.seeds, self.config.num_inference_steps)
         manifest, steps = bundle.manifest, self.config.num_inference_steps
         model = (manifest.fingerprint, bundle.backend, bundle.precision, str(steps))
 
-        def prior() -> Array:
+        def estimates() -> Array:
             return predict_prior(self.denoiser, steps).x0_uncond
 
         def ordinary() -> Array:
             return predict_reference(self.denoiser, reference, first, steps).eps_cond
 
         shape = (len(PRIOR_SEEDS), *self.denoiser.latent_shape)
-        first = replace(first, prior=Prior(cached("prior", (*model, str(PRIOR_SEEDS)), shape, prior)))
+        prior = prior or Prior(cached("prior", (*model, str(PRIOR_SEEDS)), shape, estimates))
+        first = replace(first, prior=prior)
         if not reference:
             return first
         key, shape = (*model, str(self.config.seeds), fingerprint(reference)), (len(reference), *first.x_T.shape)

@@ -21,6 +21,9 @@ def export(source: Path, out: Path, dtype: str) -> None:
     from scanner.evidence.fidelity import check
 
     def check_scores(checkpoint: Path, bundle: Path) -> None:
+        click.echo(
+            "comparing the scores of a few prompts with torch: 80 UNet passes, or minutes on a large model", err=True
+        )
         for row in check(open_bundle(checkpoint, "torch"), open_bundle(bundle, "cpu")).iter_rows(named=True):
             click.echo(f"{row['score']}: largest {row['kind']} error {row['largest_error']:.1e}", err=True)
 
