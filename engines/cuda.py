@@ -28,7 +28,7 @@ SETTINGS = {
     "cudnn_conv_algo_search": "HEURISTIC",  # timing the algorithms would choose others, and round otherwise, each night
 }
 ENTRIES = {"session.record_ep_graph_assignment_info": "1"}
-GRAPHS = 4  # batch sizes that are captured; each holds device memory of its own
+GRAPHS = 6  # batch sizes that are captured, a trial's among them; each holds device memory of its own
 UNCAPTURED = "-1"
 # what ONNX Runtime computes on the CPU of a graph with a dynamic batch: sizes, a few integers each
 SIZES = {

@@ -10,7 +10,8 @@ from typing import Unpack
 from scanner.dataset.ledger import Ledger
 from scanner.dataset.pending import Pending
 from scanner.dataset.readers import Problem
-from scanner.request import Asked, Inputs, Request, dataset
+from scanner.diffusion.trace import Watch, unwatched
+from scanner.request import Asked, Inputs, Request, dataset, stopping
 from scanner.scorer import Scorer
 
 PROBE = 20  # prompts, or more to fill a batch, that are scored to estimate the rest
@@ -28,6 +29,7 @@ class DryRun:
     backend: str
     precision: str
     provider: str
+    batch_size: int
     rows: int
     unique: int
     duplicates: int
@@ -40,10 +42,17 @@ class DryRun:
     refine: int | None = None
 
 
-def dry_run(inputs: Inputs, *, stop: Callable[[], bool] = lambda: False, **asked: Unpack[Asked]) -> DryRun:
+def dry_run(
+    inputs: Inputs,
+    *,
+    prepare: Watch = unwatched,
+    stop: Callable[[], bool] = lambda: False,
+    **asked: Unpack[Asked],
+) -> DryRun:
     """Count what `scan` would score and time a few prompts. Needs no store. Raises ScannerError or EngineError."""
     request = Request(inputs, **asked)
-    rows, scorer = request.rows, request.first_scorer()
+    watch = stopping(prepare, stop)
+    rows, scorer = request.rows, request.first_scorer(watch)
     ledger = Ledger(request.store) if Path(request.store).exists() else None
     scan_id: str | None = scorer.scan_id
     first_pass, refine = None, None
@@ -61,13 +70,14 @@ def dry_run(inputs: Inputs, *, stop: Callable[[], bool] = lambda: False, **asked
             unknown = pending.to_score if scan_id is None else first_pass  # nobody knows yet who will pass the screen
             refine = pending.to_score - unknown + math.ceil(request.screen.share * unknown)
             del scorer  # a large model is not held twice
-            scorer = request.scorer()
+            scorer = request.scorer(watch)
             seconds += _seconds(scorer, pending, refine)
     return DryRun(
         scan_id=scan_id,
         backend=scorer.bundle.backend,
         precision=scorer.bundle.precision,
         provider=scorer.denoiser.provider,
+        batch_size=scorer.denoiser.batch_size,
         rows=pending.rows,
         unique=pending.unique,
         duplicates=pending.rows - pending.unique,

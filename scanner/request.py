@@ -17,6 +17,7 @@ from scanner.dataset.ledger import Ledger
 from scanner.dataset.pending import SCORED, Pending, compare
 from scanner.dataset.shards import split_captions
 from scanner.diffusion.scores import FIRST_PASS_SCORES, SCORES
+from scanner.diffusion.trace import Watch, unwatched
 from scanner.errors import InputError, Interrupted, ScannerError
 from scanner.scorer import Scorer, scan_id
 from scanner.screening import Screening
@@ -100,17 +101,17 @@ class Request:
         """The model. Raises EngineError."""
         return open_bundle(self.model, self.backend, self.precision)
 
-    def scorer(self) -> Scorer:
+    def scorer(self, watch: Watch = unwatched) -> Scorer:
         """What computes the scan's scores. Raises ScannerError or EngineError."""
-        return Scorer(self.bundle, self.config, self.batch_size, self.ordinary)
+        return Scorer(self.bundle, self.config, self.batch_size, self.ordinary, watch=watch)
 
-    def first_scorer(self) -> Scorer:
+    def first_scorer(self, watch: Watch = unwatched) -> Scorer:
         """What scores every prompt: the first pass, where there is a screen; a reference only if its score needs it."""
         if self.screen is None:
-            return self.scorer()
+            return self.scorer(watch)
         ordinary = self.ordinary if SCORES[self.screen_score].needs == "reference" else []
         bundle = self.bundle if self.screen.model is None else open_bundle(self.screen.model, self.backend)
-        return Scorer(bundle, self.screen.first_pass(self.config), self.batch_size, ordinary)
+        return Scorer(bundle, self.screen.first_pass(self.config), self.batch_size, ordinary, watch=watch)
 
     def scan_id(self) -> str:
         """Of the scan, unscreened. Raises ScannerError or EngineError."""
@@ -182,3 +183,16 @@ def dataset(request: Request, rows: readers.Rows, stop: Callable[[], bool]) -> I
         if not any(split.rglob("*.parquet")):
             raise InputError(f"{', '.join(request.files)}: no caption rows in it")
         yield Dataset(rows, split, folder, stop)
+
+
+def stopping(watch: Watch, stop: Callable[[], bool]) -> Watch:
+    """The watch, which raises Interrupted once `stop()` is true."""
+
+    def watched(what: str, done: int, total: int) -> None:
+        if stop():
+            raise Interrupted(
+                "interrupted while preparing, before anything was scored; what is committed stays: run it again"
+            )
+        watch(what, done, total)
+
+    return watched

@@ -19,8 +19,9 @@ from scanner.dataset.ledger import FIRST_PASS, Ledger
 from scanner.dataset.pending import BLOCK, Pending
 from scanner.dataset.status import screened
 from scanner.diffusion.scores import SCORES
+from scanner.diffusion.trace import Watch, unwatched
 from scanner.errors import Interrupted
-from scanner.request import Asked, Dataset, Inputs, Request, dataset
+from scanner.request import Asked, Dataset, Inputs, Request, dataset, stopping
 from scanner.scorer import Scorer
 from scanner.screening import Screening
 from scanner.stored import StoredScan
@@ -40,6 +41,7 @@ class ScanResult(StoredScan):
     backend: str
     precision: str
     provider: str
+    batch_size: int
     rows: int
     unique: int
     already_scored: int
@@ -54,6 +56,7 @@ def scan(
     inputs: Inputs,
     *,
     purpose: Purpose = "scan",
+    prepare: Watch = unwatched,
     progress: Callable[[int, int], None] = lambda committed, total: None,
     stop: Callable[[], bool] = lambda: False,
     **asked: Unpack[Asked],
@@ -62,13 +65,15 @@ def scan(
 
     Files that cannot be read are left out and named in the result; `strict`: they are an error.
     `purpose`: captions scored for a "calibration" are not what `read_store` calls the newest scan.
-    `progress(done, total)` hears of every chunk. Once `stop()` is true, the chunk in hand is finished and committed and
-    Interrupted raised. However it ends, nothing committed is lost or computed again.
+    `prepare(what, done, total)` hears of the UNet passes before the first prompt, `progress(done, total)` of every
+    chunk. Once `stop()` is true, the chunk in hand is finished and committed and Interrupted raised. However it ends,
+    nothing committed is lost or computed again.
     Raises ScannerError or engines.EngineError.
     """
     started = time.monotonic()
     request = Request(inputs, **asked)
-    rows, scorer = request.rows, request.first_scorer()
+    watch = stopping(prepare, stop)
+    rows, scorer = request.rows, request.first_scorer(watch)
     first = scorer.scan_id
     ledger = Ledger(request.store, tuple(SCORES))
     with dataset(request, rows, stop) as data:
@@ -79,7 +84,7 @@ def scan(
             screening = request.screening(first).remembered(ledger, request.limit)
             screening = screening.chosen(ledger, data.captions, data.folder / "first pass")
             del scorer  # a large model is not held twice
-            scorer = request.scorer()
+            scorer = request.scorer(watch)
         done = run.score(scorer, purpose, screening)
     statuses = done.pending.statuses + done.statuses
     return ScanResult(
@@ -91,6 +96,7 @@ def scan(
         backend=scorer.bundle.backend,
         precision=scorer.bundle.precision,
         provider=scorer.denoiser.provider,
+        batch_size=scorer.denoiser.batch_size,
         rows=done.pending.rows,
         unique=done.pending.unique,
         already_scored=done.pending.already_scored,
@@ -196,6 +202,7 @@ class _Run:
             "precision": scorer.bundle.precision,
             "passed_over": list(scorer.bundle.passed_over),
             "provider": scorer.denoiser.provider,
+            "batch_size": scorer.denoiser.batch_size,
             "config": asdict(scorer.config),
             "reference": named,
             "host": platform.node(),

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from engines import Bundle
+from scanner.batching import fastest
 from scanner.cache import cached, fingerprint
 from scanner.config import ScanConfig
 from scanner.diffusion.baselines import Prior, Reference
@@ -14,7 +15,17 @@ from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.families import Conditioning
 from scanner.diffusion.schedule import Array
 from scanner.diffusion.scores import SCORES, gram
-from scanner.diffusion.trace import PRIOR_SEEDS, Start, Trace, predict_prior, predict_reference, start, trace
+from scanner.diffusion.trace import (
+    PRIOR_SEEDS,
+    Start,
+    Trace,
+    Watch,
+    predict_prior,
+    predict_reference,
+    start,
+    trace,
+    unwatched,
+)
 
 CANARIES = (
     "a dog",
@@ -38,8 +49,8 @@ class Scorer:
     """Scores of prompts under one model and configuration.
 
     `reference`: ordinary captions, for the scores that compare with them. `prior`: what is usual for the model, where
-    another engine has computed it. `chunk`: prompts per call that fill one UNet batch; `scan_id`: identity of all that
-    the scores depend on.
+    another engine has computed it. `batch_size`: None: the fastest. `watch` hears of the UNet passes before the first
+    prompt. `chunk`: prompts per call that fill one UNet batch; `scan_id`: identity of all that the scores depend on.
     """
 
     def __init__(
@@ -49,9 +60,13 @@ class Scorer:
         batch_size: int | None = None,
         reference: Sequence[str] = (),
         prior: Prior | None = None,
+        watch: Watch = unwatched,
     ):
         self.bundle, self.config, self.reference = bundle, config, reference
+        self._watch = watch
         self.denoiser = Denoiser(bundle, batch_size)
+        if batch_size is None:
+            self.denoiser.batch_size = fastest(bundle, self.denoiser, watch)
         self.scan_id = scan_id(bundle, config, reference)
         self.chunk = max(1, self.denoiser.batch_size // len(config.seeds))
         self._start = self._baselines(bundle, reference, prior)
@@ -69,10 +84,10 @@ class Scorer:
         model = (manifest.fingerprint, bundle.backend, bundle.precision, str(steps))
 
         def estimates() -> Array:
-            return predict_prior(self.denoiser, steps).x0_uncond
+            return predict_prior(self.denoiser, steps, self._watch).x0_uncond
 
         def ordinary() -> Array:
-            return predict_reference(self.denoiser, reference, first, steps).eps_cond
+            return predict_reference(self.denoiser, reference, first, steps, self._watch).eps_cond
 
         shape = (len(PRIOR_SEEDS), *self.denoiser.latent_shape)
         prior = prior or Prior(cached("prior", (*model, str(PRIOR_SEEDS)), shape, estimates))
@@ -97,7 +112,11 @@ class Scorer:
     def canaries(self) -> pl.DataFrame:
         """[canary, scores...] of a few fixed prompts, computed now: the same every night, or the engine changed."""
         prompts = pl.DataFrame({"prompt_id": CANARIES, "text": CANARIES, "status": "pending"})
-        return self._score(prompts).select("prompt_id", *SCORES).rename({"prompt_id": "canary"})
+        parts: list[pl.DataFrame] = []
+        for part in prompts.iter_slices(self.chunk):
+            self._watch("canaries", len(parts) * self.chunk, len(prompts))
+            parts.append(self._score(part))
+        return pl.concat(parts).select("prompt_id", *SCORES).rename({"prompt_id": "canary"})
 
     def trace(self, conditioning: Conditioning) -> Trace:
         """The first steps for encoded prompts, with what is usual for the model."""

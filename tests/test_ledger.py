@@ -33,6 +33,17 @@ def test_scans_of_one_store_are_apart(tmp_path):
     assert ledger.counts().rows() == [("one", "scored", 2), ("two", "scored", 1)]
 
 
+@pytest.mark.parametrize("name", ["My Documents", "José", "50% #1?", "a+b&c"])
+def test_a_store_may_have_any_name(tmp_path, name):
+    for i in range(2):
+        ledger = Ledger(tmp_path / name / "store", ("s_v1",))
+        ledger.begin("one", {"purpose": "scan"})
+        ledger.append("one", rows(str(i)))
+    ledger.compact(1)
+    assert sorted(Ledger(tmp_path / name / "store").read("one")["prompt_id"]) == ["0", "1"]
+    assert len(ledger.runs()) == 2
+
+
 def test_rows_computed_twice_are_read_once(tmp_path):
     ledger = Ledger(tmp_path, ("s_v1",))
     ledger.append("one", rows("a", "b"))

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from scanner.audit import calibrate as calibrations
-from scanner.cli.console import progress, summary
+from scanner.cli.console import preparing, progress, summary
 from scanner.cli.options import FILE, scan_config, scan_options
 from scanner.cli.signals import stoppable
 from scanner.diffusion.scores import SCORES
@@ -37,7 +37,15 @@ def calibrate(
     """
     config = scan_config(seeds, first_steps, guidance_scale)
     with stoppable() as stop, progress() as observe:
-        result = scan(inputs, config=config, purpose="calibration", progress=observe, stop=stop, **options)
+        result = scan(
+            inputs,
+            config=config,
+            purpose="calibration",
+            prepare=preparing(observe),
+            progress=observe,
+            stop=stop,
+            **options,
+        )
     source = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "inputs": list(inputs), "model": str(options["model"])}
     n = calibrations.write(out, result.scan_id, result.scores, list(SCORES), canaries_of([result.record]), source)
     click.echo(f"{summary(result)}\n{calibrations.reach(n)}", err=True)

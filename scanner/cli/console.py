@@ -1,9 +1,9 @@
 """What the commands share: two consoles and a progress display. Data goes to stdout, words for people to stderr."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import click
 from rich.console import Console
@@ -13,11 +13,13 @@ from rich.text import Text
 
 from scanner.config import SCREENED_OUT
 from scanner.dataset.readers import Problem
+from scanner.diffusion.trace import Watch
 from scanner.plan import DryRun
 from scanner.scan import ScanResult
 
 PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
 SHOWN_PROBLEMS = 5
+SCAN = "scan"
 
 out_console = Console()
 err_console = Console(stderr=True)
@@ -28,30 +30,50 @@ class Speed(ProgressColumn):
 
     def render(self, task: ProgressTask) -> Text:
         """Render the column."""
-        return Text(f"{task.speed or 0:.1f} prompts/s")
+        return Text(f"{task.speed or 0:.1f} prompts/s" if task.description == SCAN else "")
+
+
+class Observe(Protocol):
+    """Shows how far a command is; before its first prompt, with what it prepares."""
+
+    def __call__(self, done: int, total: int, what: str = "scan") -> None:
+        """So much is done."""
+        ...
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[int, int], None]]:
+def progress() -> Iterator[Observe]:
     """A bar on a terminal, a line now and then elsewhere."""
     if err_console.is_terminal:
-        columns = (TextColumn("scan"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
-        with Progress(*columns, console=err_console) as bar:
-            task = bar.add_task("scan", total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+        text = TextColumn("{task.description}")
+        with Progress(
+            text, BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn(), console=err_console
+        ) as bar:
+            task = bar.add_task(SCAN, total=None)
+
+            def update(done: int, total: int, what: str = SCAN) -> None:
+                bar.update(task, completed=done, total=total, description=what)
+
+            yield update
         return
     started = last = time.monotonic()
 
-    def line(done: int, total: int) -> None:
+    def line(done: int, total: int, what: str = SCAN) -> None:
         nonlocal started, last
         now = time.monotonic()
         if not done:  # a screened scan goes over its captions twice
             started = now
         if now - last >= PLAIN_SECONDS:
             last = now
-            click.echo(f"scan: {done:,}/{total:,} prompts, {done / (now - started):.1f}/s", err=True)
+            speed = f" prompts, {done / (now - started):.1f}/s" if what == SCAN and done else ""
+            click.echo(f"{what}: {done:,}/{total:,}{speed}", err=True)
 
     yield line
+
+
+def preparing(observe: Observe) -> Watch:
+    """The display as what hears of the work before the first prompt."""
+    return lambda what, done, total: observe(done, total, what)
 
 
 def summary(result: ScanResult) -> str:
@@ -95,7 +117,7 @@ def dry_summary(plan: DryRun) -> str:
 
 
 def _engine(result: ScanResult | DryRun) -> str:
-    return f"{result.backend} {result.precision}: {result.provider}"
+    return f"{result.backend} {result.precision}: {result.provider}, batch {result.batch_size}"
 
 
 def _screening(screening: Mapping[str, Any]) -> str:

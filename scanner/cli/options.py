@@ -18,7 +18,7 @@ filled_store = click.option("--store", required=True, type=ANY_PATH, help="Folde
 model = click.option("--model", required=True, type=ANY_PATH, help="Bundle, or a diffusers folder with torch.")
 reference = click.option("--reference", type=ANY_PATH, help="Ordinary captions, for the _ref and _white scores.")
 batch_size = click.option(
-    "--batch-size", type=click.IntRange(1), help="UNet samples per run.  [default: by latent size]"
+    "--batch-size", type=click.IntRange(1), help="UNet samples per run.  [default: the fastest in a trial]"
 )
 backend = click.option("--backend", type=click.Choice(["auto", *BACKENDS]), default="auto", show_default=True)
 seeds = click.option(

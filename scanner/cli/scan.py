@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from scanner.cli.console import dry_summary, progress, summary
+from scanner.cli.console import dry_summary, preparing, progress, summary
 from scanner.cli.options import ANY_PATH, scan_config, scan_options, scan_screen
 from scanner.cli.signals import stoppable
 from scanner.diffusion.scores import FIRST_PASS_SCORES
@@ -43,13 +43,13 @@ def scan(
     config = scan_config(seeds, first_steps, guidance_scale)
     options["screen"] = scan_screen(screen, screen_score, screen_model)
     if dry_run:
-        with stoppable() as stop:
-            plan = run_dry(inputs, config=config, stop=stop, **options)
+        with stoppable() as stop, progress() as observe:
+            plan = run_dry(inputs, config=config, prepare=preparing(observe), stop=stop, **options)
         click.echo(dry_summary(plan), err=True)
         click.echo(dumps(asdict(plan), indent=1) if json else plan.scan_id or "")
         return
     with stoppable() as stop, progress() as observe:
-        result = run_scan(inputs, config=config, progress=observe, stop=stop, **options)
+        result = run_scan(inputs, config=config, prepare=preparing(observe), progress=observe, stop=stop, **options)
     click.echo(summary(result), err=True)
     click.echo(dumps(_facts(result), indent=1) if json else result.scan_id)
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable
@@ -59,7 +60,7 @@ class Ledger:
     def rows(self, scan_id: str) -> pl.LazyFrame:
         """Score rows of one scan, to be streamed; two scans at once may have stored a prompt_id twice."""
         with self.refusals():
-            scores = pl.scan_delta(str(self.folder / "scores"))
+            scores = pl.scan_delta(self.table("scores"))
             return scores.filter(pl.col("scan_id") == scan_id).drop("scan_id")
 
     def append(self, scan_id: str, rows: pl.DataFrame) -> None:
@@ -75,7 +76,7 @@ class Ledger:
     def runs(self) -> pl.DataFrame:
         """[scan_id, started, record as JSON] of every run, newest first."""
         with self.refusals():
-            return pl.scan_delta(str(self.folder / "runs")).sort("started", descending=True).collect()
+            return pl.scan_delta(self.table("runs")).sort("started", descending=True).collect()
 
     def last_run(self, scan_id: str | None = None) -> tuple[str, dict[str, Any]]:
         """scan_id and record of the scan (no calibration, no first pass of a screened scan) that began last.
@@ -115,19 +116,19 @@ class Ledger:
     def counts(self) -> pl.DataFrame:
         """[scan_id, status, rows] of the whole store, rows computed twice counted twice."""
         with self.refusals():
-            counted = pl.scan_delta(str(self.folder / "scores")).group_by("scan_id", "status").agg(rows=pl.len())
+            counted = pl.scan_delta(self.table("scores")).group_by("scan_id", "status").agg(rows=pl.len())
             return counted.sort("scan_id", "status").collect(engine="streaming")
 
     def count_others(self, *scan_ids: str) -> int:
         """Rows under other scan_ids than these: other models, settings or backends."""
         with self.refusals():
-            others = pl.scan_delta(str(self.folder / "scores")).filter(~pl.col("scan_id").is_in(scan_ids))
+            others = pl.scan_delta(self.table("scores")).filter(~pl.col("scan_id").is_in(scan_ids))
             return int(others.select(pl.len()).collect().item())
 
     def table(self, name: str) -> DeltaTable:
         """The Delta table `scores` or `runs`, freshly loaded."""
         with self.refusals():
-            return DeltaTable(str(self.folder / name))
+            return _Table(str(self.folder / name))
 
     def compact(self, after_commits: int = COMPACT_AFTER) -> None:
         """Merge small files, if this ledger has made as many commits. Old files stay for readers at work."""
@@ -152,14 +153,14 @@ class Ledger:
     def _write(self, table: str, frame: pl.DataFrame) -> None:
         path = self.folder / table
         with self.refusals():
-            names = pl.scan_delta(str(path)).collect_schema().names()
+            names = pl.scan_delta(self.table(table)).collect_schema().names()
             options = {"commit_properties": CommitProperties(max_commit_retries=200)}
             frame.select(names).write_delta(str(path), mode="append", delta_write_options=options)
 
     def _create(self, table: str, columns: Columns, partition_by: list[str] | None) -> None:
         path = self.folder / table
         try:
-            found = DeltaTable(str(path))
+            found = _Table(str(path))
         except TableNotFoundError:
             begun = {"_delta_log"}  # all there is of a table that another scan creates just now, or was killed creating
             if self.folder.is_file() or (path.exists() and {item.name for item in path.iterdir()} - begun):
@@ -168,9 +169,9 @@ class Ledger:
             options |= {"commit_properties": CommitProperties(max_commit_retries=0)}  # a retry would create it again
             with suppress(CommitFailedError):  # another scan created it at the same moment
                 pl.DataFrame(schema=columns).write_delta(str(path), mode="ignore", delta_write_options=options)
-            found = DeltaTable(str(path))
+            found = _Table(str(path))
         self._check(path, found)
-        names = pl.scan_delta(str(path)).collect_schema().names()
+        names = pl.scan_delta(found).collect_schema().names()
         if set(names) != set(columns):
             different = ", ".join(sorted(set(names) ^ set(columns)))
             raise StoreError(f"{path}: made by another version of overscan (columns {different}): name another --store")
@@ -178,7 +179,7 @@ class Ledger:
     def _verify(self, table: str) -> None:
         path = self.folder / table
         try:
-            found = DeltaTable(str(path))
+            found = _Table(str(path))
         except TableNotFoundError:
             raise StoreError(
                 f"{self.folder}: no store there: `overscan scan ... --store {self.folder}` makes it"
@@ -197,6 +198,19 @@ class Ledger:
         raise StoreError(
             f"{path}: a Delta table described {description!r}, needed '{KIND} {FORMAT}': name another --store"
         )
+
+
+class _Table(DeltaTable):  # type: ignore[misc]
+    """A local table whose files Polars finds: it takes paths as they are, deltalake tells them percent-encoded."""
+
+    def file_uris(self, *arguments: Any, **options: Any) -> list[str]:
+        """Paths of the table's files."""
+        return [unquote(uri) for uri in super().file_uris(*arguments, **options)]
+
+    @property
+    def table_uri(self) -> str:
+        """The table's own, as the files' begin with it."""
+        return unquote(super().table_uri)
 
 
 def _damaged(folder: Path, error: BaseException) -> StoreError:

@@ -4,7 +4,7 @@ Shape letters, here and everywhere: **B** prompts, **S** seeds, **K** scanned st
 **D** embedding.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,6 +19,13 @@ from scanner.errors import ScannerError
 if TYPE_CHECKING:
     from scanner.diffusion.denoiser import Denoiser
     from scanner.diffusion.families import Conditioning
+
+
+Watch = Callable[[str, int, int], None]  # hears of work before the first prompt: what, done, of how many; may raise
+
+
+def unwatched(what: str, done: int, total: int) -> None:
+    """A Watch that nobody needs."""
 
 
 PRIOR_SEEDS = range(1_000_000, 1_000_064)  # no scan's seeds; 16 rank nearly as well, 256 no better
@@ -61,21 +68,29 @@ def start(denoiser: "Denoiser", seeds: Sequence[int], num_inference_steps: int) 
     return Start(x_T, denoiser.eps(x_T[None], timestep, denoiser.null)[0])
 
 
-def predict_prior(denoiser: "Denoiser", num_inference_steps: int) -> Prior:
+def predict_prior(denoiser: "Denoiser", num_inference_steps: int, watch: Watch = unwatched) -> Prior:
     """The first step's clean estimates for the empty prompt from PRIOR_SEEDS: one UNet pass each.
 
     Raises ScannerError where one overflows.
     """
-    first = start(denoiser, PRIOR_SEEDS, num_inference_steps)
     timestep = denoiser.schedule.timesteps(num_inference_steps)[0]
-    x0_uncond = denoiser.schedule.to_x0(first.x_T, first.eps_uncond, timestep)
+    parts = []
+    for i in range(0, len(PRIOR_SEEDS), denoiser.batch_size):
+        watch("prior", i, len(PRIOR_SEEDS))
+        first = start(denoiser, PRIOR_SEEDS[i : i + denoiser.batch_size], num_inference_steps)
+        parts.append(denoiser.schedule.to_x0(first.x_T, first.eps_uncond, timestep))
+    x0_uncond = np.concatenate(parts)
     if not np.isfinite(x0_uncond).all():
         raise ScannerError("the empty prompt's predictions overflow in this model: export it in float32")
     return Prior(x0_uncond)
 
 
 def predict_reference(
-    denoiser: "Denoiser", captions: Sequence[str], first: Start, num_inference_steps: int, chunk: int = 32
+    denoiser: "Denoiser",
+    captions: Sequence[str],
+    first: Start,
+    num_inference_steps: int,
+    watch: Watch = unwatched,
 ) -> Reference:
     """The first step's predictions for ordinary captions: one UNet pass per caption and seed.
 
@@ -83,7 +98,9 @@ def predict_reference(
     """
     timestep = denoiser.schedule.timesteps(num_inference_steps)[0]
     parts = []
+    chunk = max(1, denoiser.batch_size // len(first.x_T))
     for i in range(0, len(captions), chunk):
+        watch("reference", i, len(captions))
         conditioning = denoiser.encode(captions[i : i + chunk])
         x_T = np.broadcast_to(first.x_T, (len(conditioning), *first.x_T.shape))
         parts.append(denoiser.eps(x_T, timestep, conditioning))
