@@ -214,7 +214,8 @@ def test_killed_at_any_moment_nothing_is_lost_or_doubled(tmp_path, reference):
     (tmp_path / "p.txt").write_text("\n".join(PROMPTS))
     code = (
         "import scanner, sys; s = sys.modules['scanner.scan']; s.COMMIT_SECONDS = 0.02;"
-        f"s.scan({str(tmp_path / 'p.txt')!r}, model={str(BUNDLE)!r}, store={str(tmp_path / 'store')!r}, batch_size=4, backend='cpu')"
+        f"s.scan({str(tmp_path / 'p.txt')!r}, model={str(BUNDLE)!r}, store={str(tmp_path / 'store')!r}, batch_size=4,"
+        " backend='cpu')"
     )
     moments = random.Random(1)
     for _ in range(10):
