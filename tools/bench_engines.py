@@ -1,11 +1,13 @@
 """Every backend that works here, as a whole scan, against the machine's GEMM rate and what the field's scripts do.
 
-    python tools/bench_engines.py CHECKPOINT INPUT BUNDLE [BUNDLE ...] [--prompts N] [--json FILE]
+    python tools/bench_engines.py CHECKPOINT INPUT BUNDLE [BUNDLE ...] [--prompts N] [--peers M] [--backend B]
 
 One run, same model, captions, seeds and cores. Bundles of the checkpoint in several precisions may be named. A backend
 that is refused is listed with the reason. The peers' way, diffusers modules in torch float32 with both guidance
-branches, runs before and after, one prompt at a time and batched. GFLOP are counted by torch on the UNet alone, so that
-the rate of a whole scan can be set against the rate of plain matrix products.
+branches, runs before and after on the first M prompts, one prompt at a time and batched, and so do plain matrix
+products. GFLOP are counted by torch on the UNet alone, so that the rate of a whole scan can be set against theirs.
+
+The prior is drawn at random, as its 64 passes are paid once per model: scores of this run mean nothing, rates do.
 """
 
 import argparse
@@ -13,9 +15,10 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -25,6 +28,9 @@ from engines import BACKENDS, EngineError
 from scanner import scan
 from scanner.config import ScanConfig
 from scanner.dataset import captions
+from scanner.diffusion.baselines import Prior
+from scanner.diffusion.denoiser import Denoiser
+from scanner.diffusion.trace import PRIOR_SEEDS, Watch, initial_noise
 
 PEERS_BATCH = 4  # prompts at once, for the batched peers
 GEMM, GEMM_SECONDS = 2048, 2.0
@@ -33,7 +39,10 @@ PRECISIONS = ("float32", "bfloat16", "auto")
 
 @dataclass(frozen=True)
 class Row:
-    """One way of scoring. `gflops`: of the UNet, over the whole scan without its start-up; `ratio`: to the peers."""
+    """One way of scoring. `gflops`: of the UNet, over the whole scan without its start-up; `ratio`: to the peers.
+
+    `startup_seconds`: opening, compiling, trying batch sizes, canaries.
+    """
 
     way: str
     precision: str
@@ -43,6 +52,11 @@ class Row:
     gflops: float
     ratio: float
     startup_seconds: float
+
+
+def gemm_rates() -> dict[str, float]:
+    """By precision."""
+    return {str(dtype).removeprefix("torch."): gemm_rate(dtype) for dtype in (torch.float32, torch.bfloat16)}
 
 
 def gemm_rate(dtype: torch.dtype) -> float:
@@ -58,53 +72,66 @@ def gemm_rate(dtype: torch.dtype) -> float:
 
 
 def scanned(model: Path, captions_file: Path, prompts: int, **engine: str) -> tuple[str, int, float, float]:
-    """Provider, prompts, seconds of scanning, seconds of start-up (opening, compiling, baselines)."""
+    """Provider with its batch size, prompts, seconds of scanning, seconds of start-up."""
     began, first = time.perf_counter(), [0.0]
 
     def progress(done: int, total: int) -> None:
         first[0] = first[0] or time.perf_counter()
 
-    with tempfile.TemporaryDirectory() as folder:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch("scanner.scorer.predict_prior", random_prior),
+        patch.dict(os.environ, XDG_CACHE_HOME=folder),
+    ):
         result = scan(captions_file, model=model, store=Path(folder) / "store", limit=prompts, progress=progress,
                       config=ScanConfig(seeds=SEEDS), **engine)  # fmt: skip
-    return result.provider, result.scored, time.perf_counter() - first[0], first[0] - began
+    way = f"{result.provider}, batch {result.batch_size}"
+    return way, result.scored, time.perf_counter() - first[0], first[0] - began
 
 
-def ways(checkpoint: Path, bundles: list[Path]) -> Iterator[tuple[str, Path, str, str]]:
+def random_prior(denoiser: Denoiser, num_inference_steps: int, watch: Watch) -> Prior:
+    """Instead of 64 UNet passes."""
+    return Prior(initial_noise(PRIOR_SEEDS, denoiser.latent_shape))
+
+
+def ways(checkpoint: Path, bundles: list[Path], backends: Collection[str]) -> Iterator[tuple[str, Path, str, str]]:
     """Name, model, backend and precision of all that may be tried; a precision that `auto` stands for comes once."""
     for bundle in bundles:
-        for backend in BACKENDS:
+        for backend in backends:
             if not backend.startswith("torch"):
                 yield from ((f"{bundle.name} {backend}", bundle, backend, precision) for precision in PRECISIONS)
-    yield from ((backend, checkpoint, backend, "auto") for backend in BACKENDS if backend.startswith("torch"))
+    yield from ((backend, checkpoint, backend, "auto") for backend in backends if backend.startswith("torch"))
 
 
-def measure(checkpoint: Path, source: Path, bundles: list[Path], prompts: int, say: Callable[[str], None]) -> dict:
+def measure(
+    checkpoint: Path, source: Path, bundles: list[Path], backends: Collection[str], prompts: int, few: int,
+    say: Callable[[str], None],
+) -> dict:  # fmt: skip
     """All rows, the GEMM rates, and what was refused."""
-    texts = captions.unique_prompts(captions.read([source], limit=prompts))["text"].to_list()
-    rates = {str(dtype).removeprefix("torch."): gemm_rate(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    texts = captions.unique_prompts(captions.read([source], limit=prompts))["text"].to_list()[:few]
     peers = Peers(checkpoint)
     gflop = peers.gflop()
-    few = texts[: max(1, min(len(texts), prompts // 4))]
-    peers(few[:1], 1)  # warm-up
-    before = [peers(few, batch) for batch in (1, PEERS_BATCH)]
+    peers(texts[:1], 1)  # warm-up
+    gemm_before, before = gemm_rates(), [peers(texts, batch) for batch in (1, PEERS_BATCH)]
+    say(f"before: matrix products {gemm_before}, peers {before} prompts/s")
     measured, refused, seen = [], {}, set()
-    for name, model, backend, precision in ways(checkpoint, bundles):
+    for name, model, backend, precision in ways(checkpoint, bundles, backends):
         try:
             provider, scored, seconds, startup = scanned(model, source, prompts, backend=backend, precision=precision)
         except EngineError as error:
             refused[f"{name} {precision}"] = str(error)
             continue
-        if (name, provider) not in seen:
-            seen.add((name, provider))
+        if (name, engine := provider.rpartition(", batch")[0]) not in seen:
+            seen.add((name, engine))
             measured.append((name, precision, provider, scored, scored / seconds, startup))
             say(f"{name}: {provider}: {scored / seconds:.3f} prompts/s")
-    after = [peers(few, batch) for batch in (1, PEERS_BATCH)]
+    gemm_after, after = gemm_rates(), [peers(texts, batch) for batch in (1, PEERS_BATCH)]
+    rates = {name: (gemm_before[name] + gemm_after[name]) / 2 for name in gemm_before}
     alone, batched = (float(np.mean(pair)) for pair in zip(before, after, strict=True))
     rows = [
-        Row("peers, one prompt at a time", "float32", "torch eager", len(few), 3600 * alone,
+        Row("peers, one prompt at a time", "float32", "torch eager", len(texts), 3600 * alone,
             2 * len(SEEDS) * gflop * alone, 1.0, 0.0),
-        Row(f"peers, {PEERS_BATCH} prompts at a time", "float32", "torch eager", len(few), 3600 * batched,
+        Row(f"peers, {PEERS_BATCH} prompts at a time", "float32", "torch eager", len(texts), 3600 * batched,
             2 * len(SEEDS) * gflop * batched, batched / alone, 0.0),
     ]  # fmt: skip
     rows += [
@@ -116,6 +143,7 @@ def measure(checkpoint: Path, source: Path, bundles: list[Path], prompts: int, s
         "seeds": len(SEEDS),
         "gflop_per_pass": gflop,
         "gemm_gflops": rates,
+        "gemm_before_after": {name: [gemm_before[name], gemm_after[name]] for name in rates},
         "peers_before_after": {"one": [before[0], after[0]], "batched": [before[1], after[1]]},
         "rows": [asdict(row) for row in rows],
         "refused": refused,
@@ -131,13 +159,15 @@ def markdown(found: dict) -> str:
         + ", ".join(f"{rate:.0f} GFLOP/s in {name}" for name, rate in gemm.items())
         + ".",
         "",
-        "| way | computes in | prompts per hour | GFLOP/s | of the float32 GEMM rate | ratio to peers | start-up |",
-        "|---|---|---|---|---|---|---|",
+        "| way | computes in | prompts per hour | GFLOP/s | of the GEMM rate in float32 | in bfloat16 | ratio to peers "
+        + "| start-up |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in found["rows"]:
         lines.append(
             f"| {row['way']} | {row['provider']} | {row['prompts_per_hour']:,.0f} | {row['gflops']:.0f} | "
-            f"{row['gflops'] / gemm['float32']:.2f} | {row['ratio']:.2f} | {row['startup_seconds']:.1f} s |"
+            f"{row['gflops'] / gemm['float32']:.2f} | {row['gflops'] / gemm['bfloat16']:.2f} | {row['ratio']:.2f} | "
+            f"{row['startup_seconds']:.1f} s |"
         )
     lines += ["", "Refused:", *(f"- {name}: {reason}" for name, reason in found["refused"].items())]
     return "\n".join(lines)
@@ -149,9 +179,14 @@ def main() -> None:
     parser.add_argument("input", type=Path)
     parser.add_argument("bundles", type=Path, nargs="+")
     parser.add_argument("--prompts", type=int, default=1000)
+    parser.add_argument("--peers", type=int, default=250, help="prompts that the peers' way scores, twice in each way")
+    parser.add_argument("--backend", nargs="+", choices=list(BACKENDS), default=list(BACKENDS))
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    found = measure(given.checkpoint, given.input, given.bundles, given.prompts, lambda line: print(line, flush=True))
+    found = measure(
+        given.checkpoint, given.input, given.bundles, given.backend, given.prompts, given.peers,
+        lambda line: print(line, flush=True),
+    )  # fmt: skip
     if given.json:
         given.json.write_text(json.dumps(found, indent=1) + "\n")
     print(markdown(found))
