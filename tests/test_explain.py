@@ -10,7 +10,6 @@ import pytest
 from test_cli import run
 
 from scanner import Rule, rank, scan
-from scanner.audit.chosen import choose, limit
 from scanner.audit.diff import read_night
 from scanner.cli import cli
 from scanner.config import ScanConfig
@@ -253,6 +252,8 @@ def test_a_reports_prompts_under_the_reports_threshold(reported):
     chosen = night.ranked["prompt_id"][4]
     out, _, code = run(*asked[:-2], "--json", "--ids", chosen[:8])
     assert [item["prompt_id"] for item in json.loads(out)["captions"]] == [chosen]
+    out, _, code = run(*asked[:-2], "--json", "--prompt", "a b", "--ids", chosen)
+    assert [item["prompt_id"] for item in json.loads(out)["captions"]] == [prompt_id("a b"), chosen]
 
 
 def test_the_table_reads_without_colour(reported):
@@ -279,7 +280,7 @@ def test_the_table_reads_without_colour(reported):
         (["--prompt", "a", "--ids", "0"], "--ids needs --report"),
         (["--report", "report", "--seeds", 3], "the report is of scan_id "),
         (["--report", "redacted"], "the report is redacted"),
-        (["--report", "report", "--ids", "0123abcdef"], "0123abcdef: 0 scored prompts of the report"),
+        (["--report", "report", "--ids", "0123abcdef"], "prompt_id '0123abcdef': 0 scored prompts of the report"),
         (["--report", "report", "--score", "agreement_v1"], "not by agreement_v1: name a --threshold for that"),
         (["--report", "store"], "not a whole report"),
         (["--prompt", "a", "--out", "a.csv"], "a.csv: a file in .csv; needed one of .parquet, .jsonl"),
@@ -291,13 +292,3 @@ def test_the_command_refuses(reported, monkeypatch, arguments, message):
     out, err, code = run("explain", "--model", BUNDLE, *arguments)
     assert (code, out) == (2, "")
     assert message in err
-
-
-def test_limits_and_ids_of_reports(reported):
-    night = read_night(reported / "report")
-    assert limit({**night.summary, "rule": {"threshold": 1.5}}, None, None) == (DEFAULT_SCORE, 1.5)
-    assert limit({**night.summary, "calibration": {"threshold": 1.7}}, None, None) == (DEFAULT_SCORE, 1.7)
-    assert limit(night.summary, "agreement_v1", 0.5) == ("agreement_v1", 0.5)
-    assert choose(night, [], 1) == [night.ranked["text"][0]]
-    with pytest.raises(ScannerError, match="flags nothing, so it has no threshold"):
-        limit({**night.summary, "rule": {"fdr": 0.05}, "lowest_flagged": None}, None, None)

@@ -14,8 +14,7 @@ from scanner.dataset.captions import prompt_id
 from scanner.demo import BUNDLE, LABELS
 from scanner.diffusion.denoiser import Denoiser
 from scanner.errors import InputError
-from scanner.evidence.chosen import Source
-from scanner.evidence.verify import AGREE, Network, Sampling, verdict
+from scanner.evidence.verify import AGREE, Network, Sampling, verdict, with_images
 
 MEMORIZED, ORDINARY = "fondue on gray", "spaghetti and broccoli"  # fixed, shown 64 times; composed, never shown
 
@@ -116,33 +115,51 @@ def test_the_command_writes_page_pictures_and_numbers(tmp_path, memorized):
     assert "default-src 'none'; img-src data:; style-src 'sha256-" in page
 
 
-def test_prompts_of_a_report_by_rank_and_by_id(tmp_path):
-    texts = ["b", "a", "c"]
-    ids = [prompt_id(text) for text in texts]
-    pl.DataFrame({"rank": [2, 1, 3], "prompt_id": ids, "text": texts}).write_parquet(tmp_path / "scores.parquet")
-    assert [c.prompt for c in Source(report=tmp_path, top=2).read()] == ["a", "b"]
-    assert [c.prompt for c in Source(report=tmp_path, ids=f"{ids[2][:8]}, {ids[0]}").read()] == ["c", "b"]
-    assert [c.prompt for c in Source((" b ", "d"), report=tmp_path, top=2).read()] == ["b", "d", "a"]
-    with pytest.raises(InputError, match="names 0 prompts"):
-        Source(report=tmp_path, ids="ffffffff").read()
-    with pytest.raises(InputError, match="8 or more"):
-        Source(report=tmp_path, ids=ids[0][:4]).read()
-    pl.DataFrame({"rank": [1], "prompt_id": ids[:1], "text": ["b…"]}).write_parquet(tmp_path / "scores.parquet")
-    with pytest.raises(InputError, match="redacted"):
-        Source(report=tmp_path).read()
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reported")
+    (folder / "p.txt").write_text(f"{MEMORIZED}\n{ORDINARY}\na third\n")
+    run("scan", folder / "p.txt", "--model", BUNDLE, "--store", folder / "store", "--backend", "cpu")
+    for name, options in (("report", []), ("redacted", ["--redact"])):
+        _, err, code = run("report", "--store", folder / "store", "--out", folder / name, "--top", 2, *options)
+        assert code == 0, err
+    return folder
 
 
-def test_what_cannot_be_verified_is_said(tmp_path):
-    with pytest.raises(InputError, match="no prompt to verify"):
-        Source().read()
-    with pytest.raises(InputError, match="1 images for 2 prompts"):
-        Source(("a", "b"), (tmp_path / "a.png",)).read()
-    with pytest.raises(InputError, match="--report"):
-        Source(("a",), ids="0123456789").read()
-    with pytest.raises(InputError, match="no ranked prompts"):
-        Source(report=tmp_path).read()
-    _, err, code = run(
-        "verify", "--model", BUNDLE, "--out", tmp_path, "--prompt", "a", "--image", tmp_path / "missing.png"
-    )
-    assert code == 2
-    assert "no readable image" in err
+def test_prompts_given_come_before_those_of_a_report(reported, tmp_path):
+    ids = prompt_id(ORDINARY)[:8] + "," + prompt_id("a third")[:8]
+    asked = ["--prompt", "a fourth", "--prompt", "a third", "--report", reported / "report", "--ids", ids]
+    options = ["--seeds", 2, "--num-inference-steps", 2, "--out", tmp_path]
+    said, err, code = run("verify", "--model", BUNDLE, *asked, *options)
+    assert code == 0, err
+    assert [line.split("  ")[-1] for line in said.splitlines()] == ["a fourth", "a third", ORDINARY]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "needed --prompt or --report"),
+        (["--prompt", "a", "--ids", "0123456789"], "--ids needs --report"),
+        (["--report", "redacted"], "the report is redacted"),
+        (["--report", "store"], "not a whole report"),
+        (["--prompt", " "], "prompt '' is empty: needed a caption"),
+        (["--prompt", "a", "--image", "missing.png"], "no readable image"),
+    ],
+)
+def test_the_command_refuses(reported, monkeypatch, arguments, message):
+    monkeypatch.chdir(reported)
+    out, err, code = run("verify", "--model", BUNDLE, "--out", "out", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+def test_each_prompt_has_its_image_or_none_has(tmp_path):
+    a, b = tmp_path / "a.png", tmp_path / "b.png"
+    assert with_images([" b ", "a", "b"], []) == {"b": None, "a": None}
+    assert with_images([" b ", "a"], [b, a]) == {"b": b, "a": a}
+    with pytest.raises(InputError, match="1 images for 2 prompts, 2 of them different: give each --prompt one --image"):
+        with_images(["a", "b"], [a])
+    with pytest.raises(InputError, match="2 images for 2 prompts, 1 of them different: give each --prompt one --image"):
+        with_images(["a", " a "], [a, b])
+    with pytest.raises(InputError, match="is undecodable"):
+        with_images(["caf\ufffd"], [])

@@ -6,23 +6,24 @@ from typing import Any
 import polars as pl
 
 from scanner.audit.night import Night
-from scanner.audit.report.contents import ID_SHOWN
+from scanner.dataset.captions import prompt_ids
 from scanner.errors import ScannerError
 
 SHORTEST = 8  # characters of an id
 
 
 def choose(night: Night, ids: Sequence[str], top: int) -> list[str]:
-    """Texts of the prompts with these `ids` (8 or more of their first characters), or else of the `top` highest.
+    """Texts of the prompts with these `ids`, each once, or else of the `top` highest.
 
-    Raises ScannerError for an id that no prompt, or more than one, has, and for a redacted report.
+    An id is 8 or more of its first characters; several may stand in one text, separated by commas. Raises ScannerError
+    for an id that no prompt, or more than one, has, and for a redacted report.
     """
-    ranked = night.ranked.filter(pl.col("rank").is_not_null())
-    chosen = ranked.sort("rank").head(top) if not ids else pl.concat([_one(ranked, prompt_id) for prompt_id in ids])
-    redacted = pl.col("text").str.ends_with(pl.format("… [{}]", pl.col("prompt_id").str.head(ID_SHOWN)))
-    if chosen.select(redacted.any()).item():
+    ranked = night.ranked.filter(pl.col("rank").is_not_null()).sort("rank")
+    asked = [prompt_id.strip() for text in ids for prompt_id in text.split(",")]
+    chosen = pl.concat([_one(ranked, prompt_id) for prompt_id in asked]) if asked else ranked.head(top)
+    if not prompt_ids(chosen["text"]).equals(chosen["prompt_id"]):
         raise ScannerError("the report is redacted, it does not hold whole captions: report again without --redact")
-    return chosen["text"].to_list()
+    return chosen["text"].unique(maintain_order=True).to_list()
 
 
 def limit(summary: Mapping[str, Any], score: str | None, threshold: float | None) -> tuple[str, float]:
@@ -58,7 +59,7 @@ def _one(ranked: pl.DataFrame, prompt_id: str) -> pl.DataFrame:
     found = ranked.filter(pl.col("prompt_id").str.starts_with(prompt_id))
     if len(prompt_id) < SHORTEST or len(found) != 1:
         raise ScannerError(
-            f"{prompt_id}: {len(found):,} scored prompts of the report have a prompt_id that begins so; needed "
-            f"{SHORTEST} or more characters of one (prompt_id in its scores.parquet)"
+            f"prompt_id {prompt_id!r}: {len(found):,} scored prompts of the report begin so; needed {SHORTEST} or more "
+            "first characters of one (prompt_id in its scores.parquet)"
         )
     return found

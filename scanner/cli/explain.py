@@ -1,6 +1,5 @@
 """`overscan explain`."""
 
-import os
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
@@ -12,7 +11,8 @@ from scanner.audit.chosen import check_scan, choose, limit
 from scanner.audit.diff import read_night
 from scanner.cli import explained
 from scanner.cli.console import out_console, progress
-from scanner.cli.options import FILE, FOLDER, model_options, scan_config
+from scanner.cli.options import FILE, FOLDER, as_text, model_options, scan_config
+from scanner.cli.options import ids as ids_option
 from scanner.diffusion.scores import DEFAULT_SCORE, SCORES
 from scanner.evidence import explain as evidence
 from scanner.request import Request
@@ -21,7 +21,7 @@ from scanner.request import Request
 @click.command()
 @click.option("--prompt", multiple=True, allow_from_autoenv=False, help="Caption to explain; may be repeated.")
 @click.option("--report", type=FOLDER, help="Report folder: explain its prompts under its score and threshold.")
-@click.option("--ids", multiple=True, help="With --report: prompt_id, or 8 or more first characters; may be repeated.")
+@ids_option
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="With --report: the N highest.")
 @click.option("--threshold", type=float, help="Find edits that score lower.  [default: the report's; else no edits]")
 @click.option("--score", type=click.Choice(list(SCORES)), help=f"[default: the report's; else {DEFAULT_SCORE}]")
@@ -38,11 +38,12 @@ def explain(
     """
     config = scan_config(seeds, first_steps, guidance_scale)
     request = Request((), store="", config=config, **model)
-    texts = [_text(item) for item in prompt]
+    texts = [as_text(item) for item in prompt]
     if report is not None:
         night = read_night(report)
         check_scan(night.summary, request.scan_id())
-        texts = texts or choose(night, ids, top)
+        if ids or not texts:
+            texts += choose(night, ids, top)
         score, threshold = limit(night.summary, score, threshold)
     elif ids or not prompt:
         raise click.UsageError("--ids needs --report" if ids else "needed --prompt or --report")
@@ -66,8 +67,3 @@ def explain(
     else:
         for item in found:
             out_console.print(explained.view(item, score, threshold))
-
-
-def _text(argument: str) -> str:
-    """An argument's text, with U+FFFD for bytes that are none, as the readers of files give it."""
-    return os.fsencode(argument).decode(errors="replace")

@@ -1,5 +1,6 @@
 """Options that more than one command takes."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,11 @@ ANY_PATH = click.Path(path_type=Path)
 
 filled_store = click.option("--store", required=True, type=ANY_PATH, help="Folder that a scan filled.")
 model = click.option("--model", required=True, type=ANY_PATH, help="Bundle, or a diffusers folder with torch.")
+ids = click.option(
+    "--ids",
+    multiple=True,
+    help="With --report: prompt_id, or 8 or more first characters; several by commas, or repeated.",
+)
 reference = click.option("--reference", type=ANY_PATH, help="Ordinary captions, for the _ref and _white scores.")
 batch_size = click.option(
     "--batch-size", type=click.IntRange(1), help="UNet samples per run.  [default: the fastest in a trial]"
@@ -65,6 +71,11 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(MODEL_OPTIONS):
         command = option(command)
     return command
+
+
+def as_text(argument: str) -> str:
+    """An argument's text, with U+FFFD for bytes that are none, as the readers of files give it."""
+    return os.fsencode(argument).decode(errors="replace")
 
 
 def scan_config(seeds: int, first_steps: int, guidance_scale: float) -> ScanConfig:

@@ -5,23 +5,24 @@ from pathlib import Path
 import click
 
 from engines import open_bundle
+from scanner.audit.chosen import choose
+from scanner.audit.diff import read_night
 from scanner.cli import options
 from scanner.cli.console import progress
 from scanner.diffusion.denoiser import Denoiser
 from scanner.evidence import verify_page
-from scanner.evidence.chosen import Source
 from scanner.evidence.similarity import Descriptor
-from scanner.evidence.verify import FIRST_SEED, Network, Sampling, verdict
+from scanner.evidence.verify import FIRST_SEED, Network, Sampling, verdict, with_images
 
 
 @click.command()
 @options.model
 @click.option("--out", required=True, type=options.FOLDER, help="Folder for the page, the images and the numbers.")
-@click.option("--prompt", multiple=True, help="Prompt to verify; repeatable.")
+@click.option("--prompt", multiple=True, allow_from_autoenv=False, help="Prompt to verify; repeatable.")
 @click.option("--image", multiple=True, type=options.FILE, help="Image for each --prompt, in their order.")
 @click.option("--report", type=options.FOLDER, help="Report folder: verify its highest-ranked prompts.")
-@click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="So many of --report.")
-@click.option("--ids", help="Prompts of --report by prompt_id (8 or more first characters), separated by commas.")
+@options.ids
+@click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="With --report: the N highest.")
 @click.option("--seeds", type=click.IntRange(2), default=4, show_default=True, help=f"Seeds, from {FIRST_SEED} up.")
 @click.option("--guidance-scale", type=float, default=7.5, show_default=True, help="1 = no guidance.")
 @click.option("--num-inference-steps", type=click.IntRange(1), default=50, show_default=True)
@@ -35,8 +36,8 @@ def verify(
     prompt: tuple[str, ...],
     image: tuple[Path, ...],
     report: Path | None,
+    ids: tuple[str, ...],
     top: int,
-    ids: str | None,
     seeds: int,
     guidance_scale: float,
     num_inference_steps: int,
@@ -49,7 +50,12 @@ def verify(
 
     Images need the extra "images". A page, the pictures, and verify.json and verify.parquet with the numbers.
     """
-    chosen = Source(prompt, image, report, top, ids).read()
+    chosen = with_images([options.as_text(text) for text in prompt], image)
+    if report is not None:
+        for text in choose(read_night(report), ids, top):
+            chosen.setdefault(text)
+    elif ids or not prompt:
+        raise click.UsageError("--ids needs --report" if ids else "needed --prompt or --report")
     denoiser = Denoiser(open_bundle(model, backend, precision), batch_size)
     sampling = Sampling(tuple(range(FIRST_SEED, FIRST_SEED + seeds)), guidance_scale, num_inference_steps)
     network = Network(denoiser, sampling, None if descriptor is None else Descriptor(descriptor))

@@ -3,18 +3,21 @@
 The loop is `scanner.diffusion.trace.denoise()`, that of a scan; it only goes on to its end.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from scanner import images
+from scanner.dataset import captions
 from scanner.diffusion.schedule import Array
 from scanner.diffusion.trace import Start, Step, denoise, guided, start
-from scanner.evidence.chosen import Chosen
+from scanner.errors import InputError
 from scanner.evidence.decomposition import (
     Deviation,
     Floats,
@@ -157,16 +160,17 @@ class Network:
         )  # fmt: skip
 
     def verify_all(
-        self, chosen: Sequence[Chosen], progress: Callable[[int, int], None] = lambda done, total: None
+        self, chosen: Mapping[str, Path | None], progress: Callable[[int, int], None] = lambda done, total: None
     ) -> list[Verification]:
-        """Every chosen prompt, with the image of its file. Raises InputError, before it generates any."""
+        """Every prompt, with the image of its file, if any. Raises InputError, before it generates any."""
         blank = np.zeros((1, *self._denoiser.latent_shape), np.float32)
         images.png(self._denoiser.decode(blank)[0])  # a missing decoder or Pillow is said before hours of work
-        given = [None if c.image is None else images.read(c.image, *self._denoiser.image_size) for c in chosen]
+        size = self._denoiser.image_size
+        given = [None if path is None else images.read(path, *size) for path in chosen.values()]
         found = []
-        for done, (one, image) in enumerate(zip(chosen, given, strict=True)):
+        for done, (prompt, image) in enumerate(zip(chosen, given, strict=True)):
             progress(done, len(chosen))
-            found.append(self.verify(one.prompt, image))
+            found.append(self.verify(prompt, image))
         progress(len(chosen), len(chosen))
         return found
 
@@ -213,6 +217,21 @@ class Network:
             parts.append(self._fit(path[:-1], path[-1]).deviation)
         progress(len(prompts), len(prompts))
         return pl.concat([pl.DataFrame({"D1": part.D1, "D2": part.D2}) for part in parts])
+
+
+def with_images(prompts: Sequence[str], paths: Sequence[Path]) -> dict[str, Path | None]:
+    """Each prompt once, as a scan gives it to the model, and the file of the image in its place; None without images.
+
+    Raises InputError where their numbers differ, and for a prompt that a scan would not score.
+    """
+    texts = pl.LazyFrame({"text": prompts}, schema={"text": pl.String}).select(captions.as_prompt(pl.col("text")))
+    unique = captions.unique_prompts(texts)
+    if paths and not len(paths) == len(prompts) == len(unique):
+        found = f"{len(paths)} images for {len(prompts)} prompts, {len(unique)} of them different"
+        raise InputError(f"{found}: give each --prompt one --image")
+    for text, status in unique.filter(pl.col("status") != "pending").select("text", "status").iter_rows():
+        raise InputError(f"prompt {text!r} is {status}: needed a caption in UTF-8")
+    return dict(zip_longest(unique["text"], paths))
 
 
 def verdict(found: Verification) -> str:
