@@ -62,6 +62,16 @@ class ScanConfig:
         return identity(what)
 
 
+def scan_id_by(manifest_fingerprint: str, record: Mapping[str, Any]) -> str:
+    """The scan_id that a model would have made with the settings of a run's record, unscreened: its own, or another."""
+    reference, precision = (
+        record.get("reference") or {},
+        record.get("precision") or "float32",
+    )  # older ones note neither
+    config = ScanConfig.of_record(record)
+    return config.scan_id(manifest_fingerprint, record["backend"], precision, reference.get("fingerprint"))
+
+
 def unet_passes(seeds: int, first_steps: int) -> int:
     """UNet passes per prompt: the first step's unconditional pass is shared by all prompts."""
     return seeds * (2 * first_steps - 1)

@@ -1,10 +1,15 @@
 """Which prompts of a report get a closer look, and under which score and threshold."""
 
+import json
+from dataclasses import asdict
+from pathlib import Path
+
 import polars as pl
 import pytest
 
-from scanner.audit.chosen import choose, limit
+from scanner.audit.chosen import check_model, choose, limit
 from scanner.audit.night import Night
+from scanner.config import ScanConfig
 from scanner.dataset.captions import prompt_id
 from scanner.errors import ScannerError
 
@@ -57,3 +62,16 @@ def test_score_and_threshold_are_the_reports_or_those_asked():
         limit(SUMMARY, "estimate_ratio_v1", None)
     with pytest.raises(ScannerError, match="flags nothing, so it has no threshold"):
         limit({**SUMMARY, "rule": {"fdr": 0.05}, "lowest_flagged": None}, None, None)
+
+
+@pytest.mark.parametrize(("reference", "fingerprint"), [(None, None), ({"path": "r.txt", "fingerprint": "f"}, "f")])
+def test_the_model_is_the_reports_in_whatever_settings(reference, fingerprint):
+    config = ScanConfig(seeds=(0, 1, 2), first_steps=2)
+    scan = {"model": "/bundle", "backend": "openvino", "precision": "bfloat16", "config": asdict(config)}
+    scan_id = config.scan_id("ours", "openvino", "bfloat16", fingerprint)
+    summary = json.loads(json.dumps({"scan": scan | {"reference": reference}, "full_scan_id": scan_id}))
+    check_model(summary, Path("elsewhere"), "ours")
+    with pytest.raises(ScannerError, match=r"^other: not the model of the report, which is of /bundle: .* --model"):
+        check_model(summary, Path("other"), "another")
+    with pytest.raises(ScannerError, match="does not say of which model: report again"):
+        check_model({"full_scan_id": scan_id}, Path("elsewhere"), "ours")

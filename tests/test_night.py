@@ -36,6 +36,7 @@ def test_a_ranking_has_no_p_values_and_says_so():
         "date": "2030-01-01",
         "scan_id": "scan",
         "full_scan_id": "scan",
+        "scan": None,
         "score": "s_v1",
         "rule": {"top": 1},
         "kind": "ranking",

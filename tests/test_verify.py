@@ -153,6 +153,16 @@ def test_the_command_refuses(reported, monkeypatch, arguments, message):
     assert message in err
 
 
+def test_a_report_of_another_model_is_refused(reported, epsilon_bundle_path, tmp_path):
+    asked = ["verify", "--report", reported / "report", "--model", epsilon_bundle_path, "--out", tmp_path / "out"]
+    out, err, code = run(*asked)
+    assert (code, out) == (2, "")
+    assert err == (
+        f"error: {epsilon_bundle_path}: not the model of the report, which is of {BUNDLE}: its prompts stand out under "
+        "that one; give that as --model, or choose prompts with --prompt\n"
+    )
+
+
 def test_each_prompt_has_its_image_or_none_has(tmp_path):
     a, b = tmp_path / "a.png", tmp_path / "b.png"
     assert with_images([" b ", "a", "b"], []) == {"b": None, "a": None}

@@ -1,11 +1,13 @@
 """Some of a report's prompts, for a closer look under the report's own model, settings and threshold."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from scanner.audit.night import Night
+from scanner.config import scan_id_by
 from scanner.dataset.captions import prompt_ids
 from scanner.errors import ScannerError
 
@@ -52,6 +54,18 @@ def check_scan(summary: Mapping[str, Any], scan_id: str) -> None:
             f"the report is of scan_id {made}, this model and these settings make {scan_id}: scores of "
             "others do not compare; give the --model, --backend, --seeds, --first-steps, --guidance-scale and "
             "--reference of the scan (`overscan status` tells them)"
+        )
+
+
+def check_model(summary: Mapping[str, Any], model: Path, manifest_fingerprint: str) -> None:
+    """Raises ScannerError unless a report's scan is of `model`, in whatever settings, backend and precision."""
+    scan = summary.get("scan")
+    if scan is None:
+        raise ScannerError("an older overscan wrote the report, which does not say of which model: report again")
+    if scan_id_by(manifest_fingerprint, scan) != summary["full_scan_id"]:
+        raise ScannerError(
+            f"{model}: not the model of the report, which is of {scan['model']}: its prompts stand out under that one; "
+            "give that as --model, or choose prompts with --prompt"
         )
 
 

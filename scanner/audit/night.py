@@ -18,6 +18,7 @@ from scanner.errors import ScannerError
 from scanner.files import replacing
 
 FORMAT = "overscan report 1"
+SCAN_FACTS = ("model", "backend", "precision", "config", "reference")  # of a run's record
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ def decide(
     *,
     calibration: Calibration | None = None,
     full_scan_id: str | None = None,
+    record: Mapping[str, Any] | None = None,
     baseline: Baseline | None = None,
     allow: pl.DataFrame | None = None,
     notes: Sequence[str] = (),
@@ -86,6 +88,7 @@ def decide(
 
     `canaries`: [canary, scores...] as the engine gave them in every run of this scan, compared with the calibration's.
     `full_scan_id`: of the same scan unscreened, whose calibrations hold for a screened one.
+    `record`: of the scan's run, of which the summary keeps what the scan_id was made of, and the model's name.
     `notes`: sentences on the scan itself, which come first among the night's.
     Raises ScannerError where the calibration is of another scan, too small, or of an engine that has changed.
     """
@@ -117,6 +120,7 @@ def decide(
         "date": today.isoformat(),
         "scan_id": scan_id,
         "full_scan_id": comparable,
+        "scan": None if record is None else {name: record.get(name) for name in SCAN_FACTS},
         "score": rule.score,
         "rule": rule.limit,
         "kind": "decision" if rule.decides else "ranking",

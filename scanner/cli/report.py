@@ -74,6 +74,7 @@ def report(
         made.date(),
         calibration=None if calibration is None else calibrate.read(calibration, score),
         full_scan_id=stored.full_scan_id,
+        record=stored.record,
         baseline=None if baseline is None else policy.read_baseline(baseline),
         allow=None if allow is None else policy.read_allow(allow),
         notes=stored.notes,

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from engines import open_bundle
-from scanner.audit.chosen import choose
+from scanner.audit.chosen import check_model, choose
 from scanner.audit.diff import read_night
 from scanner.cli import options
 from scanner.cli.console import progress
@@ -51,12 +51,15 @@ def verify(
     Images need the extra "images". A page, the pictures, and verify.json and verify.parquet with the numbers.
     """
     chosen = with_images([options.as_text(text) for text in prompt], image)
-    if report is not None:
-        for text in choose(read_night(report), ids, top):
-            chosen.setdefault(text)
-    elif ids or not prompt:
+    if report is None and (ids or not prompt):
         raise click.UsageError("--ids needs --report" if ids else "needed --prompt or --report")
-    denoiser = Denoiser(open_bundle(model, backend, precision), batch_size)
+    bundle = open_bundle(model, backend, precision)
+    if report is not None:
+        night = read_night(report)
+        check_model(night.summary, model, bundle.manifest.fingerprint)
+        for text in choose(night, ids, top):
+            chosen.setdefault(text)
+    denoiser = Denoiser(bundle, batch_size)
     sampling = Sampling(tuple(range(FIRST_SEED, FIRST_SEED + seeds)), guidance_scale, num_inference_steps)
     network = Network(denoiser, sampling, None if descriptor is None else Descriptor(descriptor))
     with progress() as observe:

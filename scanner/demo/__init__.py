@@ -43,7 +43,8 @@ def run(out: Path, progress: Callable[[int, int], None] = lambda done, total: No
     """Scan the bundled captions with the bundled model into `out/store`, report into `out`, compare with the labels."""
     result = scan(CAPTIONS, model=BUNDLE, store=out / "store", progress=progress)
     stored, made = read_store(out / "store"), datetime.now(UTC)
-    night = decide(stored.scores, stored.captions, stored.scan_id, stored.canaries, RULE, made.date())
+    scores, rows, record = stored.scores, stored.captions, stored.record
+    night = decide(scores, rows, stored.scan_id, stored.canaries, RULE, made.date(), record=record)
     contents = contents_of(night, facts_of(stored.scan_id, stored.record), made)
     write(out, contents)
     write_summary(out, night.summary)

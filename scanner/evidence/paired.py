@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from engines import open_bundle
-from scanner.config import ScanConfig
+from scanner.config import ScanConfig, scan_id_by
 from scanner.dataset.pictures import Picture, pictures
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.injection import injection, latents
@@ -55,13 +55,11 @@ def look(
     caption may be memorized with another image than its own. Raises ScannerError for another model, InputError
     for a column or tar that is not there, or no readable image.
     """
-    bundle, config = open_bundle(model, backend, precision), ScanConfig.of_record(stored.record)
-    manifest, record = bundle.manifest, stored.record
-    reference, precision = (record.get("reference") or {}).get("fingerprint"), record.get("precision", "float32")
-    if config.scan_id(manifest.fingerprint, record["backend"], precision, reference) != stored.full_scan_id:
+    bundle = open_bundle(model, backend, precision)
+    if scan_id_by(bundle.manifest.fingerprint, stored.record) != stored.full_scan_id:
         raise ScannerError(f"{model}: not the model of scan {stored.scan_id[:12]}, {stored.record['model']}: name it")
     rows = _candidates(stored, score, top)
-    scorer = Scorer(bundle, config, batch_size)
+    scorer = Scorer(bundle, ScanConfig.of_record(stored.record), batch_size)
     found, gallery = _gallery(rows, column, scorer.denoiser)
     prompts = rows.unique("prompt_id", maintain_order=True)
     parts = []
