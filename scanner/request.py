@@ -16,13 +16,12 @@ from scanner.dataset import captions, readers
 from scanner.dataset.ledger import Ledger
 from scanner.dataset.pending import SCORED, Pending, compare
 from scanner.dataset.shards import split_captions
-from scanner.diffusion.scores import FIRST_PASS_SCORES, SCORES
+from scanner.diffusion.scores import FIRST_PASS_SCORES, SCORES, best_score
 from scanner.diffusion.trace import Watch, unwatched
 from scanner.errors import InputError, Interrupted, ScannerError
 from scanner.scorer import Scorer, scan_id
 from scanner.screening import Screening
 
-SCREEN_SCORE, SCREEN_SCORE_REFERENCE = "overestimation_prior_v1", "overestimation_white_v1"
 Inputs = str | Path | Sequence[str | Path]
 
 
@@ -87,9 +86,7 @@ class Request:
     def screen_score(self) -> str:
         """The score of the first pass that screens: as asked, else the best of one seed, docs/screening.md."""
         assert self.screen is not None
-        if self.screen.score is not None:
-            return self.screen.score
-        return SCREEN_SCORE if self.reference is None else SCREEN_SCORE_REFERENCE
+        return best_score(1, self.reference is not None) if self.screen.score is None else self.screen.score
 
     @property
     def first_model(self) -> str | Path:

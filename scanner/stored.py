@@ -11,7 +11,7 @@ import polars as pl
 
 from scanner.dataset import captions, readers, shards
 from scanner.dataset.ledger import Ledger
-from scanner.diffusion.scores import SCORES
+from scanner.diffusion.scores import SCORES, best_score
 
 FILES_NAMED = 3  # in a sentence
 
@@ -45,6 +45,11 @@ class StoredScan:
         """The scan_id whose calibrations hold: of a screened scan, that of the same scan unscreened."""
         screening = self.record.get("screening")
         return self.scan_id if screening is None else str(screening["full_scan_id"])
+
+    @property
+    def best_score(self) -> str:
+        """What to rank by where no score is named."""
+        return best_score(len(self.record["config"]["seeds"]), self.record.get("reference") is not None)
 
     @property
     def notes(self) -> list[str]:

@@ -1,8 +1,11 @@
 """Scans with baselines: the model's own prior, and ordinary captions."""
 
+import json
+
 import numpy as np
 import polars as pl
 import pytest
+from test_cli import run
 
 from engines.cache import cache_folder
 from scanner import ScanConfig, ScannerError, read_store, scan
@@ -137,3 +140,41 @@ def test_scores_are_those_of_the_definition(files):
     distance = np.linalg.norm((some.eps_cond[0, 0] - np.load(kept).mean(0)).reshape(2, -1), axis=1).mean()
     expected = 7.5 * some.noise_rate[0] / some.signal_rate[0] * distance / (16 * denoiser.latent_std)
     assert scores.filter(pl.col("text") == "a cat")["overestimation_ref_v1"][0] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "compared", "best"),
+    [
+        (2, True, "estimate_ratio_white_v1"),
+        (4, False, "estimate_ratio_prior_v1"),
+        (1, True, "overestimation_white_v1"),
+        (1, False, "overestimation_prior_v1"),
+    ],
+)
+def test_reports_rank_by_the_best_that_the_scan_has(files, seeds, compared, best):
+    scanned(files, "r.txt" if compared else None, config=ScanConfig(seeds=tuple(range(seeds))))
+    out, err, code = run("report", "--store", files / "store", "--out", files / "report", "--top", 1, "--json")
+    assert (code, json.loads(out)["score"]) == (0, best), err
+    assert f"{best}, the best measured of those that the scan has" in (files / "report/report.html").read_text()
+    out, _, code = run(
+        "report", "--store", files / "store", "--out", files / "o", "--score", "overestimation_v1", "--json"
+    )
+    assert (code, json.loads(out)["score"]) == (0, "overestimation_v1")
+    assert "the best measured" not in (files / "o/report.html").read_text()
+
+
+def test_a_reference_does_not_change_what_a_threshold_means(files):
+    scanned(files, None)
+    asked = ["report", "--store", files / "store", "--threshold", 1.5]
+    assert run(*asked, "--out", files / "before")[2] == 0
+    scanned(files)
+    _, err, code = run(*asked, "--out", files / "after")
+    assert (code, err) == (
+        2,
+        "error: a threshold without a score: by default this scan is ranked by estimate_ratio_white_v1, as it has a "
+        "reference or one seed, others by estimate_ratio_prior_v1: name the --score that the --threshold is of\n",
+    )
+    assert run(*asked, "--out", files / "after", "--score", "estimate_ratio_white_v1")[2] == 0
+    _, err, code = run("diff", "--from", files / "before", "--to", files / "after")
+    assert code == 2
+    assert "reports of estimate_ratio_prior_v1 and of estimate_ratio_white_v1 do not compare" in err

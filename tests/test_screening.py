@@ -15,16 +15,16 @@ from scanner.config import Screen
 from scanner.dataset.captions import prompt_id
 from scanner.dataset.ledger import Ledger
 from scanner.demo import BUNDLE, CAPTIONS
+from scanner.diffusion.scores import best_score
 from scanner.errors import Interrupted, StoreError
 from scanner.plan import dry_run
-from scanner.request import SCREEN_SCORE
 from scanner.scan import scan_id_of
 from scanner.screening import Screening
 
 SHARE, CONFIG = 0.1, ScanConfig(seeds=(0, 1, 2))
 FIRST = ScanConfig(seeds=(0,))
 MORE = pl.read_parquet(CAPTIONS)["caption"].unique(maintain_order=True)[:90]
-SCORE = SCREEN_SCORE
+SCORE = best_score(1, reference=False)
 
 
 def screened(path, store, **asked):

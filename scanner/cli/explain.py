@@ -13,7 +13,7 @@ from scanner.cli import explained
 from scanner.cli.console import out_console, progress
 from scanner.cli.options import FILE, FOLDER, as_text, model_options, scan_config
 from scanner.cli.options import ids as ids_option
-from scanner.diffusion.scores import DEFAULT_SCORE, SCORES
+from scanner.diffusion.scores import SCORES, best_score
 from scanner.evidence import explain as evidence
 from scanner.request import Request
 
@@ -24,7 +24,7 @@ from scanner.request import Request
 @ids_option
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="With --report: the N highest.")
 @click.option("--threshold", type=float, help="Find edits that score lower.  [default: the report's; else no edits]")
-@click.option("--score", type=click.Choice(list(SCORES)), help=f"[default: the report's; else {DEFAULT_SCORE}]")
+@click.option("--score", type=click.Choice(list(SCORES)), help="[default: the report's; else the best, docs/scores.md]")
 @model_options
 @click.option("--out", type=FILE, help="Write every edited caption with its score: .parquet or .jsonl.")
 @click.option("--json", is_flag=True, help="Print JSON.")
@@ -47,7 +47,7 @@ def explain(
         score, threshold = limit(night.summary, score, threshold)
     elif ids or not prompt:
         raise click.UsageError("--ids needs --report" if ids else "needed --prompt or --report")
-    score = DEFAULT_SCORE if score is None else score
+    score = best_score(seeds, request.reference is not None) if score is None else score
     if out is not None:
         explained.check(out)
     scorer = request.scorer()

@@ -6,7 +6,6 @@ import click
 
 from scanner.cli import options
 from scanner.cli.console import progress
-from scanner.diffusion.scores import DEFAULT_SCORE, SCORES
 from scanner.evidence import paired
 from scanner.stored import read_store
 
@@ -22,7 +21,7 @@ from scanner.stored import read_store
     help="Column of local paths in the captions' files; members: the image of each webdataset sample.",
 )
 @click.option("--top", type=click.IntRange(1), default=100, show_default=True, help="Prompts to look at.")
-@click.option("--score", type=click.Choice(list(SCORES)), default=DEFAULT_SCORE, show_default=True)
+@options.score
 @click.option("--out", required=True, type=options.FOLDER, help="Folder for images.parquet and images.jsonl.")
 @options.batch_size
 @options.backend
@@ -33,7 +32,7 @@ def images(
     model: Path,
     images: str,
     top: int,
-    score: str,
+    score: str | None,
     out: Path,
     batch_size: int | None,
     backend: str,
@@ -43,10 +42,10 @@ def images(
 
     Also names the nearest of all images looked at: a caption may be memorized with another image than its own.
     """
+    stored = read_store(store, scan_id)
+    score = stored.best_score if score is None else score
     with progress() as observe:
-        found = paired.look(
-            read_store(store, scan_id), model, images, score, top, backend, precision, batch_size, observe
-        )
+        found = paired.look(stored, model, images, score, top, backend, precision, batch_size, observe)
     paths = paired.write(out, found)
     for status, count in found["status"].value_counts(sort=True).iter_rows():
         click.echo(f"{status:<11} {count:,}")

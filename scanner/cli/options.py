@@ -9,6 +9,7 @@ import click
 
 from engines import BACKENDS, PRECISIONS
 from scanner.config import ScanConfig, Screen
+from scanner.diffusion.scores import SCORES
 from scanner.errors import ScannerError
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -23,6 +24,7 @@ ids = click.option(
     help="With --report: prompt_id, or 8 or more first characters; several by commas, or repeated.",
 )
 reference = click.option("--reference", type=ANY_PATH, help="Ordinary captions, for the _ref and _white scores.")
+score = click.option("--score", type=click.Choice(list(SCORES)), help="[default: the best of the scan, docs/scores.md]")
 batch_size = click.option(
     "--batch-size", type=click.IntRange(1), help="UNet samples per run.  [default: the fastest in a trial]"
 )

@@ -12,10 +12,12 @@ from scanner.audit import report as reports
 from scanner.audit.calibrate import DEFAULT_FDR
 from scanner.audit.flag import Rule
 from scanner.audit.night import decide, history, write_summary
+from scanner.cli import options
 from scanner.cli.console import out_console
-from scanner.cli.options import FILE, FOLDER, filled_store
-from scanner.diffusion.scores import DEFAULT_SCORE, SCORES
-from scanner.stored import read_store
+from scanner.cli.options import FILE, FOLDER
+from scanner.diffusion.scores import DEFAULT_SCORE
+from scanner.errors import ScannerError
+from scanner.stored import StoredScan, read_store
 
 DEFAULT_QUANTILE = 0.99
 RATES = ("fdr", "fpr")
@@ -23,10 +25,10 @@ STRENGTH = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterS
 
 
 @click.command()
-@filled_store
+@options.filled_store
 @click.option("--scan-id", help="Scan to report, 8 or more first characters.  [default: the one that began last]")
 @click.option("--out", required=True, type=FOLDER, help="Folder for the report's files.")
-@click.option("--score", type=click.Choice(list(SCORES)), default=DEFAULT_SCORE, show_default=True)
+@options.score
 @click.option("--top", type=int, help="Ranking: flag the N highest prompts.")
 @click.option("--quantile", type=float, help=f"Ranking: flag from this quantile up.  [default: {DEFAULT_QUANTILE}]")
 @click.option("--threshold", type=float, help="Ranking: flag from this score up.")
@@ -46,7 +48,7 @@ def report(
     store: Path,
     scan_id: str | None,
     out: Path,
-    score: str,
+    score: str | None,
     calibration: Path | None,
     baseline: Path | None,
     write_baseline: Path | None,
@@ -62,9 +64,13 @@ def report(
     A ranking by --top, --quantile or --threshold says nothing of false alarms; a decision by --fdr or --fpr needs
     --calibration.
     """
-    rule = Rule(score, **_strongest(limits, calibration))  # type: ignore[arg-type]
-    fails = None if fail_on is None else policy.FailOn.parse(fail_on)
+    limit, fails = _strongest(limits, calibration), None if fail_on is None else policy.FailOn.parse(fail_on)
     stored, made = read_store(store, scan_id), datetime.now(UTC)
+    facts = reports.facts_of(stored.scan_id, stored.record)
+    if score is None:
+        score = _default_score(stored, limit)
+        facts["Score"] = f"{score}, the best measured of those that the scan has"
+    rule = Rule(score, **limit)  # type: ignore[arg-type]
     night = decide(
         stored.scores,
         stored.captions,
@@ -80,7 +86,7 @@ def report(
         notes=stored.notes,
     )
     past = None if nights is None else history(nights, night.summary)
-    contents = reports.contents_of(night, reports.facts_of(stored.scan_id, stored.record), made, past)
+    contents = reports.contents_of(night, facts, made, past)
     if redact:
         contents = reports.redact(contents)
     paths = [*reports.write(out, contents), write_summary(out, night.summary)]
@@ -98,6 +104,17 @@ def report(
     if fails is not None and (violation := fails.violation(night.ranked)):
         click.echo(violation, err=True)
         click.get_current_context().exit(1)
+
+
+def _default_score(stored: StoredScan, limit: dict[str, float | None]) -> str:
+    """The score where none is named. Raises ScannerError for a threshold that is likely of another score."""
+    score = stored.best_score
+    if "threshold" in limit and score != DEFAULT_SCORE:
+        raise ScannerError(
+            f"a threshold without a score: by default this scan is ranked by {score}, as it has a reference or one "
+            f"seed, others by {DEFAULT_SCORE}: name the --score that the --threshold is of"
+        )
+    return score
 
 
 def _strongest(limits: dict[str, float | None], calibration: Path | None) -> dict[str, float | None]:
