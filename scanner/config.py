@@ -82,11 +82,18 @@ class Screen:
     """Who gets all of a scan's passes: prompts among the top `share` by `score` after a first pass.
 
     The first pass is one seed and one step of `model`; None: of the scan's. `score`: None: the best of one seed.
+    `precision`: of the first pass; None: the scan's, or for another `model` the backend's choice.
     """
 
     share: float
     score: str | None = None
     model: str | Path | None = None
+    precision: str | None = None
+
+    @property
+    def own_engine(self) -> bool:
+        """Whether the first pass runs on another model or in another precision than the scan."""
+        return self.model is not None or self.precision is not None
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:

@@ -107,7 +107,8 @@ class Request:
         if self.screen is None:
             return self.scorer(watch)
         ordinary = self.ordinary if SCORES[self.screen_score].needs == "reference" else []
-        bundle = self.bundle if self.screen.model is None else open_bundle(self.screen.model, self.backend)
+        own, precision = self.screen.own_engine, self.screen.precision or "auto"
+        bundle = open_bundle(self.first_model, self.backend, precision) if own else self.bundle
         return Scorer(bundle, self.screen.first_pass(self.config), self.batch_size, ordinary, watch=watch)
 
     def scan_id(self) -> str:
@@ -129,10 +130,10 @@ def _check(screen: Screen, request: Request) -> None:
         raise ScannerError(f"screen by {score!r}: needed a score of one seed and one step: {able}")
     if SCORES[score].needs == "reference" and request.reference is None:
         raise ScannerError(f"screen by {score}: it needs a reference: name one, or screen by another score")
-    if screen.model is None and request.config.passes == 1:
+    if not screen.own_engine and request.config.passes == 1:
         raise ScannerError(
             "screen: a scan of one seed and one step is what a first pass costs: ask for more seeds or first steps, or "
-            "name another model for the first pass"
+            "name another model or precision for the first pass"
         )
 
 

@@ -1,6 +1,7 @@
 """Scans that spend all passes only on prompts that stand out after one."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -9,6 +10,7 @@ from conftest import CHECKPOINTS
 from test_cli import run
 from test_end_to_end import FIRST_STEP, PROMPTS
 
+from engines import BACKENDS
 from scanner import Rule, ScanConfig, ScannerError, rank, read_store, scan
 from scanner.audit.calibrate import Calibration
 from scanner.config import Screen
@@ -153,6 +155,26 @@ def test_another_model_may_make_the_first_pass(tmp_path, folder):
     assert found.scan_id != read_store(folder / "store").scan_id
 
 
+def test_another_precision_may_make_the_first_pass(tmp_path, folder, monkeypatch):
+    def in_name(path, precision):
+        return replace(open_cpu(path, "auto"), precision="float32" if precision == "auto" else precision)
+
+    open_cpu = BACKENDS["cpu"]
+    monkeypatch.setitem(BACKENDS, "cpu", in_name)  # not every processor has two
+    found = screened(folder / "p.txt", tmp_path, screen=Screen(SHARE, precision="bfloat16"))
+    first = found.screening["first_scan_id"]
+    assert first == scan_id_of(BUNDLE, "auto", FIRST, precision="bfloat16")
+    assert found.screening["full_scan_id"] == scan_id_of(BUNDLE, "auto", CONFIG)
+    assert [read_store(tmp_path, scan_id).record["precision"] for scan_id in (first, None)] == ["bfloat16", "float32"]
+    assert_refined_rows_are_those_of(by_id(folder / "full"), by_id(tmp_path))
+    asked = ["--model", BUNDLE, "--store", tmp_path, "--screen", "0.1", "--screen-precision", "bfloat16"]
+    out, err, code = run("scan", folder / "p.txt", *asked, "--seeds", "3")
+    assert (code, out) == (0, f"{found.scan_id}\n")
+    assert "already scored  60" in err
+    _, err, code = run("scan", folder / "p.txt", *asked, "--seeds", "1")
+    assert (code, "1.10 UNet passes per prompt" in err) == (0, True)
+
+
 def test_a_reference_is_for_those_who_need_it(tmp_path, folder):
     reference = write(tmp_path / "reference.txt", MORE[60:])
     by_prior = Screen(SHARE, "overestimation_prior_v1")
@@ -270,8 +292,10 @@ def test_the_command_line_says_how_many_were_screened_out(folder, tmp_path):
         (["--screen", "0.1", "--screen-score", "agreement_v1"], "'agreement_v1' is not one of"),
         (["--screen", "0.1", "--screen-score", "overestimation_white_v1"], "it needs a reference"),
         (["--screen", "0.1", "--seeds", "1"], "a scan of one seed and one step is what a first pass costs"),
-        (["--screen-score", "concentration_v1"], "a screen's score or model without a screen: needed --screen SHARE"),
-        (["--screen-model", "none"], "a screen's score or model without a screen: needed --screen SHARE"),
+        (["--screen-score", "concentration_v1"], "a screen's score, model or precision without a screen: needed"),
+        (["--screen-model", "none"], "a screen's score, model or precision without a screen: needed --screen SHARE"),
+        (["--screen-precision", "auto"], "a screen's score, model or precision without a screen: needed --screen"),
+        (["--screen", "0.1", "--screen-precision", "int4"], "'int4' is not one of 'auto', 'float32'"),
     ],
 )
 def test_what_cannot_screen_is_refused(folder, tmp_path, asked, message):

@@ -15,6 +15,7 @@ from scanner.errors import ScannerError
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 ANY_PATH = click.Path(path_type=Path)
+PRECISION = click.Choice(["auto", *PRECISIONS])
 
 filled_store = click.option("--store", required=True, type=ANY_PATH, help="Folder that a scan filled.")
 model = click.option("--model", required=True, type=ANY_PATH, help="Bundle, or a diffusers folder with torch.")
@@ -37,11 +38,7 @@ first_steps = click.option(
 )
 guidance_scale = click.option("--guidance-scale", type=float, default=7.5, show_default=True, help="1 = no guidance.")
 precision = click.option(
-    "--precision",
-    type=click.Choice(["auto", *PRECISIONS]),
-    default="auto",
-    show_default=True,
-    help="What the networks compute in.",
+    "--precision", type=PRECISION, default="auto", show_default=True, help="What the networks compute in."
 )
 
 MODEL_OPTIONS = (model, reference, seeds, first_steps, guidance_scale, batch_size, backend, precision)
@@ -85,10 +82,10 @@ def scan_config(seeds: int, first_steps: int, guidance_scale: float) -> ScanConf
     return ScanConfig(guidance_scale=guidance_scale, first_steps=first_steps, seeds=tuple(range(seeds)))
 
 
-def scan_screen(share: float | None, score: str | None, model: Path | None) -> Screen | None:
+def scan_screen(share: float | None, score: str | None, model: Path | None, precision: str | None) -> Screen | None:
     """The screen that these options ask for. Raises ScannerError."""
     if share is not None:
-        return Screen(share, score, model)
-    if score is not None or model is not None:
-        raise ScannerError("a screen's score or model without a screen: needed --screen SHARE, such as 0.02")
+        return Screen(share, score, model, precision)
+    if (score, model, precision) != (None, None, None):
+        raise ScannerError("a screen's score, model or precision without a screen: needed --screen SHARE, such as 0.02")
     return None

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from scanner.cli.console import dry_summary, preparing, progress, summary
-from scanner.cli.options import ANY_PATH, scan_config, scan_options, scan_screen
+from scanner.cli.options import ANY_PATH, PRECISION, scan_config, scan_options, scan_screen
 from scanner.cli.signals import stoppable
 from scanner.diffusion.scores import FIRST_PASS_SCORES
 from scanner.plan import dry_run as run_dry
@@ -22,6 +22,7 @@ from scanner.scan import scan as run_scan
 @click.option("--screen", type=float, metavar="SHARE", help="All passes only for this share, highest after one pass.")
 @click.option("--screen-score", type=click.Choice(FIRST_PASS_SCORES), help="[default: the best of one seed]")
 @click.option("--screen-model", type=ANY_PATH, help="What makes the first pass.  [default: the scan's model]")
+@click.option("--screen-precision", type=PRECISION, help="Of the first pass.  [default: the scan's, or its model's]")
 @click.option("--dry-run", is_flag=True, help="Only count what is pending and estimate its time; write nothing.")
 @click.option("--json", is_flag=True, help="Print what was done as JSON.")
 def scan(
@@ -32,6 +33,7 @@ def scan(
     screen: float | None,
     screen_score: str | None,
     screen_model: Path | None,
+    screen_precision: str | None,
     dry_run: bool,
     json: bool,
     **options: Any,
@@ -41,7 +43,7 @@ def scan(
     With --screen, every caption gets one pass, and those that stand out get all: see docs/screening.md.
     """
     config = scan_config(seeds, first_steps, guidance_scale)
-    options["screen"] = scan_screen(screen, screen_score, screen_model)
+    options["screen"] = scan_screen(screen, screen_score, screen_model, screen_precision)
     if dry_run:
         with stoppable() as stop, progress() as observe:
             plan = run_dry(inputs, config=config, prepare=preparing(observe), stop=stop, **options)
