@@ -106,7 +106,7 @@ def test_a_broken_bundle_is_a_problem(tmp_path, damage, words):
     assert found["model"]["status"] == "problem"
     assert words in found["model"]["found"]
     assert found["a scan"]["status"] == "problem"
-    assert found["a scan"]["found"] == "could not run a bundle with --backend auto"
+    assert found["a scan"]["found"].startswith(f"could not run with --backend auto: {folder}")
 
 
 def test_a_backend_that_was_asked_for_and_does_not_run_is_a_problem(monkeypatch):
@@ -118,7 +118,7 @@ def test_a_backend_that_was_asked_for_and_does_not_run_is_a_problem(monkeypatch)
     code, found = doctor("--backend", "cuda")
     assert code == 4
     assert found["backend cuda"]["found"] == "does not run here: no GPU: buy one"
-    assert found["a scan"]["found"] == "could not run a bundle with --backend cuda"
+    assert found["a scan"]["found"] == "could not run with --backend cuda: no GPU: buy one"
     code, found = doctor()
     assert code == 0  # nobody asked for it
     assert found["backend cuda"]["status"] == "note"
@@ -131,8 +131,9 @@ def test_a_checkpoint_is_for_torch():
     assert found["backend torch"]["found"] == "runs the model: torch cpu float32, float32"
     assert found["backend cpu"]["found"].startswith("runs the bundled model")
     assert found["a scan"]["found"] == "would run on torch: torch cpu float32, float32"
-    taken = model._taken(Asked(CHECKPOINTS["demo-v"], backend="cpu"), True, {"cpu": "x", "torch": "y"})
+    (taken,) = model.taken(Asked(CHECKPOINTS["demo-v"], backend="cpu"))
     assert taken.status == "problem"  # the cpu backend runs, though not this
+    assert 'a diffusers checkpoint, and the "cpu" backend runs bundles: use --backend torch' in taken.found
 
 
 def test_a_store_is_counted_or_its_trouble_named(tmp_path):

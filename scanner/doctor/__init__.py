@@ -24,6 +24,7 @@ CHECKS: dict[str, Callable[[Asked], Iterable[Finding]]] = {
     "text": machine.text,
     "bundle": model.bundle,
     "backends": model.backends,
+    "a scan": model.taken,
     "store": model.store,
 }
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from engines import AUTO, BACKENDS, Bundle, BundleError, EngineError, is_checkpoint, open_bundle, prove, read_bundle
+from engines import BACKENDS, Bundle, BundleError, EngineError, is_checkpoint, open_bundle, prove, read_bundle
 from scanner.dataset.ledger import Ledger
 from scanner.dataset.status import status
 from scanner.demo import BUNDLE
@@ -37,40 +37,37 @@ def _reinstall(asked: Asked) -> str:
 
 
 def backends(asked: Asked) -> Iterator[Finding]:
-    """Each backend that could run the model, tried with its text encoder; and which one a scan would take."""
+    """Each backend that could run the model, tried with its text encoder."""
     checkpoint = asked.model if asked.model is not None and is_checkpoint(asked.model) else None
-    running: dict[str, str] = {}
     for name in BACKENDS:
         folder = checkpoint if name in CHECKPOINT_BACKENDS else asked.bundle
         if folder is None:
             yield Finding(f"backend {name}", "ok", "not tried: it runs diffusers checkpoints, name one with --model")
             continue
         try:
-            running[name] = _words(prove(open_bundle(folder, name)))
+            running = _words(prove(open_bundle(folder, name)))
         except BundleError:  # the model's own finding says it
             yield Finding(f"backend {name}", "note", "not tried: the model cannot be read")
         except EngineError as error:
             yield Finding(f"backend {name}", "note", f"does not run here: {error}")
         else:
             what = "the bundled model" if folder == BUNDLE else "the model"
-            yield Finding(f"backend {name}", "ok", f"runs {what}: {running[name]}")
-    yield _taken(asked, checkpoint is not None, running)
+            yield Finding(f"backend {name}", "ok", f"runs {what}: {running}")
 
 
 def _words(opened: Bundle) -> str:
     return f"{opened.engine('text_encoder').provider}, {opened.precision}"
 
 
-def _taken(asked: Asked, checkpoint: bool, running: dict[str, str]) -> Finding:
-    """The backend that a scan with these arguments would run on."""
-    order = [asked.backend] if asked.backend != "auto" else ["torch"] if checkpoint else list(AUTO)
-    fit = [name for name in order if (name in CHECKPOINT_BACKENDS) == checkpoint]
-    taken = next((name for name in fit if name in running), None)
-    if taken is not None:
-        return Finding("a scan", "ok", f"would run on {taken}: {running[taken]}")
-    kind = "a diffusers checkpoint" if checkpoint else "a bundle"
-    found = f"could not run {kind} with --backend {asked.backend}"
-    return Finding("a scan", "problem", found, "see what each backend says, or name another --backend")
+def taken(asked: Asked) -> Iterator[Finding]:
+    """The backend that a scan with these arguments would run on: opened as a scan opens it."""
+    try:
+        opened = prove(open_bundle(asked.model or BUNDLE, asked.backend))
+    except EngineError as error:
+        remedy = "see what each backend says, or name another --backend"
+        yield Finding("a scan", "problem", f"could not run with --backend {asked.backend}: {error}", remedy)
+    else:
+        yield Finding("a scan", "ok", f"would run on {opened.backend}: {_words(opened)}")
 
 
 def store(asked: Asked) -> Iterator[Finding]:
