@@ -57,6 +57,12 @@ def test_what_changed_between_two_nights(nights):
     assert notes(*nights) == []
 
 
+def test_a_score_has_moved_by_more_than_rounding(nights, tmp_path):
+    for moved, change in ((0.55005, []), (0.5501, ["moved"]), (0.5499, ["moved"])):
+        found = diff(nights[0], report(tmp_path / f"{moved}", BEFORE | {"rounds": moved}))
+        assert found["change"].to_list() == change
+
+
 def test_a_night_compared_with_itself_changed_nothing(nights):
     changes = diff(nights[0], nights[0])
     assert changes.is_empty()

@@ -19,7 +19,7 @@ from engines import open_bundle
 from scanner import ScanConfig, ScannerError, initial_noise, read_store, scan
 from scanner.dataset.captions import prompt_id
 from scanner.demo import BUNDLE, CAPTIONS
-from scanner.diffusion.scores import SCORES
+from scanner.diffusion.scores import ABSOLUTE, RELATIVE, SCORES
 from scanner.diffusion.trace import guided
 from scanner.evidence.fidelity import compare
 
@@ -123,7 +123,7 @@ def assert_same(found, expected):
     found = found.sort("prompt_id")
     assert found["prompt_id"].to_list() == expected["prompt_id"].to_list()
     for name in FIRST_STEP:
-        np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=2e-5, err_msg=name)
+        np.testing.assert_allclose(found[name], expected[name], rtol=RELATIVE, atol=ABSOLUTE, err_msg=name)
 
 
 def test_order_duplicates_and_batch_do_not_matter(tmp_path, reference):

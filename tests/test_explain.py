@@ -15,7 +15,7 @@ from scanner.cli import cli
 from scanner.config import ScanConfig
 from scanner.dataset.captions import prompt_id
 from scanner.demo import BUNDLE
-from scanner.diffusion.scores import DEFAULT_SCORE
+from scanner.diffusion.scores import ABSOLUTE, DEFAULT_SCORE, RELATIVE
 from scanner.errors import ScannerError
 from scanner.evidence.edits import Caption
 from scanner.evidence.explain import _search, explain, most, under, variants
@@ -29,7 +29,7 @@ MEMORIZED = {
     "necktie on black": "necktie",
     "helicopter on purple": "helicopter",
 }
-ROUNDING = {"rtol": 1e-4, "atol": 2e-5}  # scores in float32, of another batch
+ROUNDING = {"rtol": RELATIVE, "atol": ABSOLUTE}  # of another batch
 
 
 @pytest.fixture(scope="module")

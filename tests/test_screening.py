@@ -17,7 +17,7 @@ from scanner.config import Screen
 from scanner.dataset.captions import prompt_id
 from scanner.dataset.ledger import Ledger
 from scanner.demo import BUNDLE, CAPTIONS
-from scanner.diffusion.scores import best_score
+from scanner.diffusion.scores import ABSOLUTE, RELATIVE, best_score
 from scanner.errors import Interrupted, StoreError
 from scanner.plan import dry_run
 from scanner.scan import scan_id_of
@@ -58,7 +58,7 @@ def assert_refined_rows_are_those_of(full, found):
     expected = full.filter(pl.col("prompt_id").is_in(refined["prompt_id"].implode()))
     assert refined["prompt_id"].to_list() == expected["prompt_id"].to_list()
     for name in FIRST_STEP:  # to float32 rounding: other batches take other kernels
-        np.testing.assert_allclose(refined[name], expected[name], rtol=1e-4, atol=2e-5, err_msg=name)
+        np.testing.assert_allclose(refined[name], expected[name], rtol=RELATIVE, atol=ABSOLUTE, err_msg=name)
 
 
 def test_the_share_that_stands_out_gets_the_unscreened_scans_rows(folder):

@@ -25,7 +25,7 @@ import polars as pl
 from scanner import ScannerError
 from scanner.audit.calibrate import read
 from scanner.dataset.ledger import Ledger
-from scanner.diffusion.scores import DEFAULT_SCORE, SCORES
+from scanner.diffusion.scores import ABSOLUTE, DEFAULT_SCORE, RELATIVE, SCORES
 
 PROGRAM = """
 import sys, scanner
@@ -114,7 +114,9 @@ def same(found: pl.DataFrame, expected: pl.DataFrame) -> bool:
     """The same prompts with the same scores, to float32 rounding (see tests/test_end_to_end.py)."""
     if found["prompt_id"].to_list() != expected["prompt_id"].to_list():
         return False
-    return all(np.allclose(found[name], expected[name], rtol=1e-4, atol=2e-5, equal_nan=True) for name in SCORES)
+    return all(
+        np.allclose(found[name], expected[name], rtol=RELATIVE, atol=ABSOLUTE, equal_nan=True) for name in SCORES
+    )
 
 
 def torture(folder: Path, bundle: Path, kills: int, terms: int, prompts: int, seed: int) -> tuple[list[Round], bool]:

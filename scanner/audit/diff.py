@@ -10,10 +10,9 @@ import polars as pl
 
 from scanner.audit.diagnose import compare
 from scanner.audit.night import Night, read_summary
+from scanner.diffusion.scores import ABSOLUTE, RELATIVE
 from scanner.errors import ScannerError, first_line
 
-# float32 rounding of another batch size, amplified from eps to the clean estimate; larger moves are real
-RELATIVE, ABSOLUTE = 1e-4, 2e-5
 CHANGES = ("new", "flagged", "unflagged", "gone", "moved")
 
 
@@ -40,7 +39,7 @@ def diff(before: Night, after: Night) -> pl.DataFrame:
     [change, prompt_id, text, score_before, score_after, rank_before, rank_after, sources]; `sources`: list of
     {file, row} as of the later night that flagged it. `change`: `new` (flagged, not in the dataset before), `flagged`
     and `unflagged` (there both nights, the flag differs), `gone` (was flagged, no longer in the dataset), `moved`
-    (flagged both nights, another score). Raises ScannerError for reports of different scores.
+    (flagged both nights, another score, by more than rounding). Raises ScannerError for reports of different scores.
     """
     first, second = before.summary["score"], after.summary["score"]
     if first != second:

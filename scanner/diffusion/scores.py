@@ -247,6 +247,8 @@ SCORES: Mapping[str, Score] = {
     "growth_v1": Score(_growth, steps=2),
     "schedule_deviation_v1": Score(_schedule_deviation, steps=2, every_step=True),
 }
+# how far a score may move with the batch size: float32 rounding, amplified from eps to the clean estimate
+RELATIVE, ABSOLUTE = 1e-4, 2e-5
 FIRST_PASS_SCORES = tuple(name for name, score in SCORES.items() if score.seeds == score.steps == 1)
 BEST_SCORES = (  # first the one that held up best over our models, docs/detection.md
     "estimate_ratio_white_v1",

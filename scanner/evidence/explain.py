@@ -15,14 +15,13 @@ from math import comb, isfinite
 import polars as pl
 
 from scanner.dataset import captions
+from scanner.diffusion.scores import ABSOLUTE, RELATIVE
 from scanner.errors import ScannerError
 from scanner.evidence.edits import NOTHING, Caption, Deleted, EditedScores
 from scanner.scorer import Scorer
 
 SHORTLIST = 12  # words that the search goes on with where no single one suffices: the most important ones
 MOST_DELETED = 8  # a caption that needs more is better dropped than rewritten
-# an edit must stay under the threshold when scored again in another batch: float32 rounding of the scores
-RELATIVE, ABSOLUTE = 1e-4, 2e-5
 
 Value = Callable[[Deleted], float | None]  # the score of a caption without these words
 Search = Generator[list[Deleted], None, tuple[Deleted, bool] | None]  # yields what it needs scored
@@ -79,7 +78,7 @@ class Explanation:
 
 
 def under(score: float | None, threshold: float) -> bool:
-    """Whether a score is under the threshold by more than rounding."""
+    """Whether a score is under the threshold by more than rounding, so in whatever batch it is scored again."""
     return score is not None and score < threshold - ABSOLUTE - RELATIVE * abs(threshold)
 
 
