@@ -9,7 +9,6 @@ from scanner.audit.diagnose import (
     compare,
     exchangeability,
     kolmogorov_smirnov,
-    quantile_pairs,
     warnings,
 )
 
@@ -74,15 +73,6 @@ def test_captions_of_another_length_are_said():
         "captions have 30 characters here and 8 in the null (medians; distance 1.00, chance explains 0.07); length "
         "correlates 0.00 with the score"
     )
-
-
-def test_quantile_pairs():
-    pairs = quantile_pairs(calibration(np.arange(101.0)), prompts(np.arange(101.0) * 2))
-    assert pairs.filter(pl.col("quantile").is_in([0.0, 0.5, 0.999])).rows() == [
-        (0.0, 0.0, 0.0),
-        (0.5, 50.0, 100.0),
-        (0.999, pytest.approx(99.9), pytest.approx(199.8)),
-    ]
 
 
 def test_canaries_tell_whether_the_engine_changed():

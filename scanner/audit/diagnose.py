@@ -14,7 +14,6 @@ from scanner.errors import ScannerError
 CHANCE = 1.63  # sqrt(-ln(.01/2)/2): times sqrt(1/n + 1/m), what chance alone exceeds in 1 % of comparisons
 TOLERATED = 0.1  # a distance that matters: in the bulk, 20 % of memorized prompts move it by this much at most
 CANARY_TOLERANCE = 0.01  # of the null's interquartile range: less moves no p-value noticeably
-QUANTILES = (*(i / 100 for i in range(101)), 0.995, 0.999)
 
 
 class EngineChangedError(ScannerError):
@@ -92,13 +91,6 @@ def warnings(checks: pl.DataFrame) -> list[str]:
                 f"correlates {row['length_correlation']:.2f} with the score"
             )
     return said
-
-
-def quantile_pairs(calibration: Calibration, ranked: pl.DataFrame) -> pl.DataFrame:
-    """QQ plot: [quantile, null, data] at each percent, .995 and .999. Equal but for the top where all is well."""
-    data = ranked[calibration.score].drop_nulls().cast(pl.Float64).to_numpy()
-    null, data = (np.quantile(values, QUANTILES) for values in (calibration.null, data))
-    return pl.DataFrame({"quantile": QUANTILES, "null": null, "data": data})
 
 
 def check_canaries(calibration: Calibration, scored: pl.DataFrame) -> float:
