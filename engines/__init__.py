@@ -228,9 +228,9 @@ def prove(bundle: Bundle) -> Bundle:
 
 def open_onnx(path: str | Path) -> Engine:
     """Open an ONNX file that belongs to no bundle, on the CPU. Raises EngineError."""
-    from engines.ort import OrtEngine, read_component
+    from engines.ort import open_file
 
     path = Path(path)
     if not path.is_file():
         raise EngineError(f"{path}: no such file; needed a network in an ONNX file")
-    return OrtEngine(path.parent, read_component(path))
+    return open_file(path)

@@ -14,10 +14,10 @@ PROVIDER = "CPUExecutionProvider"
 
 
 class OrtEngine:
-    """One ONNX file in an ONNX Runtime session; uses all cores that the process may use."""
+    """One ONNX file in an ONNX Runtime session, or in one that is open; uses all cores that the process may use."""
 
-    def __init__(self, folder: Path, component: Component):
-        self._session = open_session(folder, component, PROVIDER)
+    def __init__(self, folder: Path, component: Component, session: Any = None):
+        self._session = open_session(folder, component, PROVIDER) if session is None else session
         self.inputs, self.outputs = component.inputs, component.outputs
         self.provider = PROVIDER
 
@@ -62,10 +62,10 @@ def open_session(
     return session
 
 
-def read_component(path: Path) -> Component:
-    """What an ONNX file that is no part of a bundle takes and gives; its first axes are the batch. Raises EngineError.
+def open_file(path: Path) -> OrtEngine:
+    """Open an ONNX file that is no part of a bundle, float32 in and out; its first axes are the batch.
 
-    Only float32 files are read so.
+    Raises EngineError.
     """
     try:
         import onnxruntime
@@ -83,4 +83,4 @@ def read_component(path: Path) -> Component:
          for node in side}
         for side in (session.get_inputs(), session.get_outputs())
     )  # fmt: skip
-    return Component({path.name: ""}, inputs, outputs)
+    return OrtEngine(path.parent, Component({path.name: ""}, inputs, outputs), session)
