@@ -305,7 +305,7 @@ def _luminance(colour):
 
 @pytest.mark.parametrize("palette", [0, 1], ids=["light", "dark"])
 def test_colours_can_be_told_apart(palette):
-    style = (html.FOLDER / "page.css").read_text()
+    style = (html.TEMPLATE.parent / "page.css").read_text()
     colours = dict(re.findall(r"--(\w+): (#\w+);", re.findall(r":root \{(.*?)\}", style, re.DOTALL)[palette]))
     colours = {name: "#" + "".join(2 * c for c in v[1:]) if len(v) == 4 else v for name, v in colours.items()}
     for needed, names in ((4.5, ("ink", "soft", "flag", "null")), (3.0, ("bar", "focus"))):  # WCAG 2 AA

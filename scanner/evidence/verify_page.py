@@ -1,27 +1,24 @@
 """Verifications as files: one self-contained page, the pictures, and the numbers."""
 
 import base64
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import polars as pl
 from markupsafe import Markup
 
-from scanner import images, safe
+from scanner import images, page, safe
 from scanner.dataset.captions import prompt_id
-from scanner.diffusion.schedule import Array
 from scanner.errors import ScannerError, disk_error, first_line
 from scanner.evidence.plots import COLOURS, Line, step_plot
 from scanner.evidence.verify import AGREE, THUMBNAIL, Fit, Sampling, Similarity, Verification, verdict
 from scanner.files import replacing
 
-FOLDER = Path(__file__).parent
+TEMPLATE = Path(__file__).parent / "verify.html.j2"
 CHARACTERS = 500  # of a prompt; text encoders read fewer
 BLUE, ORANGE, GREEN, GREY = COLOURS[0], COLOURS[2], COLOURS[3], COLOURS[5]
 
@@ -31,18 +28,17 @@ def write(out: Path, found: Sequence[Verification], sampling: Sampling, model: s
 
     Returns the paths of the three files. Raises ScannerError where it cannot.
     """
+    drawn = [_pictures(one) | charts(one) for one in found]
     try:
-        for one in found:
-            folder = out / _folder(one)
-            for name, data in _pictures(one).items():
-                _put(folder / name, data)
-            for name, svg in charts(one).items():
-                _put(folder / f"{name}.svg", svg.encode())
+        for one, files in zip(found, drawn, strict=True):
+            for name, data in files.items():
+                _put(out / _folder(one) / name, data)
         numbers = {"model": model, "sampling": asdict(sampling), "prompts": [summary(one) for one in found]}
         _put(out / "verify.json", (json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
         with replacing(out / "verify.parquet") as partial:
             steps(found).write_parquet(partial)
-        _put(out / "verify.html", render(found, sampling, model).encode())
+        cards = [_card(one, files) for one, files in zip(found, drawn, strict=True)]
+        _put(out / "verify.html", _page(cards, sampling, model).encode())
     except (OSError, pl.exceptions.ComputeError) as error:
         raise disk_error(out, error) or ScannerError(
             f"{out}: cannot be written ({first_line(error)}): needed a folder to write to"
@@ -68,22 +64,14 @@ def _pictures(found: Verification) -> dict[str, bytes]:
     return pictures | {"path.png": images.png(grid)}
 
 
-def render(found: Sequence[Verification], sampling: Sampling, model: str) -> str:
-    """The page. Its security policy admits images that it holds itself and its own style sheet, and no script."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    style = (FOLDER / "verify.css").read_text("utf-8")
-    page = environment.get_template("verify.html.j2").render(
-        style=Markup(style), style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
-        cards=[_card(one) for one in found], sampling=sampling, model=safe.visible_text(model, CHARACTERS), agree=AGREE,
-    )  # fmt: skip
-    return page + "\n"
+def _page(cards: Sequence[Mapping[str, Any]], sampling: Sampling, model: str) -> str:
+    """Its security policy admits images that it holds itself and its own style sheet, and no script."""
+    named = safe.visible_text(model, CHARACTERS)
+    return page.render(TEMPLATE, {"style": "verify.css"}, cards=cards, sampling=sampling, model=named, agree=AGREE)
 
 
-def _card(found: Verification) -> dict[str, Any]:
-    """What the template shows of one prompt."""
+def _card(found: Verification, files: Mapping[str, bytes]) -> dict[str, Any]:
+    """What the template shows of one prompt. `files`: as written, by name."""
     given = found.given
     return {
         "id": _folder(found),
@@ -91,19 +79,19 @@ def _card(found: Verification) -> dict[str, Any]:
         "verdict": verdict(found),
         "seeds": found.seeds,
         "small": found.images.shape[-1] < THUMBNAIL,
-        "images": [_uri(image) for image in found.images],
-        "given": None if given is None else _uri(given.image),
+        "images": [_uri(files[f"seed-{seed}.png"]) for seed in found.seeds],
+        "given": None if given is None else _uri(files["given.png"]),
         "to_given": None if given is None else given.similarity,
         "among": _pairs(found.among_seeds),
-        "path": [[_uri(image) for image in row] for row in found.path.swapaxes(0, 1)],
+        "path": [[_uri(images.png(image)) for image in row] for row in found.path.swapaxes(0, 1)],
         "path_steps": [(step, found.timesteps[step]) for step in found.path_steps],
         "deviations": _deviations(found),
-        "charts": [Markup(svg) for svg in charts(found).values()],
+        "charts": [Markup(data.decode()) for name, data in files.items() if name.endswith(".svg")],
     }
 
 
-def _uri(image: Array) -> str:
-    return "data:image/png;base64," + base64.b64encode(images.png(image)).decode()
+def _uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def _pairs(similarity: Similarity) -> list[tuple[str, float, float]]:
@@ -122,8 +110,8 @@ def _deviations(found: Verification) -> list[tuple[str, float, float]]:
     return [(name, float(fit.deviation.D1), float(fit.deviation.D2)) for name, fit in fits.items()]
 
 
-def charts(found: Verification) -> dict[str, str]:
-    """SVG by name: the weights against the schedule, the clean estimate's size, the distance between seeds."""
+def charts(found: Verification) -> dict[str, bytes]:
+    """SVG files by name: the weights against the schedule, the clean estimate's size, the distance between seeds."""
     hat, cond, uncond = (
         (norm / found.norm_final).mean(1) for norm in (found.norm_hat, found.norm_cond, found.norm_uncond)
     )
@@ -142,7 +130,7 @@ def charts(found: Verification) -> dict[str, str]:
         "Collapse: distance between seeds", "mean distance / sqrt(d)",
         [Line("this prompt", found.distance, ORANGE), Line("empty prompt, dashed", found.distance_uncond, GREY, True)],
     )  # fmt: skip
-    return drawn
+    return {f"{name}.svg": svg.encode() for name, svg in drawn.items()}
 
 
 def _weights(title: str, found: Verification, fit: Fit) -> str:

@@ -5,20 +5,19 @@ and for browsers without scripts.
 """
 
 import base64
-import hashlib
 import json
 import zlib
 from pathlib import Path
 
-import jinja2
 import polars as pl
 from markupsafe import Markup
 
+from scanner import page
 from scanner.audit.report import charts, wording
 from scanner.audit.report.contents import Contents, counts_by_status, flagged_prompts, score_columns
 from scanner.safe import visible
 
-FOLDER = Path(__file__).parent
+TEMPLATE = Path(__file__).parent / "template.html.j2"
 PROMPTS = 10_000  # in the page; all of them are in flagged.parquet
 SOURCES = 20  # dataset rows listed for one prompt
 CHARACTERS = 500  # of a caption; text encoders read fewer
@@ -28,21 +27,15 @@ DIGITS = 5  # significant
 
 def render(contents: Contents) -> str:
     """The page. Its security policy admits the one script and the one style sheet in it, by hash, and nothing else."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    style, script = ((FOLDER / name).read_text("utf-8") for name in ("page.css", "page.js"))
     flagged = flagged_prompts(contents)
     shown = _shown(flagged)
-    page = environment.get_template("template.html.j2").render(
-        style=Markup(style), script=Markup(script), style_hash=_sha256(style), script_hash=_sha256(script),
+    return page.render(
+        TEMPLATE, {"style": "page.css", "script": "page.js"},
         contents=contents, wording=wording, headline=wording.headline(contents), figures=_figures(contents, flagged),
         numbers=wording.of_the_numbers(contents), charts=_charts(contents), statuses=counts_by_status(contents),
         columns=_columns(contents, flagged), n_flagged=len(flagged), n_shown=len(shown), findings=_findings(flagged),
         printed=list(shown.head(PRINTED).iter_rows(named=True)), payload=_packed(_payload(contents, shown)),
     )  # fmt: skip
-    return page + "\n"
 
 
 def _shown(flagged: pl.DataFrame) -> pl.DataFrame:
@@ -129,7 +122,3 @@ def _packed(payload: dict[str, object]) -> str:
     """JSON, deflated, in base64: an alphabet that cannot end a script element."""
     text = json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
-
-
-def _sha256(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
