@@ -1,6 +1,7 @@
 """`overscan doctor`: what it finds of broken bundles, stores and installations, and its exit codes."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -201,6 +202,19 @@ def test_another_package_called_engines_is_named(tmp_path):
         f"ImportError: `engines` would come from {tmp_path / 'engines' / '__init__.py'}; overscan's own lies in {ROOT}"
         in done.stderr
     )
+
+
+def test_the_command_ends_with_words_where_another_package_is_called_engines(tmp_path):
+    (tmp_path / "engines.py").write_text("")
+    (tmp_path / "overscan").write_text("from scanner.cli import main\nmain()\n")  # as pip writes it
+    for arguments in (["doctor"], ["status", "--store", "store"]):
+        command = [sys.executable, tmp_path / "overscan", *arguments]
+        found = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        assert (found.returncode, found.stdout) == (4, "")
+        assert found.stderr == (
+            f"error: `engines` would come from {tmp_path / 'engines.py'}; overscan's own lies in {ROOT}: take the "
+            "other's folder off PYTHONPATH, or rename it where it is the working directory's\n"
+        )
 
 
 def test_the_processors_instructions(monkeypatch, tmp_path):
