@@ -1,6 +1,6 @@
 """Arrays computed once per model and kept in the user's cache folder, found by a hash of all that they depend on.
 
-On a large model the hundred or more UNet passes behind a baseline cost minutes on a CPU.
+On a large model the hundred or more UNet passes behind a prior or a reference cost minutes on a CPU.
 """
 
 import hashlib

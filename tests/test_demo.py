@@ -3,7 +3,7 @@ import pytest
 
 from scanner.dataset.captions import reference
 from scanner.demo import CAPTIONS, LABELS, REFERENCE, RULE, run
-from scanner.evidence.evaluate import BASELINE, COLLAPSED
+from scanner.evidence.evaluate import COLLAPSED, NORM
 from scanner.evidence.metrics import auroc
 
 
@@ -45,7 +45,7 @@ def test_the_demo_finds_memorized_captions(demo):
 def test_two_seeds_beat_the_literatures_score_at_equal_passes(demo):
     labels = pl.read_parquet(LABELS).select(text="prompt", label=COLLAPSED["left out"]).drop_nulls()
     judged = labels.join(demo.contents.ranked, on="text")
-    ours, theirs = (auroc(judged[name].to_numpy(), judged["label"].to_numpy()) for name in (RULE.score, BASELINE))
+    ours, theirs = (auroc(judged[name].to_numpy(), judged["label"].to_numpy()) for name in (RULE.score, NORM))
     assert ours > 0.99
     assert ours > theirs
 
@@ -53,7 +53,7 @@ def test_two_seeds_beat_the_literatures_score_at_equal_passes(demo):
 def test_the_literatures_score_works_where_captions_name_no_background(demo):
     labels = pl.read_parquet(LABELS).select(text="prompt", label=COLLAPSED["left out"]).drop_nulls()
     judged = labels.join(demo.contents.ranked, on="text").filter(~pl.col("text").str.contains(" on "))
-    assert auroc(judged[BASELINE].to_numpy(), judged["label"].to_numpy()) > 0.97
+    assert auroc(judged[NORM].to_numpy(), judged["label"].to_numpy()) > 0.97
 
 
 def test_the_reference_holds_none_of_the_labelled_captions():

@@ -13,7 +13,7 @@ from scanner.dataset import captions
 from scanner.demo import BUNDLE
 from scanner.diffusion.scores import SCORES
 from scanner.errors import InputError, ScannerError
-from scanner.evidence.evaluate import BASELINE, Setting, evaluate, read_labels, settings
+from scanner.evidence.evaluate import NORM, Setting, evaluate, read_labels, settings
 from scanner.evidence.plots import roc_plot, severity_plot
 
 LABELS = pl.DataFrame(
@@ -39,7 +39,7 @@ def test_settings_cost_what_their_passes_say():
 
 def test_collapsed_prompts_are_counted_three_ways():
     values = np.array([0.7, 0.8, 0.9, 0.1, 0.85, 0.2])
-    found = evaluate({Setting(BASELINE, 1, 1): values}, LABELS)
+    found = evaluate({Setting(NORM, 1, 1): values}, LABELS)
     assert found.detection.select("collapsed", "positives", "negatives", "auroc").rows() == [
         ("negative", 2, 3, pytest.approx(4 / 6)),
         ("left out", 2, 2, 1.0),
@@ -51,22 +51,20 @@ def test_collapsed_prompts_are_counted_three_ways():
     assert found.differences["auroc"].to_list() == [0, 0, 0]
 
 
-def test_a_score_is_compared_with_the_baseline_of_equal_passes():
-    base = {Setting(BASELINE, n, 1): np.array([0.0, 0, 0, 0, 0, 0]) + n * np.arange(6) for n in range(1, 9)}
+def test_a_score_is_compared_with_the_norm_of_equal_passes():
+    base = {Setting(NORM, n, 1): np.array([0.0, 0, 0, 0, 0, 0]) + n * np.arange(6) for n in range(1, 9)}
     best = np.array([1.0, 1, 0, 0, 0, 0])
-    wrong = {
-        Setting(BASELINE, 3, 1): -base[Setting(BASELINE, 3, 1)]
-    }  # of three passes, the cost of one seed, two steps
+    wrong = {Setting(NORM, 3, 1): -base[Setting(NORM, 3, 1)]}  # of three passes, the cost of one seed, two steps
     found = evaluate(base | wrong | {Setting("steadiness_v1", 1, 2): best}, LABELS)
     row = found.differences.filter(score="steadiness_v1", collapsed="left out").row(0, named=True)
-    assert (row["passes"], row["auroc"]) == (3, 0.0)  # that baseline is right too; the others are all wrong
+    assert (row["passes"], row["auroc"]) == (3, 0.0)  # that norm is right too; the others are all wrong
 
 
 @pytest.mark.parametrize("worst", [np.nan, np.inf])
-def test_prompts_without_a_baseline_are_counted(worst):
-    scores = {Setting(BASELINE, n, 1): np.arange(6.0) for n in range(1, 9)}
-    scores[Setting(BASELINE, 4, 1)] = np.array([0.0, worst, 0.0, worst, 0.0, 0.0])
-    with pytest.raises(ScannerError, match=rf"{BASELINE} is not finite for 2 of 6 prompts \('b' first\)"):
+def test_prompts_without_a_norm_are_counted(worst):
+    scores = {Setting(NORM, n, 1): np.arange(6.0) for n in range(1, 9)}
+    scores[Setting(NORM, 4, 1)] = np.array([0.0, worst, 0.0, worst, 0.0, 0.0])
+    with pytest.raises(ScannerError, match=rf"{NORM} is not finite for 2 of 6 prompts \('b' first\)"):
         evaluate(scores | {Setting("steadiness_v1", 1, 2): np.arange(6.0)}, LABELS)
     with pytest.raises(ScannerError, match="is not finite for 6 of 6 prompts"):
         evaluate({setting: np.full(6, worst) for setting in scores}, LABELS)
@@ -155,7 +153,7 @@ def test_evaluate_prints_a_markdown_table(evaluated):
     row = rf"\| `\w+_v1` \| \d \| \d \| \d+ (\| {number} {interval} ){{4}}\| {number} \| {number} \|"
     rows = lines[4 : 4 + len(settings())]
     assert all(re.fullmatch(row, line) for line in rows), rows
-    assert lines[4 + len(settings()) + 1] == f"### Difference from `{BASELINE}` at equal passes"
+    assert lines[4 + len(settings()) + 1] == f"### Difference from `{NORM}` at equal passes"
 
 
 def test_evaluate_agrees_with_a_scan(evaluated):

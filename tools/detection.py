@@ -23,7 +23,7 @@ from engines import open_bundle
 from scanner.dataset import captions
 from scanner.diffusion.denoiser import Denoiser
 from scanner.evidence import detection_report
-from scanner.evidence.evaluate import BASELINE, COLLAPSED, Evaluation, Setting, evaluate, read_labels, score
+from scanner.evidence.evaluate import COLLAPSED, NORM, Evaluation, Setting, evaluate, read_labels, score
 from scanner.evidence.metrics import Bootstrap, auroc, bootstrap, resample, tpr_at_fpr
 
 ROOT = Path(__file__).parent.parent
@@ -112,7 +112,7 @@ def misses_gone(found: Evaluation) -> str:
             weights = resample(group["cluster"].rank("dense").to_numpy())
             ours, theirs = (
                 bootstrap(found.scores[Setting(score_name, seeds, 1)][rows], label, weights, RATES)[1:]
-                for score_name in (name, BASELINE)
+                for score_name in (name, NORM)
             )
             for fpr, mine, norm in zip(RATES, ours, theirs, strict=True):
                 gain = mine - norm

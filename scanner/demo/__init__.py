@@ -2,7 +2,7 @@
 
 `bundle/`: a small latent diffusion model trained on emoji artwork; `captions.parquet`: its training captions and others
 that it never saw; `labels.parquet`: for each prompt, whether full generation reproduces a training image;
-`reference.txt`: ordinary captions, none of them among the others, as a baseline for `--reference`.
+`reference.txt`: ordinary captions, none of them among the others, for `--reference`.
 """
 
 from collections.abc import Callable

@@ -8,13 +8,13 @@ import numpy as np
 import polars as pl
 
 from scanner.diffusion.scores import DEFAULT_SCORE
-from scanner.evidence.evaluate import BASELINE, COLLAPSED, FPRS, Evaluation, Setting
+from scanner.evidence.evaluate import COLLAPSED, FPRS, NORM, Evaluation, Setting
 from scanner.evidence.metrics import roc
 from scanner.evidence.plots import roc_plot, severity_plot
 from scanner.files import replacing
 
 MAIN = "left out"  # the treatment of collapsed prompts whose table comes first
-SHOWN = 5  # curves beside the baseline's in the ROC plot
+SHOWN = 5  # curves beside the norm's in the ROC plot
 SHOWN_SEEDS = 2
 
 
@@ -50,7 +50,7 @@ def markdown(evaluation: Evaluation) -> str:
         title = f"### Collapsed prompts {treatment}: {counts}" if len(treatments) > 1 else f"### {counts}"
         parts += [title, _detection_table(table)]
     treatment = treatments[0]
-    parts += [f"### Difference from `{BASELINE}` at equal passes", _difference_table(evaluation, treatment)]
+    parts += [f"### Difference from `{NORM}` at equal passes", _difference_table(evaluation, treatment)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -74,7 +74,7 @@ def _detection_table(table: pl.DataFrame) -> str:
 
 def _difference_table(evaluation: Evaluation, treatment: str) -> str:
     rows = []
-    others = evaluation.differences.filter(pl.col("score") != BASELINE, collapsed=treatment)
+    others = evaluation.differences.filter(pl.col("score") != NORM, collapsed=treatment)
     for row in others.iter_rows(named=True):
         cells = []
         for name in ("auroc", *(f"tpr_at_{fpr:g}" for fpr in FPRS)):
@@ -98,7 +98,7 @@ def _kept(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
 def _roc(evaluation: Evaluation, model: str) -> str:
     kept, label = _kept(evaluation)
     ranked = best(evaluation.detection.filter(collapsed=MAIN), SHOWN_SEEDS)
-    names = [BASELINE, *[name for name in ranked if name != BASELINE][:SHOWN]]
+    names = [NORM, *[name for name in ranked if name != NORM][:SHOWN]]
     curves = {name: roc(evaluation.scores[Setting(name, SHOWN_SEEDS, 1)][kept], label) for name in names}
     return roc_plot(f"{model}: {SHOWN_SEEDS} seeds, first step", curves, int((~label).sum()))
 

@@ -22,7 +22,7 @@ from scanner.evidence.metrics import Bootstrap, bootstrap, resample
 SEEDS, STEPS, STEP_SEEDS = (1, 2, 4, 8), (2, 3, 5), (1, 2)
 GUIDANCE_SCALE, NUM_INFERENCE_STEPS = 7.5, 50
 FPRS = (0.05, 0.01, 0.001)
-BASELINE = "text_noise_norm_v1"  # the literature's first-step score: all others are compared with it at equal passes
+NORM = "text_noise_norm_v1"  # the literature's first-step score: all others are compared with it at equal passes
 CHUNK = 32  # prompts per trace
 
 COLLAPSED: Mapping[str, pl.Expr] = {  # what to do with prompts whose seeds all give one image that is no copy
@@ -58,7 +58,7 @@ Scored = dict[Setting, NDArray[np.float64]]  # [n] each, in the order of the lab
 @dataclass(frozen=True)
 class Evaluation:
     """`detection`: a row per setting and treatment of collapsed prompts; `differences`: a row per setting, against
-    the baseline at equal passes; `labels`: the labelled prompts; `scores`: the values behind it all."""
+    the norm at equal passes; `labels`: the labelled prompts; `scores`: the values behind it all."""
 
     detection: pl.DataFrame
     differences: pl.DataFrame
@@ -113,8 +113,8 @@ def score(
     """Every setting from two traces per prompt: most seeds of one step, few seeds of most steps."""
     denoiser = Denoiser(bundle, batch_size)
     wanted = [setting for setting in settings() if reference or SCORES[setting.score].needs != "reference"]
-    baseline = [Setting(BASELINE, n, 1) for n in range(1, max(SEEDS) + 1)]  # for any number of passes
-    wanted += [setting for setting in baseline if setting not in wanted]
+    norms = [Setting(NORM, n, 1) for n in range(1, max(SEEDS) + 1)]  # for any number of passes
+    wanted += [setting for setting in norms if setting not in wanted]
     values: dict[Setting, list[Array]] = {setting: [] for setting in wanted}
     for done, (wide, deep) in enumerate(_traces(denoiser, prompts, reference)):
         progress(done * CHUNK, len(prompts))
@@ -140,11 +140,11 @@ def _traces(denoiser: Denoiser, prompts: Sequence[str], reference: Sequence[str]
 
 
 def evaluate(scores: Scored, labels: pl.DataFrame) -> Evaluation:
-    """Tables of detection and of differences from the baseline at equal passes, with intervals by cluster.
+    """Tables of detection and of differences from the norm at equal passes, with intervals by cluster.
 
-    A setting that is undefined for some prompt is left out. Raises ScannerError where the baseline is.
+    A setting that is undefined for some prompt is left out. Raises ScannerError where the norm is.
     """
-    _check_baseline(scores, labels["prompt"])
+    _check_norm(scores, labels["prompt"])
     detection, differences = [], []
     for collapsed, expression in COLLAPSED.items():
         labelled = labels.select(label=expression, cluster="cluster")
@@ -159,19 +159,19 @@ def evaluate(scores: Scored, labels: pl.DataFrame) -> Evaluation:
         for setting in (s for s in settings() if s in measured):
             found = measured[setting]
             detection.append(_row(setting, found) | counts | _severity(scores[setting], labels))
-            theirs = measured[Setting(BASELINE, min(setting.passes, max(SEEDS)), 1)]
+            theirs = measured[Setting(NORM, min(setting.passes, max(SEEDS)), 1)]
             ours_minus_theirs = tuple(a - b for a, b in zip(found, theirs, strict=True))
             differences.append(_row(setting, ours_minus_theirs) | {"collapsed": collapsed})
     return Evaluation(pl.DataFrame(detection), pl.DataFrame(differences), labels, scores)
 
 
-def _check_baseline(scores: Scored, prompts: pl.Series) -> None:
-    """Every setting is compared with the baseline, so it must be defined for every prompt."""
-    baselines = np.array([values for setting, values in scores.items() if setting.score == BASELINE])  # [settings, n]
-    finite = pl.Series(np.isfinite(baselines).all(axis=0))
+def _check_norm(scores: Scored, prompts: pl.Series) -> None:
+    """Every setting is compared with the norm, so it must be defined for every prompt."""
+    norms = np.array([values for setting, values in scores.items() if setting.score == NORM])  # [settings, n]
+    finite = pl.Series(np.isfinite(norms).all(axis=0))
     if broken := prompts.filter(~finite).to_list():
         raise ScannerError(
-            f"{BASELINE} is not finite for {len(broken):,} of {len(prompts):,} prompts ({broken[0]!r} first), but all "
+            f"{NORM} is not finite for {len(broken):,} of {len(prompts):,} prompts ({broken[0]!r} first), but all "
             "scores are compared with it: leave these prompts out, or use another --model or --backend"
         )
 
