@@ -51,14 +51,15 @@ def verify(
     Images need the extra "images". A page, the pictures, and verify.json and verify.parquet with the numbers.
     """
     chosen = with_images([options.as_text(text) for text in prompt], image)
-    if report is None and (ids or not prompt):
+    if report is not None:
+        night = read_night(report)
+        for text in choose(night, ids, top):
+            chosen.setdefault(text)
+    elif ids or not prompt:
         raise click.UsageError("--ids needs --report" if ids else "needed --prompt or --report")
     bundle = open_bundle(model, backend, precision)
     if report is not None:
-        night = read_night(report)
         check_model(night.summary, model, bundle.manifest.fingerprint)
-        for text in choose(night, ids, top):
-            chosen.setdefault(text)
     denoiser = Denoiser(bundle, batch_size)
     sampling = Sampling(tuple(range(FIRST_SEED, FIRST_SEED + seeds)), guidance_scale, num_inference_steps)
     network = Network(denoiser, sampling, None if descriptor is None else Descriptor(descriptor))

@@ -97,9 +97,7 @@ def cache(asked: Asked) -> Iterator[Finding]:
     if writable(folder):
         yield Finding("cache", "ok", f"{folder} can be written")
     else:
-        remedy = (
-            "set XDG_CACHE_HOME to a folder of yours: otherwise every start computes anew what is usual for the model"
-        )
+        remedy = "set XDG_CACHE_HOME to a folder of yours: every start computes the model's prior anew otherwise"
         yield Finding("cache", "note", f"{folder} cannot be written", remedy)
 
 

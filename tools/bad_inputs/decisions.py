@@ -14,6 +14,8 @@ REPORT = "report --store store --out out"
 DECISION = f"{REPORT} --calibration calibration.parquet --fpr 0.5"
 BASELINE = f"{REPORT} --baseline baseline.json"
 ALLOW = f"{REPORT} --allow allow.csv"
+VERIFY = "verify --report report --model bundle --out verified"
+EXPLAIN = "explain --report report --model bundle"
 ID = "0123456789abcdef0123456789abcdef"
 Spoil = Callable[[Path], object]
 
@@ -63,9 +65,16 @@ def written(name: str, content: bytes) -> Spoil:
     return lambda folder: (folder / name).write_bytes(content)
 
 
-def later_report(folder: Path) -> None:
-    path = folder / "report/summary.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": "overscan report 2"}))
+def summary(**changes: object) -> Spoil:
+    def spoil(folder: Path) -> None:
+        path = folder / "report/summary.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return spoil
+
+
+def redacted(folder: Path) -> None:
+    assert overscan("report --store store --out report --redact")[0] == 0
 
 
 CALIBRATIONS = [
@@ -110,5 +119,11 @@ REPORTS = [
         "report without its scores", "diff --from report --to report", lambda f: (f / "report/scores.parquet").unlink()
     ),
     Case("report cut in half", "diff --from report --to report", half("report/summary.json")),
-    Case("report of a later overscan", "diff --from report --to report", later_report),
+    Case("report of a later overscan", "diff --from report --to report", summary(format="overscan report 2")),
+    Case("id of no prompt", f"{VERIFY} --ids ffffffff"),
+    Case("id too short to tell", f"{EXPLAIN} --ids e6"),
+    Case("redacted report", VERIFY, redacted),
+    Case("redacted report", EXPLAIN, redacted),
+    Case("report of an older overscan", VERIFY, summary(scan=None)),
+    Case("report of other settings", f"{EXPLAIN} --seeds 3"),
 ]
