@@ -170,7 +170,8 @@ def dataset(request: Request, rows: readers.Rows, stop: Callable[[], bool]) -> I
         if stop():
             raise Interrupted("interrupted while reading captions, before anything was scored: run it again")
 
-    with tempfile.TemporaryDirectory(prefix="overscan-") as name:
+    # where Polars fails, its threads may still write: what is left behind must not hide why
+    with tempfile.TemporaryDirectory(prefix="overscan-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         split = folder / "all"
         try:

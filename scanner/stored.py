@@ -37,8 +37,8 @@ class StoredScan:
         The status is null where a caption is newer than the scan.
         """
         ledger = Ledger(self.store)
-        with tempfile.TemporaryDirectory(prefix="overscan-") as folder, ledger.refusals():
-            return shards.join(self.captions, ledger.rows(self.scan_id), Path(folder))
+        with tempfile.TemporaryDirectory(prefix="overscan-", ignore_cleanup_errors=True) as name, ledger.refusals():
+            return shards.join(self.captions, ledger.rows(self.scan_id), Path(name))
 
     @property
     def full_scan_id(self) -> str:

@@ -1,11 +1,13 @@
 """Settings, dry runs, status and exit codes of the command line; signals are in test_end_to_end.py."""
 
+import errno
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import polars as pl
@@ -14,7 +16,8 @@ from test_cli import run
 
 from scanner.config import ScanConfig, find_file, load
 from scanner.demo import BUNDLE
-from scanner.errors import ConfigError
+from scanner.errors import ConfigError, StoreError
+from scanner.request import Request, dataset
 from scanner.scan import scan_id_of
 
 COMMAND = [sys.executable, "-c", "from scanner.cli import main; main()"]
@@ -333,3 +336,21 @@ def test_status_tells_scans_apart(folder):
         ([0], {"scored": 1}),
         ([0, 1, 2], {"null": 1, "scored": 2}),
     ]
+
+
+def test_work_files_that_stay_do_not_hide_why_a_scan_ended(folder, monkeypatch):
+    (folder / "work").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder / "work"))
+
+    def busy(path, *arguments, **options):  # somebody still writes there
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(path))
+
+    def end() -> None:
+        request = Request(folder / "p.txt", BUNDLE, folder / "store")
+        with dataset(request, request.rows, lambda: False):
+            patched.setattr(os, "rmdir", busy)
+            raise StoreError("cut in half")
+
+    with monkeypatch.context() as patched, pytest.raises(StoreError, match="cut in half"):
+        end()
+    assert len(list((folder / "work").glob("overscan-*"))) == 1
