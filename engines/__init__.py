@@ -35,7 +35,8 @@ class Bundle:
     """A verified model: its manifest, its tokenizer (JSON of the `tokenizers` library), and its engines on demand.
 
     `precision`: what the networks compute in, one of PRECISIONS, which may differ from what the manifest's weights are
-    stored in. `passed_over`: why `auto` did not take the backends before this one, a line each.
+    stored in; in an int8 bundle, what all but the quantised layers compute in. `passed_over`: why `auto` did not take
+    the backends before this one, a line each.
     """
 
     manifest: Manifest
@@ -59,7 +60,7 @@ def _open_tensorrt(folder: Path, precision: str) -> Bundle:
 
     gpu = require()  # first, as reading a large bundle takes seconds
     plan_folder()
-    manifest, tokenizer = read_bundle(folder, "tensorrt")
+    manifest, tokenizer = _read_graphs(folder, "tensorrt")
     chosen = as_exported("tensorrt", precision, manifest)
     return Bundle(manifest, tokenizer, "tensorrt", chosen, lambda name: TensorRtEngine(folder, manifest, name, gpu))
 
@@ -68,7 +69,7 @@ def _open_cuda(folder: Path, precision: str) -> Bundle:
     from engines.cuda import CudaEngine, require_cuda
 
     require_cuda()
-    manifest, tokenizer = read_bundle(folder, "cuda")
+    manifest, tokenizer = _read_graphs(folder, "cuda")
     chosen = as_exported("cuda", precision, manifest)
     return Bundle(manifest, tokenizer, "cuda", chosen, lambda name: CudaEngine(folder, manifest.components[name]))
 
@@ -90,7 +91,7 @@ def _open_openvino(folder: Path, precision: str) -> Bundle:
 def _open_cpu(folder: Path, precision: str) -> Bundle:
     from engines.ort import OrtEngine
 
-    manifest, tokenizer = read_bundle(folder, "cpu")
+    manifest, tokenizer = _read_graphs(folder, "cpu")
     chosen = choose_precision("cpu", precision, (manifest.precision,))
     return Bundle(manifest, tokenizer, "cpu", chosen, lambda name: OrtEngine(folder, manifest.components[name]))
 
@@ -148,6 +149,17 @@ def read_bundle(folder: Path, backend: str) -> tuple[Manifest, str]:
         )
     manifest = manifests.read(folder)
     return manifest, (folder / next(iter(manifest.tokenizer))).read_text()
+
+
+def _read_graphs(folder: Path, backend: str) -> tuple[Manifest, str]:
+    """A bundle of ONNX graphs alone. Raises EngineError for one in int8, whose UNet is OpenVINO's."""
+    manifest, tokenizer = read_bundle(folder, backend)
+    if manifest.precision == "int8":
+        raise EngineError(
+            f'{folder}: a bundle in int8, which OpenVINO alone runs, and the "{backend}" backend runs ONNX graphs: use '
+            "--backend openvino, or export the model again in float32"
+        )
+    return manifest, tokenizer
 
 
 def choose_precision(backend: str, asked: str, able: Sequence[str]) -> str:

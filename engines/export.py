@@ -2,8 +2,6 @@
 
 import copy
 import logging
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 
 from engines import is_checkpoint
 from engines.interface import EngineError, TensorSpec
-from engines.manifest import Manifest, sha256
+from engines.manifest import Manifest, new_folder, sha256
 from engines.ort import OrtEngine
 from engines.torch_ref import Checkpoint, TorchEngine, open_checkpoint
 
@@ -45,19 +43,10 @@ def export(
     """
     if dtype not in TOLERANCE:
         raise EngineError(f"dtype {dtype!r}: needed {' or '.join(TOLERANCE)}")
-    if out.exists():
-        raise EngineError(f"{out} exists: remove it or name another folder")
-    folder = _local(source)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with new_folder(out) as partial:
+        folder = _local(source)
         manifest = _write(open_checkpoint(folder, latent_std), partial, dtype, report)  # gone before the check
         check(folder, partial)
-        partial.chmod(0o755)
-        partial.rename(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return manifest
 
 

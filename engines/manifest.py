@@ -2,7 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +88,30 @@ def read(folder: Path) -> Manifest:
     for name, expected in _files(manifest).items():
         _verify(folder, name, expected)
     return manifest
+
+
+def require_new(out: Path) -> None:
+    """Raise EngineError where `out` exists."""
+    if out.exists():
+        raise EngineError(f"{out} exists: remove it or name another folder")
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to write a bundle to, which becomes `out` when all has passed; else nothing is left behind.
+
+    Raises EngineError where `out` exists.
+    """
+    require_new(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        yield partial
+        partial.chmod(0o755)
+        partial.rename(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def sha256(path: Path) -> str:

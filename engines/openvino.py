@@ -31,7 +31,7 @@ def compiled_folder(fingerprint: str) -> Path | None:
 
 
 class OpenVinoEngine:
-    """One ONNX file, compiled for the CPU; a run uses all cores that the process may use.
+    """One ONNX file, or one IR with int8 layers, compiled for the CPU; a run uses all cores that the process may use.
 
     `cache`: folder of compiled models; OpenVINO compiles again where version, processor or settings differ.
     """
@@ -56,7 +56,17 @@ class OpenVinoEngine:
         found = str(self._model.get_property("INFERENCE_PRECISION_HINT").to_string())
         if found != HINTS[precision]:
             raise EngineError(f"OpenVINO computes in {found}, {HINTS[precision]} was asked")
-        self.provider = f"OpenVINO {self._model.get_property('EXECUTION_DEVICES')[0]} {precision}"
+        computes = precision
+        if path.suffix == ".xml":
+            self._require_int8(path)
+            computes = f"int8, the rest {precision}"
+        self.provider = f"OpenVINO {self._model.get_property('EXECUTION_DEVICES')[0]} {computes}"
+
+    def _require_int8(self, path: Path) -> None:
+        """Raise EngineError where the compiled model runs no layer in 8 bits."""
+        ran = {op.get_rt_info()["runtimePrecision"].astype(str) for op in self._model.get_runtime_model().get_ops()}
+        if not ran & {"i8", "u8"}:
+            raise EngineError(f"{path}: OpenVINO runs it in {', '.join(sorted(ran))}, needed int8: quantise it again")
 
     def run(self, feeds: Arrays) -> dict[str, NDArray[Any]]:
         """Run one batch."""

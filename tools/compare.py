@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from engines import BACKENDS, PRECISIONS, Bundle, EngineError, open_bundle
+from engines import BACKENDS, PRECISIONS, Bundle, EngineError, open_bundle, read_bundle
 from scanner.config import ScanConfig
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.trace import initial_noise
@@ -77,7 +77,7 @@ def rows(reference: Bundle, folder: Path, labels: pl.DataFrame) -> Iterator[dict
     spread = np.abs(noise - noise.mean(0)).max()  # of prompts; the rest is x_T, which would hide any error
     for bundle in candidates(folder):
         found, error = scores(bundle, ScanConfig()), np.abs(eps(bundle) - noise).max() / spread
-        engine = {"backend": bundle.backend, "precision": bundle.precision, "eps_error": float(error)}
+        engine = {"provider": bundle.engine("unet").provider, "eps_error": float(error)}
         for name in (name for name in expected.columns if name.endswith("_v1") and not expected[name].has_nulls()):
             a, b, c = (frame[name].to_numpy().astype(np.float64) for frame in (expected, found, other))
             yield engine | {"score": name} | compare(a, b, label) | {"overlap_of_other_seeds": overlap(a, c)}
@@ -101,7 +101,7 @@ def main() -> None:
     labels = read_labels(arguments.labels).drop_nulls("label")
     labels = labels.sample(min(arguments.prompts, len(labels)), seed=0)
     reference = open_bundle(arguments.checkpoint, "torch")
-    std = open_bundle(arguments.bundle, "cpu").manifest.latent_std  # which a checkpoint does not tell
+    std = read_bundle(arguments.bundle, "openvino")[0].latent_std  # which a checkpoint does not tell
     reference = replace(reference, manifest=replace(reference.manifest, latent_std=std))
     found = list(rows(reference, arguments.bundle, labels))
     print(markdown(found))

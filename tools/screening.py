@@ -2,7 +2,8 @@
 
     python tools/screening.py
 
-A minute or two per model: four UNet passes for each labelled prompt, then the bootstrap.
+Some minutes per model: four UNet passes for each labelled prompt, twice, as the first pass is also made in int8, then
+the bootstrap. Needs the int8 extra.
 """
 
 import sys
@@ -19,11 +20,13 @@ from reference_size import concept
 from engines import Bundle, open_bundle
 from engines.export import export
 from scanner.dataset import captions
+from scanner.demo import CAPTIONS
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.scores import SCORES
 from scanner.diffusion.trace import predict_prior, predict_reference, start, trace
 from scanner.evidence.evaluate import CHUNK, COLLAPSED, GUIDANCE_SCALE, NUM_INFERENCE_STEPS, read_labels
 from scanner.evidence.metrics import bootstrap, resample
+from scanner.evidence.quantized import export_int8, prompts_of
 
 SEEDS = 4
 SHARES = (0.5, 0.2, 0.1, 0.05, 0.025, 0.02, 0.01)
@@ -86,32 +89,41 @@ def curve(first: np.ndarray, final: np.ndarray, label: np.ndarray, cluster: np.n
         )
 
 
-def tables(name: str, bundle: Bundle, labels: pl.DataFrame, reference: Sequence[str]) -> str:
+def tables(name: str, bundle: Bundle, int8: Bundle, labels: pl.DataFrame, reference: Sequence[str]) -> str:
     """Markdown of one model: a table for each pair of scores and each reading of collapsed prompts."""
-    values = scored(bundle, labels["prompt"].to_list(), reference)
+    values, cheap = (scored(model, labels["prompt"].to_list(), reference) for model in (bundle, int8))
     parts = [f"## The {name} model"]
     for collapsed in ("left out", "negative"):
         labelled = labels.select(label=COLLAPSED[collapsed], cluster=concept(pl.col("prompt")).rank("dense"))
         kept = labelled["label"].is_not_null().to_numpy()
         label, cluster = labelled["label"].drop_nulls().to_numpy(), labelled["cluster"].to_numpy()[kept]
         parts.append(f"### Collapsed prompts {collapsed}: {label.sum():,} memorized, {(~label).sum():,} not")
-        for first, final in PAIRS:
+        screens = [(f"`{first}`", values[first], final) for first, final in PAIRS]
+        screens += [(f"`{first}` in int8", cheap[first], final) for first, final in PAIRS[:2]]
+        for first, screening, final in screens:
             lines = [f"| {' | '.join(HEADER)} |", "|---" * len(HEADER) + "|"]
-            rows = curve(values[first][kept], values[final][kept], label, cluster)
+            rows = curve(screening[kept], values[final][kept], label, cluster)
             lines += [f"| {' | '.join(row)} |" for row in rows]
-            parts += [f"Screened by `{first}`, ranked by `{final}`:", "\n".join(lines)]
+            parts += [f"Screened by {first}, ranked by `{final}`:", "\n".join(lines)]
             print(f"{name}, {collapsed}, {first}", *lines, sep="\n", file=sys.stderr, flush=True)
     return "\n\n".join(parts)
 
 
 def main() -> None:
     reference, parts = captions.reference(REFERENCE), []
+
+    def report(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
     with tempfile.TemporaryDirectory() as folder:
         for name, (model, labels) in MODELS.items():
             if (model / "model_index.json").is_file():
                 export(model, Path(folder) / name)
                 model = Path(folder) / name
-            parts.append(tables(name, open_bundle(model), read_labels(labels), reference))
+            int8 = Path(folder) / f"{name}-int8"
+            export_int8(model, int8, prompts_of(str(CAPTIONS)), report)
+            bundles = open_bundle(model, "cpu"), open_bundle(int8, "openvino")
+            parts.append(tables(name, *bundles, read_labels(labels), reference))
     text, _, _ = PAGE.read_text().partition(TABLES)
     PAGE.write_text("\n\n".join([text + TABLES, *parts]) + "\n")
 

@@ -1,19 +1,39 @@
 """`overscan export`."""
 
+import tempfile
 from pathlib import Path
 
 import click
 
-from engines import EngineError, open_bundle
+from engines import EngineError, manifest, open_bundle
 from scanner.cli.options import ANY_PATH
+from scanner.errors import ScannerError
 
 
 @click.command()
 @click.argument("source", type=ANY_PATH)
 @click.argument("out", type=ANY_PATH)
-@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
-def export(source: Path, out: Path, dtype: str) -> None:
-    """Export a diffusers checkpoint (SOURCE: a folder or a hub id) to a bundle OUT that runs without torch."""
+@click.option("--dtype", type=click.Choice(["float32", "float16", "int8"]), default="float32", show_default=True)
+@click.option("--captions", metavar="INPUT", help="Captions like those to be scanned, to make int8 with.")
+def export(source: Path, out: Path, dtype: str, captions: str | None) -> None:
+    """Export a diffusers checkpoint (SOURCE: a folder or a hub id) to a bundle OUT that runs without torch.
+
+    int8 is for a scan's first pass, on the openvino backend; SOURCE may be a float32 bundle then.
+    """
+    if dtype == "int8":
+        _export_int8(source, out, captions)
+    elif captions is not None:
+        raise ScannerError(f"captions are for --dtype int8, and {dtype} needs none: leave one of them out")
+    else:
+        _export(source, out, dtype)
+    click.echo(str(out))
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _export(source: Path, out: Path, dtype: str) -> None:
     try:
         from engines.export import export as export_bundle
     except ImportError as error:
@@ -25,7 +45,24 @@ def export(source: Path, out: Path, dtype: str) -> None:
             "comparing the scores of a few prompts with torch: 80 UNet passes, or minutes on a large model", err=True
         )
         for row in check(open_bundle(checkpoint, "torch"), open_bundle(bundle, "cpu")).iter_rows(named=True):
-            click.echo(f"{row['score']}: largest {row['kind']} error {row['largest_error']:.1e}", err=True)
+            _say(f"{row['score']}: largest {row['kind']} error {row['largest_error']:.1e}")
 
-    export_bundle(source, out, dtype, check=check_scores, report=lambda line: click.echo(line, err=True))
-    click.echo(str(out))
+    export_bundle(source, out, dtype, check=check_scores, report=_say)
+
+
+def _export_int8(source: Path, out: Path, captions: str | None) -> None:
+    """From a float32 bundle, which a checkpoint becomes first."""
+    from scanner.evidence.quantized import export_int8, prompts_of
+
+    if captions is None:
+        raise ScannerError("int8 is made by running the UNet on captions: needed --captions, such as the dataset")
+    prompts = prompts_of(captions)  # first, as an export takes minutes
+    manifest.require_new(out)
+    if (source / manifest.FILE).is_file():
+        export_int8(source, out, prompts, _say)
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
+        bundle = Path(folder) / "float32"
+        _export(source, bundle, "float32")
+        export_int8(bundle, out, prompts, _say)

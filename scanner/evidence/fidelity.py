@@ -26,7 +26,11 @@ def compare(reference: Bundle, candidate: Bundle, prompts: pl.DataFrame, config:
     scorer = Scorer(candidate, config)
     found, prior = scorer(prompts), scorer.prior
     del scorer
-    expected = Scorer(reference, config, prior=prior)(prompts)
+    return errors(Scorer(reference, config, prior=prior)(prompts), found)
+
+
+def errors(expected: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
+    """The same of the scores of two engines."""
     rows = []
     for name in SCORES:
         pair = expected.select("prompt_id", a=name).join(found.select("prompt_id", b=name), on="prompt_id").drop_nulls()
