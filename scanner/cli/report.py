@@ -1,5 +1,6 @@
 """`overscan report`."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from json import dumps
 from pathlib import Path
@@ -64,13 +65,14 @@ def report(
     A ranking by --top, --quantile or --threshold says nothing of false alarms; a decision by --fdr or --fpr needs
     --calibration.
     """
-    limit, fails = _strongest(limits, calibration), None if fail_on is None else policy.FailOn.parse(fail_on)
+    rule = Rule(DEFAULT_SCORE if score is None else score, **_strongest(limits, calibration))  # type: ignore[arg-type]
+    fails = None if fail_on is None else policy.FailOn.parse(fail_on)
     stored, made = read_store(store, scan_id), datetime.now(UTC)
     facts = reports.facts_of(stored.scan_id, stored.record)
     if score is None:
-        score = _default_score(stored, limit)
+        score = _default_score(stored, rule)
+        rule = replace(rule, score=score)
         facts["Score"] = f"{score}, the best measured of those that the scan has"
-    rule = Rule(score, **limit)  # type: ignore[arg-type]
     night = decide(
         stored.scores,
         stored.captions,
@@ -106,10 +108,10 @@ def report(
         click.get_current_context().exit(1)
 
 
-def _default_score(stored: StoredScan, limit: dict[str, float | None]) -> str:
+def _default_score(stored: StoredScan, rule: Rule) -> str:
     """The score where none is named. Raises ScannerError for a threshold that is likely of another score."""
     score = stored.best_score
-    if "threshold" in limit and score != DEFAULT_SCORE:
+    if rule.threshold is not None and score != DEFAULT_SCORE:
         raise ScannerError(
             f"a threshold without a score: by default this scan is ranked by {score}, as it has a reference or one "
             f"seed, others by {DEFAULT_SCORE}: name the --score that the --threshold is of"
