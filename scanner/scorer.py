@@ -135,9 +135,11 @@ class Scorer:
         first = self.trace(conditioning)
         raw = gram(first)
         finite = np.all([np.isfinite(array).all(1) for array in raw.values()], axis=0)
-        columns = {name: pl.Series(score(first), dtype=pl.Float32) for name, score in SCORES.items()}
-        columns |= {name: pl.Series(array.tolist(), dtype=pl.List(pl.Float32)) for name, array in raw.items()}
-        rows = pl.DataFrame({"prompt_id": prompts["prompt_id"], "truncated": conditioning.truncated, **columns})
-        scores = pl.when(pl.Series(finite)).then(pl.col(list(SCORES)).fill_nan(None))
-        status = pl.when(pl.Series(finite)).then(pl.lit("scored")).otherwise(pl.lit("non_finite"))
-        return rows.with_columns(scores, status=status)
+        columns = {
+            name: pl.Series(np.where(finite, score(first), np.float32(np.nan)), nan_to_null=True)
+            for name, score in SCORES.items()
+        }
+        columns |= {name: pl.Series(array).cast(pl.List(pl.Float32)) for name, array in raw.items()}
+        status = pl.Series(np.where(finite, "scored", "non_finite"))
+        named = {"prompt_id": prompts["prompt_id"], "truncated": conditioning.truncated}
+        return pl.DataFrame({**named, **columns, "status": status})

@@ -22,6 +22,7 @@ from scanner.demo import BUNDLE, CAPTIONS
 from scanner.diffusion.scores import ABSOLUTE, RELATIVE, SCORES
 from scanner.diffusion.trace import guided
 from scanner.evidence.fidelity import compare
+from scanner.scorer import Scorer
 
 FIRST_STEP = [
     name for name, score in SCORES.items() if score.steps == 1 and score.needs != "reference"
@@ -195,6 +196,24 @@ def test_bad_captions_are_rows_with_a_status(tmp_path):
         ("undecodable", None, 1),
     ]
     assert scores.filter(status="scored").select(FIRST_STEP).null_count().sum_horizontal().item() == 0
+
+
+def test_predictions_that_overflow_make_a_row_without_scores(bundle):
+    scorer = Scorer(bundle, ScanConfig())
+    expected, predict = scorer(frame(PROMPTS[:3])), scorer.denoiser.eps
+
+    def overflowing(x_t, timestep, conditioning):
+        eps = predict(x_t, timestep, conditioning)
+        eps[1, 0, 0, 0, 0] = np.inf
+        return eps
+
+    scorer.denoiser.eps = overflowing
+    with np.errstate(invalid="ignore"):
+        found = scorer(frame(PROMPTS[:3]))
+    assert found["status"].to_list() == ["scored", "non_finite", "scored"]
+    assert found[1].select(list(SCORES)).null_count().row(0) == (1,) * len(SCORES)
+    assert found["q1"].list.first().is_finite().to_list() == [True, False, True]
+    assert found[::2].equals(expected[::2])
 
 
 def test_an_empty_dataset_is_refused(tmp_path):
