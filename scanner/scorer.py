@@ -98,24 +98,30 @@ class Scorer:
         return replace(first, reference=Reference(cached("reference", key, shape, ordinary)))
 
     def __call__(self, prompts: pl.DataFrame) -> pl.DataFrame:
-        """[prompt_id, text, status, ...] -> [prompt_id, status, truncated, scores..., q1, q2, q3 per seed].
+        """[prompt_id, text, ...] -> [prompt_id, truncated, scores..., q1, q2, q3 per seed, status].
 
-        A prompt that cannot be scored keeps its status, with null scores; one whose scores overflow has the status
-        `non_finite`.
+        `status`: scored, or `non_finite` for a prompt whose predictions overflow, which has null scores.
         """
-        ready = prompts.filter(status="pending")
-        skipped = prompts.filter(pl.col("status") != "pending").select("prompt_id", "status")
-        if ready.is_empty():
-            return skipped
-        return pl.concat([self._score(ready), skipped], how="diagonal")
+        conditioning = self.denoiser.encode(prompts["text"].to_list())
+        first = self.trace(conditioning)
+        raw = gram(first)
+        finite = np.all([np.isfinite(array).all(1) for array in raw.values()], axis=0)
+        columns = {
+            name: pl.Series(np.where(finite, score(first), np.float32(np.nan)), nan_to_null=True)
+            for name, score in SCORES.items()
+        }
+        columns |= {name: pl.Series(array).cast(pl.List(pl.Float32)) for name, array in raw.items()}
+        status = pl.Series(np.where(finite, "scored", "non_finite"))
+        named = {"prompt_id": prompts["prompt_id"], "truncated": conditioning.truncated}
+        return pl.DataFrame({**named, **columns, "status": status})
 
     def canaries(self) -> pl.DataFrame:
         """[canary, scores...] of a few fixed prompts, computed now: the same every night, or the engine changed."""
-        prompts = pl.DataFrame({"prompt_id": CANARIES, "text": CANARIES, "status": "pending"})
+        prompts = pl.DataFrame({"prompt_id": CANARIES, "text": CANARIES})
         parts: list[pl.DataFrame] = []
         for part in prompts.iter_slices(self.chunk):
             self._watch("canaries", len(parts) * self.chunk, len(prompts))
-            parts.append(self._score(part))
+            parts.append(self(part))
         return pl.concat(parts).select("prompt_id", *SCORES).rename({"prompt_id": "canary"})
 
     def trace(self, conditioning: Conditioning) -> Trace:
@@ -129,17 +135,3 @@ class Scorer:
             config.num_inference_steps,
             config.first_steps,
         )
-
-    def _score(self, prompts: pl.DataFrame) -> pl.DataFrame:
-        conditioning = self.denoiser.encode(prompts["text"].to_list())
-        first = self.trace(conditioning)
-        raw = gram(first)
-        finite = np.all([np.isfinite(array).all(1) for array in raw.values()], axis=0)
-        columns = {
-            name: pl.Series(np.where(finite, score(first), np.float32(np.nan)), nan_to_null=True)
-            for name, score in SCORES.items()
-        }
-        columns |= {name: pl.Series(array).cast(pl.List(pl.Float32)) for name, array in raw.items()}
-        status = pl.Series(np.where(finite, "scored", "non_finite"))
-        named = {"prompt_id": prompts["prompt_id"], "truncated": conditioning.truncated}
-        return pl.DataFrame({**named, **columns, "status": status})

@@ -31,9 +31,7 @@ PROMPTS = pl.read_parquet(CAPTIONS)["caption"].unique(maintain_order=True)[:60]
 
 
 def frame(prompts):
-    return pl.DataFrame(
-        {"prompt_id": [prompt_id(p) for p in prompts], "text": prompts, "status": ["pending"] * len(prompts)}
-    )
+    return pl.DataFrame({"prompt_id": [prompt_id(p) for p in prompts], "text": prompts})
 
 
 def test_noise_is_what_the_docs_say():
