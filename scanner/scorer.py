@@ -27,6 +27,7 @@ from scanner.diffusion.trace import (
     unwatched,
 )
 
+CALL = 65536  # latent elements of a call: in smaller ones the cost per call shows beside a small UNet
 CANARIES = (
     "a dog",
     "the moon over a harbour at night",
@@ -50,7 +51,8 @@ class Scorer:
 
     `reference`: ordinary captions, for the scores that compare with them. `prior`: what is usual for the model, where
     another engine has computed it. `batch_size`: None: the fastest. `watch` hears of the UNet passes before the first
-    prompt. `chunk`: prompts per call that fill one UNet batch; `scan_id`: identity of all that the scores depend on.
+    prompt. `chunk`: prompts per call, which fill a given batch, else one or more; `scan_id`: identity of all that the
+    scores depend on.
     """
 
     def __init__(
@@ -65,10 +67,12 @@ class Scorer:
         self.bundle, self.config, self.reference = bundle, config, reference
         self._watch = watch
         self.denoiser = Denoiser(bundle, batch_size)
-        if batch_size is None:
+        samples = batch_size
+        if samples is None:
             self.denoiser.batch_size = fastest(bundle, self.denoiser, watch)
+            samples = max(self.denoiser.batch_size, CALL // int(np.prod(self.denoiser.latent_shape)))
         self.scan_id = scan_id(bundle, config, reference)
-        self.chunk = max(1, self.denoiser.batch_size // len(config.seeds))
+        self.chunk = max(1, samples // len(config.seeds))
         self._start = self._baselines(bundle, reference, prior)
 
     @property
