@@ -27,6 +27,7 @@ from scanner.diffusion.trace import (
     unwatched,
 )
 
+CALL = 65536  # latent elements of a call: in smaller ones the cost per call shows beside a small UNet
 CANARIES = (
     "a dog",
     "the moon over a harbour at night",
@@ -50,7 +51,8 @@ class Scorer:
 
     `reference`: ordinary captions, for the scores that compare with them. `prior`: what is usual for the model, where
     another engine has computed it. `batch_size`: None: the fastest. `watch` hears of the UNet passes before the first
-    prompt. `chunk`: prompts per call that fill one UNet batch; `scan_id`: identity of all that the scores depend on.
+    prompt. `chunk`: prompts per call, which fill a given batch, else one or more; `scan_id`: identity of all that the
+    scores depend on.
     """
 
     def __init__(
@@ -65,10 +67,12 @@ class Scorer:
         self.bundle, self.config, self.reference = bundle, config, reference
         self._watch = watch
         self.denoiser = Denoiser(bundle, batch_size)
-        if batch_size is None:
+        samples = batch_size
+        if samples is None:
             self.denoiser.batch_size = fastest(bundle, self.denoiser, watch)
+            samples = max(self.denoiser.batch_size, CALL // int(np.prod(self.denoiser.latent_shape)))
         self.scan_id = scan_id(bundle, config, reference)
-        self.chunk = max(1, self.denoiser.batch_size // len(config.seeds))
+        self.chunk = max(1, samples // len(config.seeds))
         self._start = self._baselines(bundle, reference, prior)
 
     @property
@@ -98,24 +102,30 @@ class Scorer:
         return replace(first, reference=Reference(cached("reference", key, shape, ordinary)))
 
     def __call__(self, prompts: pl.DataFrame) -> pl.DataFrame:
-        """[prompt_id, text, status, ...] -> [prompt_id, status, truncated, scores..., q1, q2, q3 per seed].
+        """[prompt_id, text, ...] -> [prompt_id, truncated, scores..., q1, q2, q3 per seed, status].
 
-        A prompt that cannot be scored keeps its status, with null scores; one whose scores overflow has the status
-        `non_finite`.
+        `status`: scored, or `non_finite` for a prompt whose predictions overflow, which has null scores.
         """
-        ready = prompts.filter(status="pending")
-        skipped = prompts.filter(pl.col("status") != "pending").select("prompt_id", "status")
-        if ready.is_empty():
-            return skipped
-        return pl.concat([self._score(ready), skipped], how="diagonal")
+        conditioning = self.denoiser.encode(prompts["text"].to_list())
+        first = self.trace(conditioning)
+        raw = gram(first)
+        finite = np.all([np.isfinite(array).all(1) for array in raw.values()], axis=0)
+        columns = {
+            name: pl.Series(np.where(finite, score(first), np.float32(np.nan)), nan_to_null=True)
+            for name, score in SCORES.items()
+        }
+        columns |= {name: pl.Series(array).cast(pl.List(pl.Float32)) for name, array in raw.items()}
+        status = pl.Series(np.where(finite, "scored", "non_finite"))
+        named = {"prompt_id": prompts["prompt_id"], "truncated": conditioning.truncated}
+        return pl.DataFrame({**named, **columns, "status": status})
 
     def canaries(self) -> pl.DataFrame:
         """[canary, scores...] of a few fixed prompts, computed now: the same every night, or the engine changed."""
-        prompts = pl.DataFrame({"prompt_id": CANARIES, "text": CANARIES, "status": "pending"})
+        prompts = pl.DataFrame({"prompt_id": CANARIES, "text": CANARIES})
         parts: list[pl.DataFrame] = []
         for part in prompts.iter_slices(self.chunk):
             self._watch("canaries", len(parts) * self.chunk, len(prompts))
-            parts.append(self._score(part))
+            parts.append(self(part))
         return pl.concat(parts).select("prompt_id", *SCORES).rename({"prompt_id": "canary"})
 
     def trace(self, conditioning: Conditioning) -> Trace:
@@ -129,15 +139,3 @@ class Scorer:
             config.num_inference_steps,
             config.first_steps,
         )
-
-    def _score(self, prompts: pl.DataFrame) -> pl.DataFrame:
-        conditioning = self.denoiser.encode(prompts["text"].to_list())
-        first = self.trace(conditioning)
-        raw = gram(first)
-        finite = np.all([np.isfinite(array).all(1) for array in raw.values()], axis=0)
-        columns = {name: pl.Series(score(first), dtype=pl.Float32) for name, score in SCORES.items()}
-        columns |= {name: pl.Series(array.tolist(), dtype=pl.List(pl.Float32)) for name, array in raw.items()}
-        rows = pl.DataFrame({"prompt_id": prompts["prompt_id"], "truncated": conditioning.truncated, **columns})
-        scores = pl.when(pl.Series(finite)).then(pl.col(list(SCORES)).fill_nan(None))
-        status = pl.when(pl.Series(finite)).then(pl.lit("scored")).otherwise(pl.lit("non_finite"))
-        return rows.with_columns(scores, status=status)

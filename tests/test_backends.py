@@ -46,7 +46,7 @@ def mumbling(folder, precision):
 
 
 def test_openvino_gives_the_scores_of_onnx_runtime():
-    prompts = pl.DataFrame({"prompt_id": CANARIES, "text": CANARIES, "status": "pending"})
+    prompts = pl.DataFrame({"prompt_id": CANARIES, "text": CANARIES})
     found = open_bundle(BUNDLE, "openvino", "float32")
     assert (found.backend, found.precision) == ("openvino", "float32")
     assert found.engine("unet").provider == "OpenVINO CPU float32"

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 
 from engines import open_bundle
-from scanner import batching, scan
+from scanner import ScanConfig, batching, scan
 from scanner.demo import BUNDLE
 from scanner.diffusion.denoiser import Denoiser
 from scanner.errors import Interrupted
+from scanner.scorer import Scorer
 
 
 class Machine:
@@ -97,6 +98,13 @@ def test_the_trial_is_remembered_and_a_given_size_is_not_tried(monkeypatch, tmp_
     for backend in batching.BUILT:
         monkeypatch.setitem(vars(bundle), "backend", backend)
         assert batching.fastest(bundle, Denoiser(bundle)) == 64
+
+
+def test_a_small_model_scores_several_batches_in_a_call(monkeypatch, bundle):
+    for chosen, given, chunk in ((4, None, 64), (256, None, 64), (1024, None, 256), (4, 8, 2), (4, 1, 1)):
+        monkeypatch.setattr("scanner.scorer.fastest", lambda *_, size=chosen: size)
+        scorer = Scorer(bundle, ScanConfig(seeds=(0, 1, 2, 3)), given)  # 256 latent elements a sample
+        assert (scorer.denoiser.batch_size, scorer.chunk) == (given or chosen, chunk)
 
 
 def test_scores_do_not_depend_on_the_batch(tmp_path):

@@ -22,6 +22,7 @@ from scanner.demo import BUNDLE, CAPTIONS
 from scanner.diffusion.scores import ABSOLUTE, RELATIVE, SCORES
 from scanner.diffusion.trace import guided
 from scanner.evidence.fidelity import compare
+from scanner.scorer import Scorer
 
 FIRST_STEP = [
     name for name, score in SCORES.items() if score.steps == 1 and score.needs != "reference"
@@ -30,9 +31,7 @@ PROMPTS = pl.read_parquet(CAPTIONS)["caption"].unique(maintain_order=True)[:60]
 
 
 def frame(prompts):
-    return pl.DataFrame(
-        {"prompt_id": [prompt_id(p) for p in prompts], "text": prompts, "status": ["pending"] * len(prompts)}
-    )
+    return pl.DataFrame({"prompt_id": [prompt_id(p) for p in prompts], "text": prompts})
 
 
 def test_noise_is_what_the_docs_say():
@@ -197,6 +196,24 @@ def test_bad_captions_are_rows_with_a_status(tmp_path):
     assert scores.filter(status="scored").select(FIRST_STEP).null_count().sum_horizontal().item() == 0
 
 
+def test_predictions_that_overflow_make_a_row_without_scores(bundle):
+    scorer = Scorer(bundle, ScanConfig())
+    expected, predict = scorer(frame(PROMPTS[:3])), scorer.denoiser.eps
+
+    def overflowing(x_t, timestep, conditioning):
+        eps = predict(x_t, timestep, conditioning)
+        eps[1, 0, 0, 0, 0] = np.inf
+        return eps
+
+    scorer.denoiser.eps = overflowing
+    with np.errstate(invalid="ignore"):
+        found = scorer(frame(PROMPTS[:3]))
+    assert found["status"].to_list() == ["scored", "non_finite", "scored"]
+    assert found[1].select(list(SCORES)).null_count().row(0) == (1,) * len(SCORES)
+    assert found["q1"].list.first().is_finite().to_list() == [True, False, True]
+    assert found[::2].equals(expected[::2])
+
+
 def test_an_empty_dataset_is_refused(tmp_path):
     pl.DataFrame({"caption": []}, schema={"caption": pl.String}).write_parquet(tmp_path / "none.parquet")
     with pytest.raises(ScannerError, match="no caption rows in it"):
@@ -242,7 +259,7 @@ def test_a_signal_commits_the_batch_in_hand_and_exits_with_3(tmp_path, number):
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 3, said
-    assert said.startswith("stopping after the batch in hand; once more to stop at once\n")
+    assert "stopping after the batch in hand; once more to stop at once\n" in said
     (committed,) = re.findall(r"error: interrupted: what was computed is committed \(([\d,]+) of 20,000 pending", said)
     rows = pl.read_delta(str(tmp_path / "store/scores"))
     assert len(rows) == rows["prompt_id"].n_unique() == int(committed.replace(",", "")) > 0

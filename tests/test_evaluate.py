@@ -167,7 +167,7 @@ def test_evaluate_agrees_with_a_scan(evaluated):
     reference = [f"an ordinary caption, {i}" for i in range(20)]
     bundle = open_bundle(BUNDLE)
     scored = score(bundle, prompts, reference)
-    frame = pl.DataFrame({"prompt_id": prompts, "text": prompts, "status": ["pending"] * 3})
+    frame = pl.DataFrame({"prompt_id": prompts, "text": prompts})
     for seeds, steps in ((2, 1), (1, 3)):
         scan = Scorer(bundle, ScanConfig(seeds=tuple(range(seeds)), first_steps=steps), reference=reference)(frame)
         compared = [setting for setting in scored if (setting.seeds, setting.steps) == (seeds, steps)]

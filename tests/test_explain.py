@@ -38,7 +38,7 @@ def scorer(bundle):
 
 
 def direct(scorer, texts, score=DEFAULT_SCORE):
-    prompts = pl.DataFrame({"prompt_id": [str(i) for i in range(len(texts))], "text": texts, "status": "pending"})
+    prompts = pl.DataFrame({"prompt_id": [str(i) for i in range(len(texts))], "text": texts})
     return scorer(prompts)[score].to_numpy()
 
 

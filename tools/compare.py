@@ -67,7 +67,7 @@ def compare(a: np.ndarray, b: np.ndarray, label: np.ndarray) -> dict[str, float]
 def rows(reference: Bundle, folder: Path, labels: pl.DataFrame) -> Iterator[dict[str, object]]:
     """A row per backend, precision and score."""
     n, label = len(labels), labels["label"].to_numpy()
-    prompts = pl.DataFrame({"prompt_id": np.arange(n).astype(str), "text": labels["prompt"], "status": "pending"})
+    prompts = pl.DataFrame({"prompt_id": np.arange(n).astype(str), "text": labels["prompt"]})
 
     def scores(bundle: Bundle, config: ScanConfig) -> pl.DataFrame:
         return pl.concat([Scorer(bundle, config)(part) for part in prompts.iter_slices(64)])

@@ -48,7 +48,7 @@ def measured(model: Path, labels: pl.DataFrame) -> pl.DataFrame:
     bundle, prompts = open_bundle(model), labels["prompt"]
     deviations = Network(Denoiser(bundle, 64), Sampling(SEEDS)).deviations(prompts.to_list())
     scorer = Scorer(bundle, ScanConfig(seeds=SEEDS))
-    frame = pl.DataFrame({"prompt_id": prompts, "text": prompts, "status": "pending"})
+    frame = pl.DataFrame({"prompt_id": prompts, "text": prompts})
     scores = pl.concat([scorer(part) for part in frame.iter_slices(scorer.chunk)]).select(FIRST_STEP)
     return pl.concat([labels.select(SEVERITY), deviations.select("D1", "D2"), scores], how="horizontal")
 

@@ -26,10 +26,6 @@ def _flat(array: Array) -> Array:
     return np.reshape(array, (*array.shape[:2], -1))  # [B, S, C, H, W] -> [B, S, d]
 
 
-def _difference(trace: Trace, step: int = 0) -> Array:
-    return _flat(trace.eps_cond[step] - trace.eps_uncond[step])  # [B, S, d]
-
-
 def _norm(array: Array) -> Array:
     return np.asarray(np.linalg.norm(array, axis=-1).mean(-1), np.float32)  # [B, S, d] -> [B]
 
@@ -58,13 +54,13 @@ def gram(trace: Trace) -> dict[str, Array]:
     q1 = ||De||^2/d, q2 = <De, eps_uncond>/d, q3 = <De, x_T>/d. Every norm, projection or global cosine of
     (x_T, eps_cond, eps_uncond) follows from them and prompt-free numbers, for any guidance scale.
     """
-    De, eps_uncond, x_T = _difference(trace), _flat(trace.eps_uncond[0]), _flat(trace.x_t[0])
+    De, eps_uncond, x_T = _flat(trace.text_noise[0]), _flat(trace.eps_uncond[0]), _flat(trace.x_t[0])
     return {"q1": (De * De).mean(-1), "q2": (De * eps_uncond).mean(-1), "q3": (De * x_T).mean(-1)}
 
 
 def _text_noise_norm(trace: Trace) -> Array:
     """||De||_2, not normalised: Wen et al. (ICLR 2024) at the first step."""
-    return _norm(_difference(trace))
+    return _norm(_flat(trace.text_noise[0]))
 
 
 def _overestimation(trace: Trace) -> Array:
@@ -72,7 +68,7 @@ def _overestimation(trace: Trace) -> Array:
 
     How far guidance pushes past the data (arXiv 2509.25705); tends to g for a fully memorized prompt.
     """
-    return np.asarray(_radii(trace) * _norm(_difference(trace)))
+    return np.asarray(_radii(trace) * _norm(_flat(trace.text_noise[0])))
 
 
 def _overestimation_prior(trace: Trace) -> Array:
@@ -156,7 +152,7 @@ def _measured_ratio(estimate: Array, centre: Array, covariance: Covariance) -> A
 
 def _guidance_spread(trace: Trace) -> Array:
     """Standard deviation of De over seeds, as a length: an estimate fixed by the prompt undoes each seed's own."""
-    return _spread(_difference(trace))
+    return _spread(_flat(trace.text_noise[0]))
 
 
 def _concentration(trace: Trace) -> Array:
@@ -164,7 +160,7 @@ def _concentration(trace: Trace) -> Array:
 
     Energy at a position: sum over channels of De^2, mean over seeds. Memorized templates are local.
     """
-    De = trace.eps_cond[0] - trace.eps_uncond[0]  # [B, S, C, H, W]
+    De = trace.text_noise[0]  # [B, S, C, H, W]
     energy = np.square(De).sum(2).mean(1).reshape(len(De), -1)  # [B, H*W]
     top = int(np.ceil(TOP_POSITIONS * energy.shape[1]))
     total = energy.sum(1)
@@ -173,7 +169,7 @@ def _concentration(trace: Trace) -> Array:
 
 def _text_noise_norm_steps(trace: Trace) -> Array:
     """||De|| averaged over the scanned steps: Wen et al. with more than one step."""
-    return np.asarray(np.mean([_norm(_difference(trace, step)) for step in range(len(trace.timesteps))], axis=0))
+    return np.asarray(np.mean([_norm(_flat(trace.text_noise[step])) for step in range(len(trace.timesteps))], axis=0))
 
 
 def _steadiness(trace: Trace) -> Array:
@@ -185,12 +181,12 @@ def _steadiness(trace: Trace) -> Array:
     (a_0, a_1), (s_0, s_1) = trace.signal_rate[:2], trace.noise_rate[:2]
     k = a_1 - a_0 * s_1 / s_0
     c = np.float32(k / s_1 * (trace.guidance_scale - 1) * s_0 / a_0)
-    return _ratio(_norm(_flat(trace.eps_cond[1] - trace.eps_cond[0])), c * _norm(_difference(trace)))
+    return _ratio(_norm(_flat(trace.eps_cond[1] - trace.eps_cond[0])), c * _norm(_flat(trace.text_noise[0])))
 
 
 def _growth(trace: Trace) -> Array:
     """G12 = ||De(x_1)||^2 / ||De(x_T)||^2: how fast the prompt gains on the empty one."""
-    now, next_ = (np.square(_difference(trace, step)).sum((1, 2)) for step in (0, 1))
+    now, next_ = (np.square(_flat(trace.text_noise[step])).sum((1, 2)) for step in (0, 1))
     return _ratio(next_, now)
 
 

@@ -6,6 +6,7 @@ Shape letters, here and everywhere: **B** prompts, **S** seeds, **K** scanned st
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -169,17 +170,22 @@ class Trace:
             reference=None if self.reference is None else self.reference.first(seeds),
         )
 
+    @cached_property
+    def text_noise(self) -> Array:
+        """De = eps_cond - eps_uncond, what the prompt changes."""
+        return self.eps_cond - self.eps_uncond
+
     @property
     def eps_hat(self) -> Array:
         """Guided noise."""
         return guided(self.eps_cond, self.eps_uncond, self.guidance_scale)
 
-    @property
+    @cached_property
     def x0_cond(self) -> Array:
         """Clean estimate for the prompt, (x_t - noise_rate * eps_cond) / signal_rate."""
         return self._x0(self.eps_cond)
 
-    @property
+    @cached_property
     def x0_uncond(self) -> Array:
         """Clean estimate for the empty prompt."""
         return self._x0(self.eps_uncond)

@@ -76,7 +76,7 @@ class EditedScores:
             self._progress(len(self._scores), len(self._scores) + len(new) - at)
             ids, chunk = zip(*new[at : at + self._scorer.chunk], strict=True)
             keys = [str(i) for i in range(len(ids))]
-            found = self._scorer(pl.DataFrame({"prompt_id": keys, "text": chunk, "status": "pending"}))
+            found = self._scorer(pl.DataFrame({"prompt_id": keys, "text": chunk}))
             value = pl.col(self._score)
             self._scores |= dict(
                 zip(ids, found.select(pl.when(value.is_finite()).then(value)).to_series(), strict=True)

@@ -47,7 +47,7 @@ def errors(expected: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
 def check(reference: Bundle, candidate: Bundle) -> pl.DataFrame:
     """Compare on the canaries. Raises EngineError where a score differs by more than its precision allows."""
     ids = [f"{i:032}" for i in range(len(CANARIES))]
-    prompts = pl.DataFrame({"prompt_id": ids, "text": CANARIES, "status": ["pending"] * len(ids)})
+    prompts = pl.DataFrame({"prompt_id": ids, "text": CANARIES})
     errors = compare(reference, candidate, prompts, ScanConfig())
     allowed = TOLERANCE[candidate.manifest.precision]
     bad = errors.filter(~(pl.col("largest_error") <= allowed))
