@@ -28,6 +28,8 @@ class Subsets:
 
 
 class IdealDenoiser:
+    batch_size = 64
+
     def __init__(self, images: np.ndarray, prediction_type: str = "epsilon"):
         self.images = images.astype(np.float64)  # [n, C, H, W]
         self.latent_shape = images.shape[1:]
