@@ -9,6 +9,7 @@ from test_cli import run
 
 from engines.cache import cache_folder
 from scanner import ScanConfig, ScannerError, read_store, scan
+from scanner.batching import SIZES
 from scanner.cache import cached, fingerprint
 from scanner.cli.console import status_table
 from scanner.dataset.captions import reference
@@ -89,6 +90,7 @@ def test_the_predictions_are_kept_and_found_again(files, cache):
     scanned(files)
     kept = {path.name.split("-")[0]: path for path in cache.iterdir()}
     assert {name: np.load(path).shape for name, path in kept.items()} == {
+        "batch": (len(SIZES),),
         "prior": (64, 4, 8, 8),
         "reference": (40, 2, 4, 8, 8),
     }
@@ -97,7 +99,7 @@ def test_the_predictions_are_kept_and_found_again(files, cache):
     scanned(files)
     assert {path.stat().st_mtime_ns for path in cache.iterdir()} == marked
     scanned(files, config=ScanConfig(seeds=(0, 1, 2)))
-    assert sorted(path.name.split("-")[0] for path in cache.iterdir()) == ["prior", "reference", "reference"]
+    assert sorted(path.name.split("-")[0] for path in cache.iterdir()) == ["batch", "prior", "reference", "reference"]
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"no array"])
