@@ -19,14 +19,14 @@ def compare(reference: Bundle, candidate: Bundle, prompts: pl.DataFrame, config:
     """[score, kind, largest_error, rank_correlation]: relative error for norms, absolute for bounded scores.
 
     The prior is the candidate's for both, as 64 UNet passes of torch take minutes on a large model; only one of the two
-    is in memory at a time.
+    is in memory at a time, and one sample in it.
     """
     latent_std = candidate.manifest.latent_std  # which a checkpoint does not tell
     reference = replace(reference, manifest=replace(reference.manifest, latent_std=latent_std))
-    scorer = Scorer(candidate, config)
+    scorer = Scorer(candidate, config, batch_size=1)
     found, prior = scorer(prompts), scorer.prior
     del scorer
-    return errors(Scorer(reference, config, prior=prior)(prompts), found)
+    return errors(Scorer(reference, config, batch_size=1, prior=prior)(prompts), found)
 
 
 def errors(expected: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
