@@ -44,11 +44,12 @@ def report(folder, *arguments, out="report"):
 def test_calibrate_says_what_it_can_tell(night):
     folder, (out, err, code) = night
     assert (out, code) == (f"{folder / 'cal.parquet'}\n", 0)
-    assert re.sub(r"in [\d.]+ s \([\d.]+ prompts/s, ", "in T s (R prompts/s, ", err) == (
+    said = re.sub(r"in [\d.]+ s \([\d.]+ prompts/s, ", "in T s (R prompts/s, ", err)
+    assert re.sub(r"batch (1|4|16|64|256)\)", "batch N)", said) == (
         "rows            19\n"
         "unique prompts  19\n"
         "already scored  0\n"
-        "scored now      19 in T s (R prompts/s, cpu float32: CPUExecutionProvider)\n"
+        "scored now      19 in T s (R prompts/s, cpu float32: CPUExecutionProvider, batch N)\n"
         "19 null captions: p-values from 0.05 up; at fdr 0.05 they flag 1 of a dataset's prompts or more, or none\n"
     )
     made = ["--model", BUNDLE, "--store", folder / "store", "--out", folder / "again.parquet"]

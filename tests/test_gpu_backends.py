@@ -71,10 +71,10 @@ def cuda_on_cpu(monkeypatch):
 @pytest.mark.parametrize("component", ["text_encoder", "unet", "vae_encoder", "vae_decoder"])
 def test_bound_arrays_give_what_the_cpu_backend_gives(bundle, cuda_on_cpu, component):
     engine = CudaEngine(BUNDLE, bundle.manifest.components[component])
-    equal(bundle, engine, component, [2, 3, 2, 1, 4, 5, 6, 2])
-    assert list(engine._bound) == [2, 3, 1, 4, 5, 6]  # each bound once
+    equal(bundle, engine, component, [2, 3, 2, 1, 4, 5, 6, 7, 8, 2])
+    assert list(engine._bound) == [2, 3, 1, 4, 5, 6, 7, 8]  # each bound once
     graphs = [bound.options.get_run_config_entry("gpu_graph_id") for bound in engine._bound.values()]
-    assert graphs == ["1", "2", "3", "4", "-1", "-1"]
+    assert graphs == ["1", "2", "3", "4", "5", "6", "-1", "-1"]
 
 
 def test_computation_on_the_cpu_is_refused_and_sizes_are_not(bundle, monkeypatch, cuda_on_cpu):

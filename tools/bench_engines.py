@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from peers import SEEDS, Peers
 
-from engines import BACKENDS, EngineError
+from engines import BACKENDS, PRECISIONS, EngineError
 from scanner import scan
 from scanner.config import ScanConfig
 from scanner.dataset import captions
@@ -34,7 +34,6 @@ from scanner.diffusion.trace import PRIOR_SEEDS, Watch, initial_noise
 
 PEERS_BATCH = 4  # prompts at once, for the batched peers
 GEMM, GEMM_SECONDS = 2048, 2.0
-PRECISIONS = ("float32", "bfloat16", "auto")
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def random_prior(denoiser: Denoiser, num_inference_steps: int, watch: Watch) -> 
 
 
 def ways(checkpoint: Path, bundles: list[Path], backends: Collection[str]) -> Iterator[tuple[str, Path, str, str]]:
-    """Name, model, backend and precision of all that may be tried; a precision that `auto` stands for comes once."""
+    """Name, model, backend and precision of all that may be tried."""
     for bundle in bundles:
         for backend in backends:
             if not backend.startswith("torch"):
@@ -114,17 +113,15 @@ def measure(
     peers(texts[:1], 1)  # warm-up
     gemm_before, before = gemm_rates(), [peers(texts, batch) for batch in (1, PEERS_BATCH)]
     say(f"before: matrix products {gemm_before}, peers {before} prompts/s")
-    measured, refused, seen = [], {}, set()
+    measured, refused = [], {}
     for name, model, backend, precision in ways(checkpoint, bundles, backends):
         try:
             provider, scored, seconds, startup = scanned(model, source, prompts, backend=backend, precision=precision)
         except EngineError as error:
             refused[f"{name} {precision}"] = str(error)
             continue
-        if (name, engine := provider.rpartition(", batch")[0]) not in seen:
-            seen.add((name, engine))
-            measured.append((name, precision, provider, scored, scored / seconds, startup))
-            say(f"{name}: {provider}: {scored / seconds:.3f} prompts/s")
+        measured.append((name, precision, provider, scored, scored / seconds, startup))
+        say(f"{name}: {provider}: {scored / seconds:.3f} prompts/s")
     gemm_after, after = gemm_rates(), [peers(texts, batch) for batch in (1, PEERS_BATCH)]
     rates = {name: (gemm_before[name] + gemm_after[name]) / 2 for name in gemm_before}
     alone, batched = (float(np.mean(pair)) for pair in zip(before, after, strict=True))
