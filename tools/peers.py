@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from scanner import initial_noise
@@ -36,9 +37,9 @@ class Peers:
 
     @torch.inference_mode()
     def gflop(self) -> float:
-        """GFLOP of one UNet pass on one sample."""
+        """GFLOP of one UNet pass on one sample; attention as plain products: fused ones are not counted."""
         counter = FlopCounterMode(display=False)
-        with counter:
+        with counter, sdpa_kernel(SDPBackend.MATH):
             self.pipeline.unet(self.noise[:1], self.pipeline.scheduler.timesteps[0], self._embed([""])[:1])
         return float(counter.get_total_flops() / 1e9)
 
