@@ -1,6 +1,7 @@
 """How many UNet samples to run at once: the fewest that run about as fast as any, found by trying."""
 
 import os
+import platform
 import re
 import time
 from contextlib import suppress
@@ -18,6 +19,7 @@ SIZES = (1, 4, 16, 64, 256)
 GAIN = 1.05  # a larger batch must be so much faster: it costs memory, and an interrupted scan waits for its end
 SECONDS = 0.1  # of the runs at one size, at least
 PATIENCE = 2.0  # seconds of a trial within which all sizes are tried, as timings of small models are noisy
+CGROUP = Path("/sys/fs/cgroup")
 BUILT = ("tensorrt",)  # builds a plan for every size, which takes minutes
 
 
@@ -28,7 +30,12 @@ def fastest(bundle: Bundle, denoiser: Denoiser, watch: Watch = unwatched) -> int
     """
     if bundle.backend in BUILT:
         return denoiser.batch_size
-    key = (bundle.manifest.fingerprint, bundle.backend, bundle.precision, denoiser.provider, str(os.cpu_count()))
+    manifest, cores = (
+        bundle.manifest,
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    )
+    machine = (platform.node(), denoiser.provider, str(cores))  # which may share the cache folder with others
+    key = (manifest.fingerprint, bundle.backend, bundle.precision, *machine, str(SIZES))
     return choose(cached("batch", key, (len(SIZES),), lambda: throughput(denoiser, watch)))
 
 
@@ -83,8 +90,11 @@ def _peak() -> float:
 
 
 def _available() -> float:
-    """Memory that can still be had, in kB; infinite where only Linux would tell."""
-    return _kilobytes("/proc/meminfo", "MemAvailable", np.inf)
+    """Memory that can still be had, in kB, a container's limit heeded; infinite where only Linux would tell."""
+    limit = np.inf
+    with suppress(OSError, ValueError):  # no such limit, or "max"
+        limit = (int((CGROUP / "memory.max").read_text()) - int((CGROUP / "memory.current").read_text())) / 1024
+    return min(limit, _kilobytes("/proc/meminfo", "MemAvailable", np.inf))
 
 
 def _kilobytes(path: str, name: str, unknown: float) -> float:

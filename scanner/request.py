@@ -190,7 +190,7 @@ def stopping(watch: Watch, stop: Callable[[], bool]) -> Watch:
     def watched(what: str, done: int, total: int) -> None:
         if stop():
             raise Interrupted(
-                "interrupted while preparing, before anything was scored; what is committed stays: run it again"
+                "interrupted while preparing, before this pass scored anything; what is committed stays: run it again"
             )
         watch(what, done, total)
 

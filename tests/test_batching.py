@@ -84,6 +84,15 @@ def test_linux_tells_of_memory():
     assert batching._kilobytes("/proc/no such file", "VmHWM", 5.0) == 5.0
 
 
+def test_a_container_may_have_less_memory_than_its_machine(monkeypatch, tmp_path):
+    monkeypatch.setattr(batching, "CGROUP", tmp_path)
+    (tmp_path / "memory.current").write_text("1048576\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert batching._available() > 4096
+    (tmp_path / "memory.max").write_text("5242880\n")
+    assert batching._available() == 4096
+
+
 def test_the_trial_is_remembered_and_a_given_size_is_not_tried(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     bundle, tried = open_bundle(BUNDLE, "cpu"), []

@@ -44,6 +44,13 @@ def test_a_store_may_have_any_name(tmp_path, name):
     assert len(ledger.runs()) == 2
 
 
+@pytest.mark.parametrize("name", ["a%20b", "a[1]"])
+def test_a_store_that_deltalake_cannot_hold_is_refused_before_it_is_made(tmp_path, name):
+    with pytest.raises(StoreError, match="cannot hold a path with %XX"):
+        Ledger(tmp_path / name, ("s_v1",))
+    assert not (tmp_path / name).exists()
+
+
 def test_rows_computed_twice_are_read_once(tmp_path):
     ledger = Ledger(tmp_path, ("s_v1",))
     ledger.append("one", rows("a", "b"))

@@ -42,7 +42,7 @@ def _export(source: Path, out: Path, dtype: str) -> None:
 
     def check_scores(checkpoint: Path, bundle: Path) -> None:
         click.echo(
-            "comparing the scores of a few prompts with torch: 80 UNet passes, or minutes on a large model", err=True
+            "comparing the scores of a few prompts with torch: 100 UNet passes, or minutes on a large model", err=True
         )
         for row in check(open_bundle(checkpoint, "torch"), open_bundle(bundle, "cpu")).iter_rows(named=True):
             _say(f"{row['score']}: largest {row['kind']} error {row['largest_error']:.1e}")

@@ -27,7 +27,7 @@ ids = click.option(
 reference = click.option("--reference", type=ANY_PATH, help="Ordinary captions, for the _ref and _white scores.")
 score = click.option("--score", type=click.Choice(list(SCORES)), help="[default: the best of the scan, docs/scores.md]")
 batch_size = click.option(
-    "--batch-size", type=click.IntRange(1), help="UNet samples per run.  [default: the fastest in a trial]"
+    "--batch-size", type=click.IntRange(1), help="UNet samples per run.  [default: by a trial, or by latent size]"
 )
 backend = click.option("--backend", type=click.Choice(["auto", *BACKENDS]), default="auto", show_default=True)
 seeds = click.option(

@@ -47,6 +47,9 @@ class Ledger:
     def __init__(self, folder: str | Path, score_names: tuple[str, ...] = ()):
         self.folder = Path(folder)
         self._commits = 0
+        path = str(self.folder.absolute())
+        if unquote(path) != path or not {"[", "]"}.isdisjoint(path):
+            raise StoreError(f"{self.folder}: deltalake cannot hold a path with %XX, [ or ]: name another --store")
         for table, columns, partition_by in (
             ("scores", SCORE_KEYS | dict.fromkeys(score_names, pl.Float32()) | RAW, ["scan_id"]),
             ("runs", RUNS, None),

@@ -81,9 +81,14 @@ class Denoiser:
         assert width is not None
         return height, width
 
+    @property
+    def image_batch(self) -> int:
+        """VAE samples per run: an image takes far more memory than a latent, so no more than by the latent's size."""
+        return min(self.batch_size, default_batch_size(self.latent_shape))
+
     def _in_parts(self, component: str, name: str, array: Array, result: str) -> Array:
-        engine, starts = self._engine(component), range(0, len(array), self.batch_size)
-        parts = (np.ascontiguousarray(array[start : start + self.batch_size]) for start in starts)
+        engine, starts = self._engine(component), range(0, len(array), self.image_batch)
+        parts = (np.ascontiguousarray(array[start : start + self.image_batch]) for start in starts)
         return np.concatenate([engine.run({name: part})[result] for part in parts])
 
     def _engine(self, component: str) -> Engine:

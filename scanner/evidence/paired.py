@@ -110,7 +110,7 @@ def _gallery(rows: pl.DataFrame, column: str, denoiser: Denoiser) -> tuple[pl.Da
             if picture.pixels is not None:
                 names.append(f"{file}#{picture.row}" if picture.image is None else picture.image)
                 waiting.append(picture.pixels)
-            if len(waiting) == denoiser.batch_size:
+            if len(waiting) == denoiser.image_batch:
                 encode()
     if waiting:
         encode()
