@@ -1,6 +1,5 @@
 """How many UNet samples to run at once: the fewest that run about as fast as any, found by trying."""
 
-import os
 import platform
 import re
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from engines import Bundle
+from engines.cores import usable_cores
 from scanner.cache import cached
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.schedule import Array
@@ -30,11 +30,8 @@ def fastest(bundle: Bundle, denoiser: Denoiser, watch: Watch = unwatched) -> int
     """
     if bundle.backend in BUILT:
         return denoiser.batch_size
-    manifest, cores = (
-        bundle.manifest,
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-    )
-    machine = (platform.node(), denoiser.provider, str(cores))  # which may share the cache folder with others
+    manifest = bundle.manifest
+    machine = (platform.node(), denoiser.provider, str(usable_cores()))  # which may share the cache folder with others
     key = (manifest.fingerprint, bundle.backend, bundle.precision, *machine, str(SIZES))
     return choose(cached("batch", key, (len(SIZES),), lambda: throughput(denoiser, watch)))
 

@@ -64,10 +64,8 @@ class ScanConfig:
 
 def scan_id_by(manifest_fingerprint: str, record: Mapping[str, Any]) -> str:
     """The scan_id that a model would have made with the settings of a run's record, unscreened: its own, or another."""
-    reference, precision = (
-        record.get("reference") or {},
-        record.get("precision") or "float32",
-    )  # older ones note neither
+    # older records note neither
+    reference, precision = record.get("reference") or {}, record.get("precision") or "float32"
     config = ScanConfig.of_record(record)
     return config.scan_id(manifest_fingerprint, record["backend"], precision, reference.get("fingerprint"))
 

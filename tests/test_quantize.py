@@ -164,7 +164,7 @@ def test_a_scan_is_screened_by_it(int8, tmp_path):
     assert set(refined) == set(cheap.top_k(6, by="overestimation_prior_v1")["prompt_id"])
     assert_refined_rows_are_those_of(by_id(tmp_path / "full"), by_id(tmp_path / "store"))
     scorer = Scorer(open_bundle(BUNDLE, "cpu"), FIRST)
-    prompts = pl.DataFrame({"prompt_id": cheap["prompt_id"], "text": cheap["text"], "status": "pending"})
+    prompts = pl.DataFrame({"prompt_id": cheap["prompt_id"], "text": cheap["text"]})
     ranks = errors(scorer(prompts), cheap).filter(score="overestimation_prior_v1")["rank_correlation"].item()
     assert 0.99 < ranks < 1
     _, err, code = run("scan", path, *asked[:-1], "cpu", "--screen", "0.1", "--screen-model", int8)

@@ -25,6 +25,7 @@ import torch
 from peers import SEEDS, Peers
 
 from engines import BACKENDS, PRECISIONS, EngineError
+from engines.cores import usable_cores
 from scanner import scan
 from scanner.config import ScanConfig
 from scanner.dataset import captions
@@ -136,7 +137,7 @@ def measure(
         for name, precision, provider, scored, rate, startup in measured
     ]
     return {
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "seeds": len(SEEDS),
         "gflop_per_pass": gflop,
         "gemm_gflops": rates,

@@ -45,9 +45,9 @@ def eps(bundle: Bundle) -> np.ndarray:
     return denoiser.eps(x_T, FIRST_TIMESTEP, denoiser.encode(CANARIES))
 
 
-def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Share of the top 1 % of `a` that is in the top 1 % of `b`."""
-    n = max(1, round(TOP * len(a)))
+def overlap(a: np.ndarray, b: np.ndarray, top: float = TOP) -> float:
+    """Share of the top of `a` that is in the top of `b`."""
+    n = max(1, round(top * len(a)))
     return len(set(np.argsort(-a)[:n]) & set(np.argsort(-b)[:n])) / n
 
 

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from compare import overlap
 
 from scanner import ScanConfig, scan
 
@@ -26,12 +27,6 @@ def scores(source: Path, model: Path, precision: str, seeds: tuple[int, ...]) ->
                       config=ScanConfig(seeds=seeds))  # fmt: skip
         frame = result.scores.filter(status="scored").sort("prompt_id")
     return {name: frame[name].to_numpy().astype(np.float64) for name in SCORES}
-
-
-def kept(a: np.ndarray, b: np.ndarray, share: float) -> float:
-    """Share of the top of `a` that is in the top of `b`."""
-    n = max(1, round(share * len(a)))
-    return len(set(np.argsort(-a)[:n]) & set(np.argsort(-b)[:n])) / n
 
 
 def main() -> None:
@@ -54,7 +49,7 @@ def main() -> None:
         a = expected[name]
         low = np.argsort(a)[: round(FLOOR * len(a))]
         for way, found in others.items():
-            cells = [f"{kept(a, found[name], share):.2f}" for share in TOPS]
+            cells = [f"{overlap(a, found[name], share):.2f}" for share in TOPS]
             cells += [f"{np.median(found[name][part] / a[part]):.3f}" for part in (low, slice(None))]
             print(f"| `{name}` | {way} | " + " | ".join(cells) + " |")
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engines.cache import cache_folder
+from engines.cores import usable_cores
 from scanner.doctor.finding import Asked, Finding
 
 CPUINFO, CPU_QUOTA = Path("/proc/cpuinfo"), Path("/sys/fs/cgroup/cpu.max")
@@ -34,7 +35,7 @@ def processor(asked: Asked) -> Iterator[Finding]:
 
 def threads(asked: Asked) -> Iterator[Finding]:
     """Cores that this process may use, against what limits its threads."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = usable_cores()
     found = f"{usable} of {os.cpu_count()} cores may be used"
     quota, asked_for = _quota(), os.environ.get(THREADS)
     if quota is not None and quota < usable:
