@@ -4,8 +4,6 @@ Batch size, backend and progress do not change the numbers: they are arguments. 
 command line tells it which keys there are.
 """
 
-import hashlib
-import json
 import math
 import tomllib
 from collections.abc import Collection, Mapping
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scanner.errors import ConfigError, ScannerError
+from scanner.identity import identity
 
 FILES = ("overscan.toml", "pyproject.toml")  # looked for in the working directory, in this order
 SCREENED_OUT = "screened_out"  # status of a prompt that a first pass found ordinary: it has no score
@@ -100,12 +99,6 @@ class Screen:
     def first_pass(self, config: ScanConfig) -> ScanConfig:
         """The settings of the first pass: those of a plain scan of one seed, so that its rows serve such a scan too."""
         return replace(config, seeds=config.seeds[:1], first_steps=1)
-
-
-def identity(what: Mapping[str, Any]) -> str:
-    """blake2b-128 of the canonical JSON."""
-    canonical = json.dumps(what, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
 
 
 def find_file(folder: Path) -> Path | None:

@@ -1,8 +1,9 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and the folder that a package comes from."""
 
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 
@@ -17,3 +18,12 @@ def replacing(path: Path) -> Iterator[Path]:
         partial = Path(folder) / path.name
         yield partial
         partial.replace(path)
+
+
+def elsewhere(package: str, beside: Path) -> str | None:
+    """Where a package would be imported from, if that is not the folder `beside`; None where it is."""
+    spec = find_spec(package)
+    found = None if spec is None else spec.origin or next(iter(spec.submodule_search_locations or ()), None)
+    if found is None:
+        return "nowhere"
+    return None if Path(found).resolve().is_relative_to(beside.resolve()) else found

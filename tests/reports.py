@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime
 
 import polars as pl
 
-from scanner.audit.report import Contents, NullScores
+from scanner.report import Contents, NullScores
 
 HOSTILE = [
     "<script>document.title = 'owned'</script>",

@@ -1,9 +1,9 @@
 import polars as pl
 import pytest
 
-from scanner.audit.flag import Rule, rank, sources
-from scanner.audit.report.terminal import printable
+from scanner.audit.rank import Rule, rank, sources
 from scanner.errors import ScannerError
+from scanner.pages.safe import printable
 
 SCORES = pl.DataFrame(
     {

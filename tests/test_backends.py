@@ -11,10 +11,10 @@ import engines
 from engines import Bundle, BundleError, EngineError, open_bundle
 from scanner.config import ScanConfig
 from scanner.demo import BUNDLE
-from scanner.evidence import fidelity
-from scanner.plan import dry_run
-from scanner.scan import scan_id_of
-from scanner.scorer import CANARIES, Scorer
+from scanner.fidelity import check as fidelity
+from scanner.model.scorer import CANARIES, Scorer
+from scanner.scanning.dry_run import dry_run
+from scanner.scanning.run import scan_id_of
 
 pytest.importorskip("openvino")
 from engines.openvino import precisions

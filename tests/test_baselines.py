@@ -9,15 +9,16 @@ from test_cli import run
 
 from engines.cache import cache_folder
 from scanner import ScanConfig, ScannerError, read_store, scan
-from scanner.batching import SIZES
-from scanner.cache import cached, fingerprint
 from scanner.cli.console import status_table
 from scanner.dataset.captions import reference
-from scanner.dataset.ledger import Ledger
-from scanner.dataset.status import status
 from scanner.demo import BUNDLE
 from scanner.diffusion.scores import SCORES
 from scanner.errors import InputError
+from scanner.identity import captions_fingerprint
+from scanner.model.batch_size import SIZES
+from scanner.model.cache import cached
+from scanner.store.ledger import Ledger
+from scanner.store.status import status
 
 REFERENCE_SCORES = [name for name, score in SCORES.items() if score.needs == "reference"]
 
@@ -69,7 +70,7 @@ def test_the_order_of_the_reference_does_not_matter(files):
     (files / "s.txt").write_text("\n".join(reversed(lines)) + "\nordinary caption 3\n")
     again = scanned(files, "s.txt")
     assert (again.scan_id, again.already_scored) == (first.scan_id, 3)
-    assert fingerprint(["a", "b"]) == fingerprint(["b", "a"]) != fingerprint(["a b"])
+    assert captions_fingerprint(["a", "b"]) == captions_fingerprint(["b", "a"]) != captions_fingerprint(["a b"])
 
 
 def test_another_reference_is_another_scan(files):
@@ -78,7 +79,7 @@ def test_another_reference_is_another_scan(files):
     second = scanned(files, "s.txt")
     assert (second.scored, second.other_scans) == (3, 3)
     assert second.scan_id != first.scan_id
-    recorded = {"path": str(files / "s.txt"), "fingerprint": fingerprint(reference(files / "s.txt"))}
+    recorded = {"path": str(files / "s.txt"), "fingerprint": captions_fingerprint(reference(files / "s.txt"))}
     assert read_store(files / "store").record["reference"] == recorded
     newer, older = (scan["reference"] for scan in status(Ledger(files / "store"))["scans"])
     assert (newer, older["path"]) == (recorded, str(files / "r.txt"))

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from scanner.audit.calibrate import Calibration, null_needed, null_needed_for_fpr, q_values, reach, read, write
-from scanner.audit.flag import Rule, rank
+from scanner.audit.rank import Rule, rank
 from scanner.errors import ScannerError
 
 CANARIES = pl.DataFrame({"canary": ["a dog"], "s_v1": [0.25]}, schema_overrides={"s_v1": pl.Float32})

@@ -1,6 +1,7 @@
 import polars as pl
 
-from scanner.dataset.captions import prompt_id, read, unique_prompts
+from scanner.dataset.captions import read, unique_prompts
+from scanner.identity import prompt_id
 
 
 def test_bad_lines_are_rows_with_a_status(tmp_path):

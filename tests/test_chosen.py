@@ -7,11 +7,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from scanner.audit.chosen import check_model, choose, limit
-from scanner.audit.night import Night
+from scanner.audit.decision import Night
 from scanner.config import ScanConfig
-from scanner.dataset.captions import prompt_id
 from scanner.errors import ScannerError
+from scanner.evidence.chosen import check_model, choose, limit
+from scanner.identity import prompt_id
 
 TEXTS = ["second", "first", "third", "not scored"]
 IDS = [prompt_id(text) for text in TEXTS]

@@ -18,7 +18,7 @@ from scanner.audit.diagnose import check_canaries
 from scanner.cli import cli
 from scanner.demo import BUNDLE
 from scanner.diffusion.scores import SCORES
-from scanner.stored import read_store
+from scanner.store.stored import read_store
 
 DATA = ["credit card on brown", "a caption nobody saw", "christmas tree", "credit card on brown"]
 NULL = [f"a plain sentence number {i}" for i in range(19)]

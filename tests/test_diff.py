@@ -4,12 +4,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from scanner.audit.diff import count, diff, notes, read_night
-from scanner.audit.flag import Rule
-from scanner.audit.night import decide, write_summary
-from scanner.audit.report import contents_of, write
-from scanner.audit.report.terminal import change_lines
+from scanner.audit.decision import decide
+from scanner.audit.diff import count, diff, notes
+from scanner.audit.rank import Rule
 from scanner.errors import ScannerError
+from scanner.report import contents_of, write
+from scanner.report.read import read_night, write_summary
+from scanner.report.terminal import change_lines
 
 
 def report(folder, scores, scan_id="scan", score="s_v1", threshold=0.5):

@@ -15,10 +15,10 @@ from conftest import CHECKPOINTS
 import engines
 from engines import EngineError
 from scanner.cli import cli
-from scanner.dataset.ledger import Ledger
 from scanner.demo import BUNDLE, CAPTIONS
 from scanner.doctor import Asked, Finding, examine, installation, machine, model
-from scanner.scan import scan
+from scanner.scanning.run import scan
+from scanner.store.ledger import Ledger
 
 ROOT = Path(__file__).parent.parent
 

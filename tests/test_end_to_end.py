@@ -17,12 +17,12 @@ from test_cli import run
 
 from engines import open_bundle
 from scanner import ScanConfig, ScannerError, initial_noise, read_store, scan
-from scanner.dataset.captions import prompt_id
 from scanner.demo import BUNDLE, CAPTIONS
 from scanner.diffusion.scores import ABSOLUTE, RELATIVE, SCORES
 from scanner.diffusion.trace import guided
-from scanner.evidence.fidelity import compare
-from scanner.scorer import Scorer
+from scanner.fidelity.check import compare
+from scanner.identity import prompt_id
+from scanner.model.scorer import Scorer
 
 FIRST_STEP = [
     name for name, score in SCORES.items() if score.steps == 1 and score.needs != "reference"
@@ -230,7 +230,7 @@ def test_only_bad_captions_are_no_crash(tmp_path):
 def test_killed_at_any_moment_nothing_is_lost_or_doubled(tmp_path, reference):
     (tmp_path / "p.txt").write_text("\n".join(PROMPTS))
     code = (
-        "import scanner, sys; s = sys.modules['scanner.scan']; s.COMMIT_SECONDS = 0.02;"
+        "import scanner, sys; s = sys.modules['scanner.scanning.run']; s.COMMIT_SECONDS = 0.02;"
         f"s.scan({str(tmp_path / 'p.txt')!r}, model={str(BUNDLE)!r}, store={str(tmp_path / 'store')!r}, batch_size=4,"
         " backend='cpu')"
     )

@@ -161,7 +161,7 @@ def test_evaluate_agrees_with_a_scan(evaluated):
     from engines import open_bundle
     from scanner import ScanConfig
     from scanner.evidence.evaluate import score
-    from scanner.scorer import Scorer
+    from scanner.model.scorer import Scorer
 
     prompts = [f"caption number {i}" for i in range(3)]
     reference = [f"an ordinary caption, {i}" for i in range(20)]

@@ -10,16 +10,16 @@ import pytest
 from test_cli import run
 
 from scanner import Rule, rank, scan
-from scanner.audit.diff import read_night
 from scanner.cli import cli
 from scanner.config import ScanConfig
-from scanner.dataset.captions import prompt_id
 from scanner.demo import BUNDLE
 from scanner.diffusion.scores import ABSOLUTE, DEFAULT_SCORE, RELATIVE
 from scanner.errors import ScannerError
 from scanner.evidence.edits import Caption
 from scanner.evidence.explain import _search, explain, most, under, variants
-from scanner.scorer import Scorer
+from scanner.identity import prompt_id
+from scanner.model.scorer import Scorer
+from scanner.report.read import read_night
 
 # memorized, as the demo's labels say; with the word that names what is drawn
 MEMORIZED = {

@@ -12,8 +12,8 @@ from engines import EngineError, open_bundle
 from engines.export import export
 from scanner.config import ScanConfig
 from scanner.demo import BUNDLE
-from scanner.evidence import fidelity
-from scanner.scorer import CANARIES
+from scanner.fidelity import check as fidelity
+from scanner.model.scorer import CANARIES
 
 pytestmark = pytest.mark.gpu
 PROMPTS = pl.DataFrame({"prompt_id": CANARIES, "text": CANARIES})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scanner import images
+from scanner.dataset import images
 from scanner.diffusion.denoiser import Denoiser
 from scanner.errors import InputError
 

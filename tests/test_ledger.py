@@ -6,9 +6,9 @@ import time
 import polars as pl
 import pytest
 
-from scanner.dataset.ledger import Ledger
-from scanner.dataset.status import compact, status
 from scanner.errors import DiskError, StoreError
+from scanner.store.ledger import Ledger
+from scanner.store.status import compact, status
 
 
 def rows(*ids, score=1.0):

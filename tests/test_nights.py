@@ -14,12 +14,12 @@ import polars as pl
 import pytest
 from test_cli import run
 
-from scanner.batching import SIZES
 from scanner.config import ScanConfig, find_file, load
 from scanner.demo import BUNDLE
 from scanner.errors import ConfigError, StoreError
-from scanner.request import Request, dataset
-from scanner.scan import scan_id_of
+from scanner.model.batch_size import SIZES
+from scanner.scanning.request import Request, dataset
+from scanner.scanning.run import scan_id_of
 
 COMMAND = [sys.executable, "-c", "from scanner.cli import main; main()"]
 

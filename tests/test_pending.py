@@ -3,11 +3,12 @@ import hashlib
 import polars as pl
 import pytest
 
-from scanner.dataset.captions import identify, prompt_id, prompt_ids, read, unique_prompts
-from scanner.dataset.ledger import Ledger
-from scanner.dataset.pending import SCORED, compare
+from scanner.dataset.captions import identify, prompt_ids, read, unique_prompts
 from scanner.dataset.shards import join, split_captions
 from scanner.errors import DiskError, InputError, Interrupted
+from scanner.identity import prompt_id
+from scanner.store.ledger import Ledger
+from scanner.store.pending import SCORED, compare
 
 NOBODY = pl.LazyFrame(schema=SCORED)
 

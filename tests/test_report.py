@@ -13,11 +13,11 @@ import pytest
 from reports import HOSTILE, contents, judged, rows_of
 
 from scanner import Rule, rank, read_store, scan, sources
-from scanner.audit.report import charts, facts_of, html, markdown, redact, write
-from scanner.audit.report.contents import rule_in_words
-from scanner.audit.report.wording import number
 from scanner.demo import BUNDLE
 from scanner.errors import DiskError, ScannerError
+from scanner.report import charts, facts_of, html, markdown, redact, write
+from scanner.report.contents import rule_in_words
+from scanner.report.wording import number
 
 DOCUMENT = (Path(__file__).parent.parent / "docs/report.md").read_text()
 

@@ -6,7 +6,7 @@ import pytest
 from browser import Browser, installed
 from reports import HOSTILE, contents, judged
 
-from scanner.audit.report import write
+from scanner.report import write
 
 pytestmark = pytest.mark.skipif(installed() is None, reason="no Chromium on this machine: apt-get install chromium")
 READY = "document.documentElement.classList.contains('scripted')"

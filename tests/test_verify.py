@@ -9,12 +9,12 @@ import pytest
 from test_cli import run
 from test_similarity import descriptor
 
-from scanner import images
-from scanner.dataset.captions import prompt_id
+from scanner.dataset import images
 from scanner.demo import BUNDLE, LABELS
 from scanner.diffusion.denoiser import Denoiser
 from scanner.errors import InputError
 from scanner.evidence.verify import AGREE, Network, Sampling, verdict, with_images
+from scanner.identity import prompt_id
 
 MEMORIZED, ORDINARY = "fondue on gray", "spaghetti and broccoli"  # fixed, shown 64 times; composed, never shown
 

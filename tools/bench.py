@@ -24,10 +24,10 @@ from peers import SEEDS, Peers
 
 from scanner import scan
 from scanner.dataset import captions
-from scanner.dataset.ledger import Ledger
 from scanner.diffusion import scores as score_functions
 from scanner.diffusion.denoiser import Denoiser
-from scanner.scorer import Scorer
+from scanner.model.scorer import Scorer
+from scanner.store.ledger import Ledger
 
 seconds: Counter[str] = Counter()
 cpu: Counter[str] = Counter()
@@ -72,7 +72,7 @@ def main() -> None:
     before = peers(texts[: arguments.peers], 1)
 
     for part in ("split_captions", "compare"):
-        timed(import_module("scanner.request"), part, "captions and ledger: what is pending")
+        timed(import_module("scanner.scanning.request"), part, "captions and ledger: what is pending")
     timed(Denoiser, "encode", "tokenizer and text encoder")
     timed(Denoiser, "eps", "UNet")
     timed(Denoiser, "_run", "engines")

@@ -80,7 +80,7 @@ def scanned(model: Path, captions_file: Path, prompts: int, **engine: str) -> tu
 
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch("scanner.scorer.predict_prior", random_prior),
+        patch("scanner.model.scorer.predict_prior", random_prior),
         patch.dict(os.environ, XDG_CACHE_HOME=folder),
     ):
         result = scan(captions_file, model=model, store=Path(folder) / "store", limit=prompts, progress=progress,

@@ -21,10 +21,10 @@ import polars as pl
 
 from scanner import ScanConfig
 from scanner.dataset import captions
-from scanner.dataset.ledger import Ledger
 from scanner.diffusion.scores import SCORES
-from scanner.scan import scan, scan_id_of
-from scanner.scorer import Scorer
+from scanner.model.scorer import Scorer
+from scanner.scanning.run import scan, scan_id_of
+from scanner.store.ledger import Ledger
 
 COMMIT = 100_000  # rows of one made-up commit
 
@@ -72,8 +72,8 @@ def measure(path: Path, bundle: Path, store: Path, seeds: int) -> dict[str, floa
 
     timed(Scorer, "__call__", "engine")
     timed(Scorer, "__init__", "engine")
-    timed(import_module("scanner.request"), "split_captions", "find")
-    timed(import_module("scanner.request"), "compare", "find")
+    timed(import_module("scanner.scanning.request"), "split_captions", "find")
+    timed(import_module("scanner.scanning.request"), "compare", "find")
     cpu = time.process_time()
     result = scan(path, model=bundle, store=store, config=ScanConfig(seeds=tuple(range(seeds))))
     cpu = time.process_time() - cpu

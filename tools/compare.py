@@ -22,7 +22,7 @@ from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.trace import initial_noise
 from scanner.evidence.evaluate import read_labels
 from scanner.evidence.metrics import auroc, tpr_at_fpr
-from scanner.scorer import CANARIES, Scorer
+from scanner.model.scorer import CANARIES, Scorer
 
 TOP = 0.01
 FIRST_TIMESTEP = 981  # of 50 leading-spaced steps

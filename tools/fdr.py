@@ -20,7 +20,7 @@ import polars as pl
 from scanner import scan
 from scanner.audit.calibrate import Calibration
 from scanner.audit.diagnose import exchangeability
-from scanner.audit.flag import Rule, rank
+from scanner.audit.rank import Rule, rank
 from scanner.demo import BUNDLE, LABELS
 from scanner.diffusion.scores import DEFAULT_SCORE
 

@@ -26,7 +26,7 @@ from scanner.diffusion.scores import SCORES
 from scanner.diffusion.trace import predict_prior, predict_reference, start, trace
 from scanner.evidence.evaluate import CHUNK, COLLAPSED, GUIDANCE_SCALE, NUM_INFERENCE_STEPS, read_labels
 from scanner.evidence.metrics import bootstrap, resample
-from scanner.evidence.quantized import export_int8, prompts_of
+from scanner.fidelity.int8 import export_int8, prompts_of
 
 SEEDS = 4
 SHARES = (0.5, 0.2, 0.1, 0.05, 0.025, 0.02, 0.01)

@@ -16,7 +16,7 @@ from engines import open_bundle
 from scanner.config import ScanConfig
 from scanner.diffusion.denoiser import Denoiser
 from scanner.evidence.verify import Network, Sampling
-from scanner.scorer import Scorer
+from scanner.model.scorer import Scorer
 
 DOCS = Path(__file__).parent.parent / "docs"
 SEEDS = (2000, 2001)  # neither a scan's nor those that the labels were made with

@@ -24,13 +24,13 @@ import polars as pl
 
 from scanner import ScannerError
 from scanner.audit.calibrate import read
-from scanner.dataset.ledger import Ledger
 from scanner.diffusion.scores import ABSOLUTE, DEFAULT_SCORE, RELATIVE, SCORES
+from scanner.store.ledger import Ledger
 
 PROGRAM = """
 import sys, scanner
 from scanner.cli import main
-sys.modules["scanner.scan"].COMMIT_SECONDS = 0.1  # many commits, so that signals hit them
+sys.modules["scanner.scanning.run"].COMMIT_SECONDS = 0.1  # many commits, so that signals hit them
 for _ in range({times}):
     try:
         main()

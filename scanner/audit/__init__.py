@@ -1,1 +1,1 @@
-"""Decisions about scored prompts, and reports of them. Sees frames only."""
+"""Decisions about scored prompts. Sees frames only."""

@@ -4,33 +4,14 @@ A night is a folder that `overscan report` wrote, not a version of the store: fl
 and the captions of that night, none of which the store of scores holds.
 """
 
-from pathlib import Path
-
 import polars as pl
 
+from scanner.audit.decision import Night
 from scanner.audit.diagnose import compare
-from scanner.audit.night import Night, read_summary
 from scanner.diffusion.scores import ABSOLUTE, RELATIVE
-from scanner.errors import ScannerError, first_line
+from scanner.errors import ScannerError
 
 CHANGES = ("new", "flagged", "unflagged", "gone", "moved")
-
-
-def read_night(folder: Path) -> Night:
-    """Read a report folder back. Raises ScannerError if it is none, incomplete, or of another format."""
-    summary = read_summary(folder)
-    try:
-        ranked = pl.read_parquet(folder / "scores.parquet").select(
-            "prompt_id", "text", "rank", "flagged", summary["score"]
-        )
-        flagged = pl.read_parquet(folder / "flagged.parquet").select("prompt_id", "file", "row")
-        ids = ranked.filter("flagged")["prompt_id"].sort()
-        if not ids.equals(flagged["prompt_id"].unique().sort()) or len(ids) != summary["flagged"]:
-            raise ValueError("its files are of different reports")
-    except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
-        reason = first_line(error)
-        raise ScannerError(f"{folder}: not a whole report ({reason}): needed a folder of `overscan report`") from error
-    return Night(ranked, flagged, summary)
 
 
 def diff(before: Night, after: Night) -> pl.DataFrame:

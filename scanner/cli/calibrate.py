@@ -12,8 +12,8 @@ from scanner.cli.console import preparing, progress, summary
 from scanner.cli.options import FILE, scan_config, scan_options
 from scanner.cli.signals import stoppable
 from scanner.diffusion.scores import SCORES
-from scanner.scan import scan
-from scanner.stored import canaries_of
+from scanner.scanning.run import scan
+from scanner.store.stored import canaries_of
 
 
 @click.command()

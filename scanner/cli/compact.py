@@ -5,9 +5,9 @@ from pathlib import Path
 import click
 
 from scanner.cli.options import filled_store
-from scanner.dataset.ledger import Ledger
-from scanner.dataset.status import RETENTION
-from scanner.dataset.status import compact as compact_store
+from scanner.store.ledger import Ledger
+from scanner.store.status import RETENTION
+from scanner.store.status import compact as compact_store
 
 
 @click.command()

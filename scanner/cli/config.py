@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from scanner import config as settings
 from scanner.cli.options import scan_config
 from scanner.errors import ConfigError
-from scanner.scan import scan_id_of
+from scanner.scanning.run import scan_id_of
 
 SCANS = ("scan", "calibrate")  # commands whose settings make a scan_id
 

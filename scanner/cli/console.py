@@ -14,8 +14,9 @@ from rich.text import Text
 from scanner.config import SCREENED_OUT
 from scanner.dataset.readers import Problem
 from scanner.diffusion.trace import Watch
-from scanner.plan import DryRun
-from scanner.scan import ScanResult
+from scanner.identity import shown
+from scanner.scanning.dry_run import DryRun
+from scanner.scanning.run import ScanResult
 
 PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
 SHOWN_PROBLEMS = 5
@@ -148,12 +149,12 @@ def status_table(found: dict[str, Any]) -> str:
         config, rows, reference = scan["config"], scan["rows"], scan["reference"]
         counts = ", ".join(f"{count:,} {status}" for status, count in rows.items()) or "none yet"
         lines += [
-            f"\nscan {scan['scan_id'][:12]}",
+            f"\nscan {shown(scan['scan_id'])}",
             f"  model     {scan['model']}",
             f"  backend   {scan['backend']} {scan['precision']} ({scan['provider']})",
             f"  settings  seeds {', '.join(map(str, config['seeds']))}; first {config['first_steps']} of "
             f"{config['num_inference_steps']} steps; guidance scale {config['guidance_scale']}",
-            *([f"  reference {reference['path']} ({reference['fingerprint'][:8]})"] if reference else []),
+            *([f"  reference {reference['path']} ({shown(reference['fingerprint'])})"] if reference else []),
             *([f"  {_screening(scan['screening'])}"] if scan["screening"] else []),
             f"  last run  {scan['last_run']} ({scan['runs']} in all)",
             f"  rows      {counts}",

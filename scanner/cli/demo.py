@@ -5,9 +5,9 @@ from pathlib import Path
 import click
 
 from scanner import demo as demos
-from scanner.audit.report import table
 from scanner.cli.console import out_console, progress, summary
 from scanner.cli.options import ANY_PATH
+from scanner.report import table
 
 
 @click.command()

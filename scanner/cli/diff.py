@@ -6,8 +6,9 @@ from pathlib import Path
 import click
 
 from scanner.audit import diff as nights
-from scanner.audit.report.terminal import change_lines
 from scanner.cli.options import FOLDER
+from scanner.report.read import read_night
+from scanner.report.terminal import change_lines
 
 
 @click.command()
@@ -16,7 +17,7 @@ from scanner.cli.options import FOLDER
 @click.option("--json", is_flag=True, help="Print the changes as JSON.")
 def diff(json: bool, **reports: Path) -> None:
     """Say what changed between two nights' flagged lists: new, flagged, unflagged, gone, moved, with source rows."""
-    first, second = nights.read_night(reports["from"]), nights.read_night(reports["to"])
+    first, second = read_night(reports["from"]), read_night(reports["to"])
     changes, notes = nights.diff(first, second), nights.notes(first, second)
     if json:
         click.echo(dumps({"notes": notes, "changes": changes.to_dicts()}, indent=1, ensure_ascii=False))

@@ -7,15 +7,15 @@ from typing import Any
 
 import click
 
-from scanner.audit.chosen import check_scan, choose, limit
-from scanner.audit.diff import read_night
-from scanner.cli import explained
 from scanner.cli.console import out_console, progress
 from scanner.cli.options import FILE, FOLDER, as_text, model_options, scan_config
 from scanner.cli.options import ids as ids_option
 from scanner.diffusion.scores import SCORES, best_score
 from scanner.evidence import explain as evidence
-from scanner.request import Request
+from scanner.evidence import explained
+from scanner.evidence.chosen import check_scan, choose, limit
+from scanner.report.read import read_night
+from scanner.scanning.request import Request
 
 
 @click.command()

@@ -38,7 +38,7 @@ def _export(source: Path, out: Path, dtype: str) -> None:
         from engines.export import export as export_bundle
     except ImportError as error:
         raise EngineError(f'{error}: exporting needs pip install "overscan[cpu,export]"') from error
-    from scanner.evidence.fidelity import check
+    from scanner.fidelity.check import check
 
     def check_scores(checkpoint: Path, bundle: Path) -> None:
         click.echo(
@@ -52,7 +52,7 @@ def _export(source: Path, out: Path, dtype: str) -> None:
 
 def _export_int8(source: Path, out: Path, captions: str | None) -> None:
     """From a float32 bundle, which a checkpoint becomes first."""
-    from scanner.evidence.quantized import export_int8, prompts_of
+    from scanner.fidelity.int8 import export_int8, prompts_of
 
     if captions is None:
         raise ScannerError("int8 is made by running the UNet on captions: needed --captions, such as the dataset")

@@ -6,8 +6,8 @@ import click
 
 from scanner.cli import options
 from scanner.cli.console import progress
-from scanner.evidence import paired
-from scanner.stored import read_store
+from scanner.evidence import images as paired_images
+from scanner.store.stored import read_store
 
 
 @click.command()
@@ -45,8 +45,8 @@ def images(
     stored = read_store(store, scan_id)
     score = stored.best_score if score is None else score
     with progress() as observe:
-        found = paired.look(stored, model, images, score, top, backend, precision, batch_size, observe)
-    paths = paired.write(out, found)
+        found = paired_images.look(stored, model, images, score, top, backend, precision, batch_size, observe)
+    paths = paired_images.write(out, found)
     for status, count in found["status"].value_counts(sort=True).iter_rows():
         click.echo(f"{status:<11} {count:,}")
     click.echo(f"Written: {', '.join(map(str, paths))}", err=True)

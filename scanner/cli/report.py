@@ -8,17 +8,18 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from scanner import report as reports
 from scanner.audit import calibrate, policy
-from scanner.audit import report as reports
 from scanner.audit.calibrate import DEFAULT_FDR
-from scanner.audit.flag import Rule
-from scanner.audit.night import decide, history, write_summary
+from scanner.audit.decision import decide
+from scanner.audit.rank import Rule
 from scanner.cli import options
 from scanner.cli.console import out_console
 from scanner.cli.options import FILE, FOLDER
 from scanner.diffusion.scores import DEFAULT_SCORE
 from scanner.errors import ScannerError
-from scanner.stored import StoredScan, read_store
+from scanner.report.read import history, write_summary
+from scanner.store.stored import StoredScan, read_store
 
 DEFAULT_QUANTILE = 0.99
 RATES = ("fdr", "fpr")

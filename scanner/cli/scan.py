@@ -11,9 +11,9 @@ from scanner.cli.console import dry_summary, preparing, progress, summary
 from scanner.cli.options import ANY_PATH, PRECISION, scan_config, scan_options, scan_screen
 from scanner.cli.signals import stoppable
 from scanner.diffusion.scores import FIRST_PASS_SCORES
-from scanner.plan import dry_run as run_dry
-from scanner.scan import ScanResult
-from scanner.scan import scan as run_scan
+from scanner.scanning.dry_run import dry_run as run_dry
+from scanner.scanning.run import ScanResult
+from scanner.scanning.run import scan as run_scan
 
 
 @click.command()

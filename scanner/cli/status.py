@@ -7,8 +7,8 @@ import click
 
 from scanner.cli.console import status_table
 from scanner.cli.options import filled_store
-from scanner.dataset.ledger import Ledger
-from scanner.dataset.status import status as read_status
+from scanner.store.ledger import Ledger
+from scanner.store.status import status as read_status
 
 
 @click.command()

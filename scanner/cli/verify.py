@@ -5,14 +5,14 @@ from pathlib import Path
 import click
 
 from engines import open_bundle
-from scanner.audit.chosen import check_model, choose
-from scanner.audit.diff import read_night
 from scanner.cli import options
 from scanner.cli.console import progress
 from scanner.diffusion.denoiser import Denoiser
 from scanner.evidence import verify_page
+from scanner.evidence.chosen import check_model, choose
 from scanner.evidence.similarity import Descriptor
 from scanner.evidence.verify import FIRST_SEED, Network, Sampling, verdict, with_images
+from scanner.report.read import read_night
 
 
 @click.command()

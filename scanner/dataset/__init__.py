@@ -1,1 +1,1 @@
-"""What comes in (captions) and what stays (the ledger of scores)."""
+"""What comes in: files of captions, rows, unique prompts, and images that belong to rows."""

@@ -3,7 +3,6 @@
 A caption's exact words are what triggers memorization, so it is NFC-normalised and stripped, and nothing more.
 """
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import polars as pl
 
 from scanner.dataset import readers
 from scanner.errors import InputError
+from scanner.identity import prompt_id_of_bytes
 
 REPLACEMENT = "\ufffd"  # what is left of bytes that were not UTF-8
 IDENTIFIED: dict[str, pl.DataType] = {
@@ -78,7 +78,7 @@ def _identify(batch: pl.DataFrame) -> pl.DataFrame:
 
 def prompt_ids(texts: pl.Series) -> pl.Series:
     """`prompt_id` of every text."""
-    return pl.Series("prompt_id", map(_digest, texts.cast(pl.Binary)), pl.String)
+    return pl.Series("prompt_id", map(prompt_id_of_bytes, texts.cast(pl.Binary)), pl.String)
 
 
 def reference(path: str | Path) -> list[str]:
@@ -87,12 +87,3 @@ def reference(path: str | Path) -> list[str]:
     if len(found) < 2:
         raise InputError(f"{path}: {len(found)} captions in it; needed a list of ordinary captions, a hundred or more")
     return found
-
-
-def prompt_id(text: str | None) -> str:
-    """blake2b-128 of the normalised text, in hexadecimal: the same on every machine and version; 32 zeros for null."""
-    return _digest(None if text is None else text.encode())
-
-
-def _digest(utf8: bytes | None) -> str:
-    return "0" * 32 if utf8 is None else hashlib.blake2b(utf8, digest_size=16).hexdigest()

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import polars as pl
 
-from scanner.audit.flag import Rule
-from scanner.audit.night import decide, write_summary
-from scanner.audit.report import Contents, contents_of, facts_of, write
+from scanner.audit.decision import decide
+from scanner.audit.rank import Rule
 from scanner.diffusion.scores import DEFAULT_SCORE
 from scanner.evidence.metrics import auroc, precision_recall
-from scanner.scan import ScanResult, scan
-from scanner.stored import read_store
+from scanner.report import Contents, contents_of, facts_of, write
+from scanner.report.read import write_summary
+from scanner.scanning.run import ScanResult, scan
+from scanner.store.stored import read_store
 
 DATA = Path(__file__).parent
 BUNDLE, CAPTIONS, LABELS = DATA / "bundle", DATA / "captions.parquet", DATA / "labels.parquet"

@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from scanner.doctor.finding import Asked, Finding
-from scanner.whose import elsewhere
+from scanner.files import elsewhere
 
 DISTRIBUTION = "overscan"
 OLDEST = (3, 11)

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engines import BACKENDS, Bundle, BundleError, EngineError, is_checkpoint, open_bundle, prove, read_bundle
-from scanner.dataset.ledger import Ledger
-from scanner.dataset.status import status
 from scanner.demo import BUNDLE
 from scanner.diffusion.scores import SCORES
 from scanner.doctor.finding import Asked, Finding
 from scanner.doctor.machine import writable
 from scanner.errors import ScannerError
+from scanner.identity import shown
+from scanner.store.ledger import Ledger
+from scanner.store.status import status
 
 CHECKPOINT_BACKENDS = ("torch", "torch-cuda")
 
@@ -28,7 +29,7 @@ def bundle(asked: Asked) -> Iterator[Finding]:
         yield Finding("model", "problem", str(error), _reinstall(asked))
         return
     parts = ", ".join(manifest.components)
-    found = f"{folder}: intact; {manifest.family}, {manifest.precision}, {parts}; {manifest.fingerprint[:12]}"
+    found = f"{folder}: intact; {manifest.family}, {manifest.precision}, {parts}; {shown(manifest.fingerprint)}"
     yield Finding("model", "ok", found)
 
 

@@ -1,1 +1,1 @@
-"""A closer look: at how well scores tell memorized prompts, and at how exactly an engine computes them."""
+"""A closer look: at single captions, and at how well scores tell memorized prompts."""

@@ -18,7 +18,7 @@ from scanner.dataset import captions
 from scanner.diffusion.scores import ABSOLUTE, RELATIVE
 from scanner.errors import ScannerError
 from scanner.evidence.edits import NOTHING, Caption, Deleted, EditedScores
-from scanner.scorer import Scorer
+from scanner.model.scorer import Scorer
 
 SHORTLIST = 12  # words that the search goes on with where no single one suffices: the most important ones
 MOST_DELETED = 8  # a caption that needs more is better dropped than rewritten

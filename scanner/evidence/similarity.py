@@ -7,7 +7,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from engines import Engine, EngineError, open_onnx
-from scanner import images as files
+from scanner.dataset import images as files
 from scanner.diffusion.schedule import Array
 
 Floats = NDArray[np.float64]

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import polars as pl
 
-from scanner import images
-from scanner.dataset import captions
+from scanner.dataset import captions, images
 from scanner.diffusion.schedule import Array
 from scanner.diffusion.trace import Start, Step, denoise, guided, start
 from scanner.errors import InputError

@@ -11,12 +11,13 @@ import numpy as np
 import polars as pl
 from markupsafe import Markup
 
-from scanner import images, page, safe
-from scanner.dataset.captions import prompt_id
+from scanner.dataset import images
 from scanner.errors import ScannerError, disk_error, first_line
 from scanner.evidence.plots import COLOURS, Line, step_plot
 from scanner.evidence.verify import AGREE, THUMBNAIL, Fit, Sampling, Similarity, Verification, verdict
 from scanner.files import replacing
+from scanner.identity import prompt_id
+from scanner.pages import page, safe
 
 TEMPLATE = Path(__file__).parent / "verify.html.j2"
 CHARACTERS = 500  # of a prompt; text encoders read fewer

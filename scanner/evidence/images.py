@@ -1,0 +1,160 @@
+"""A second pass over a scan's top candidates: how much of their paired images do the first steps already hold?"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from engines import open_bundle
+from scanner.config import ScanConfig, scan_id_by
+from scanner.dataset.paired_images import Picture, pictures
+from scanner.diffusion.denoiser import Denoiser
+from scanner.diffusion.injection import injection, latents
+from scanner.diffusion.schedule import Array
+from scanner.errors import InputError, ScannerError
+from scanner.evidence.decomposition import least_squares
+from scanner.files import replacing
+from scanner.identity import shown
+from scanner.model.scorer import Scorer
+from scanner.store.stored import StoredScan
+
+ROWS = 16  # of one prompt whose images are looked at: the first ones; a web dataset has captions of thousands
+SCHEMA: dict[str, pl.DataType] = {
+    "prompt_id": pl.String(), "text": pl.String(), "file": pl.String(), "row": pl.Int64(), "image": pl.String(),
+    "status": pl.String(), "problem": pl.String(), "injection": pl.Float32(), "injection_cosine": pl.Float32(),
+    "injection_prior": pl.Float32(), "injection_cosine_prior": pl.Float32(),
+    "w_0": pl.List(pl.Float32()), "w_T": pl.List(pl.Float32()),
+    "nearest_image": pl.String(), "nearest_injection_prior": pl.Float32(), "nearest_cosine_prior": pl.Float32(),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The readable images of all candidates: names, and latents x_0 [N, C, H, W]."""
+
+    names: Sequence[str]
+    x_0: Array
+
+
+def look(
+    stored: StoredScan,
+    model: str | Path,
+    column: str,
+    score: str,
+    top: int,
+    backend: str = "auto",
+    precision: str = "auto",
+    batch_size: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> pl.DataFrame:
+    """A row per image of the `top` prompts by `score`, the first ROWS dataset rows of each, highest score first.
+
+    Columns: SCHEMA. `injection` and its cosine, plain and by the prior, and `w_0`, `w_T` after each scanned step: means
+    over seeds for the row's own image. `nearest_`: of all images the one of the highest cosine by the prior: a
+    caption may be memorized with another image than its own. Raises ScannerError for another model, InputError
+    for a column or tar that is not there, or no readable image.
+    """
+    bundle = open_bundle(model, backend, precision)
+    if scan_id_by(bundle.manifest.fingerprint, stored.record) != stored.full_scan_id:
+        raise ScannerError(f"{model}: not the model of scan {shown(stored.scan_id)}, {stored.record['model']}: name it")
+    rows = _candidates(stored, score, top)
+    scorer = Scorer(bundle, ScanConfig.of_record(stored.record), batch_size)
+    found, gallery = _gallery(rows, column, scorer.denoiser)
+    prompts = rows.unique("prompt_id", maintain_order=True)
+    parts = []
+    for i in range(0, len(prompts), scorer.chunk):
+        part = prompts[i : i + scorer.chunk]
+        parts.append(_measure(scorer, part["text"].to_list(), found.join(part, "prompt_id", "semi"), gallery))
+        progress(min(i + scorer.chunk, len(prompts)), len(prompts))
+    measured = pl.concat(parts) if parts else pl.DataFrame(schema=SCHEMA)
+    return measured.select(*SCHEMA)
+
+
+def write(out: Path, found: pl.DataFrame) -> list[Path]:
+    """images.parquet and images.jsonl in the folder `out`, each whole or not at all; returns the paths."""
+    paths = [out / "images.parquet", out / "images.jsonl"]
+    with replacing(paths[0]) as partial:
+        found.write_parquet(partial)
+    with replacing(paths[1]) as partial:
+        found.write_ndjson(partial)
+    return paths
+
+
+def _candidates(stored: StoredScan, score: str, top: int) -> pl.DataFrame:
+    """[place, prompt_id, text, file, row] of the first ROWS dataset rows of the `top` prompts."""
+    known = stored.scores.filter(pl.col("status") == "scored", pl.col(score).is_not_null())
+    best = known.sort(score, "prompt_id", descending=[True, False]).head(top).select("prompt_id", "text")
+    if best.is_empty():
+        raise ScannerError(
+            f"{stored.store}: no prompt of scan {shown(stored.scan_id)} has a {score}: name another score"
+        )
+    bearing = stored.captions.join(best.lazy().with_row_index("place"), "text").collect(engine="streaming")
+    first = bearing.unique(["text", "file", "row"]).sort("place", "file", "row").group_by("text", maintain_order=True)
+    return first.head(ROWS).select("prompt_id", "text", "file", "row")
+
+
+def _gallery(rows: pl.DataFrame, column: str, denoiser: Denoiser) -> tuple[pl.DataFrame, Gallery]:
+    """The rows with their images' name, status, problem and place `x` in the gallery; each image encoded once."""
+    height, width = denoiser.image_size
+    names: list[str] = []
+    described: list[dict[str, object]] = []
+    waiting: list[Array] = []
+    parts: list[Array] = []
+
+    def encode() -> None:
+        parts.append(denoiser.encode_images(np.stack(waiting)))
+        waiting.clear()
+
+    for (file,), of_file in rows.group_by("file", maintain_order=True):
+        for picture in pictures(str(file), set(of_file["row"]), column, height, width):
+            described.append(_described(str(file), picture, len(names)))
+            if picture.pixels is not None:
+                names.append(f"{file}#{picture.row}" if picture.image is None else picture.image)
+                waiting.append(picture.pixels)
+            if len(waiting) == denoiser.image_batch:
+                encode()
+    if waiting:
+        encode()
+    if not parts:
+        raise InputError(f"no readable image for {len(rows)} rows, the first: {described[0]['problem']}")
+    schema = {name: SCHEMA[name] for name in ("file", "row", "image", "status", "problem")} | {"x": pl.Int64()}
+    table = pl.DataFrame(described, schema=schema)
+    return rows.join(table, ["file", "row"], maintain_order="left"), Gallery(names, np.concatenate(parts))
+
+
+def _described(file: str, picture: Picture, place: int) -> dict[str, object]:
+    x = None if picture.pixels is None else place
+    return {"file": file} | picture._asdict() | {"pixels": None, "x": x}
+
+
+def _measure(scorer: Scorer, texts: Sequence[str], rows: pl.DataFrame, gallery: Gallery) -> pl.DataFrame:
+    """The quantities of the rows of a chunk of prompts."""
+    trace = scorer.trace(scorer.denoiser.encode(texts))
+    assert trace.prior is not None
+    prior, x0_hat = trace.prior, trace.x0_hat[0]
+    plain, cosine = (part.mean(1) for part in injection(x0_hat, gallery.x_0, prior.mean))  # [B, N]
+    by_prior, cosine_prior = (part.mean(1) for part in injection(x0_hat, gallery.x_0, prior.mean, prior.covariance))
+    nearest = np.where(np.isnan(cosine_prior), -np.inf, cosine_prior).argmax(1)  # [B]
+    b = rows["text"].replace_strict(list(texts), list(range(len(texts))), return_dtype=pl.Int64).to_numpy()
+    x, n = rows["x"].fill_null(0).to_numpy(), nearest[b]
+    steps = latents(trace, scorer.denoiser.schedule, scorer.config.num_inference_steps)
+    weights = least_squares(steps[:, b], gallery.x_0[x][:, None], trace.x_t[0][b])  # [K, rows, S] each
+    own = {
+        "injection": plain[b, x],
+        "injection_cosine": cosine[b, x],
+        "injection_prior": by_prior[b, x],
+        "injection_cosine_prior": cosine_prior[b, x],
+        "w_0": weights.w_0.mean(2).T,  # [rows, K]
+        "w_T": weights.w_T.mean(2).T,
+    }
+    nearest_of = {
+        "nearest_image": [gallery.names[i] for i in n],
+        "nearest_injection_prior": by_prior[b, n],
+        "nearest_cosine_prior": cosine_prior[b, n],
+    }
+    every = {name: pl.Series(name, np.asarray(v).tolist(), SCHEMA[name]) for name, v in (own | nearest_of).items()}
+    mine = [pl.when(pl.col("x").is_not_null()).then(every[name]).alias(name) for name in own]
+    whole = rows.with_columns(*mine, *(every[name] for name in nearest_of))
+    return whole.with_columns(pl.selectors.float().fill_nan(None)).select(*SCHEMA)

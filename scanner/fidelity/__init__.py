@@ -1,0 +1,1 @@
+"""Is an engine exact enough to be kept?"""

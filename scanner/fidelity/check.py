@@ -1,0 +1,60 @@
+"""How exactly one engine computes the scores of another: the check of an export."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from engines import Bundle, EngineError
+from scanner.config import ScanConfig
+from scanner.diffusion.scores import SCORES
+from scanner.model.scorer import CANARIES, Scorer
+
+# compared relatively, the others absolutely
+NORMS = ("text_noise_norm_v1", "overestimation_v1", "overestimation_prior_v1", "guidance_spread_v1")
+TOLERANCE = {"float32": 1e-4, "float16": 5e-2}
+
+
+def compare(reference: Bundle, candidate: Bundle, prompts: pl.DataFrame, config: ScanConfig) -> pl.DataFrame:
+    """[score, kind, largest_error, rank_correlation]: relative error for norms, absolute for bounded scores.
+
+    The prior is the candidate's for both, as 64 UNet passes of torch take minutes on a large model; only one of the two
+    is in memory at a time, and one sample in it.
+    """
+    latent_std = candidate.manifest.latent_std  # which a checkpoint does not tell
+    reference = replace(reference, manifest=replace(reference.manifest, latent_std=latent_std))
+    scorer = Scorer(candidate, config, batch_size=1)
+    found, prior = scorer(prompts), scorer.prior
+    del scorer
+    return errors(Scorer(reference, config, batch_size=1, prior=prior)(prompts), found)
+
+
+def errors(expected: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
+    """The same of the scores of two engines."""
+    rows = []
+    for name in SCORES:
+        pair = expected.select("prompt_id", a=name).join(found.select("prompt_id", b=name), on="prompt_id").drop_nulls()
+        if pair.is_empty():  # a score that this configuration does not compute
+            continue
+        a, b = pair["a"].to_numpy().astype(np.float64), pair["b"].to_numpy().astype(np.float64)
+        error = np.abs(a - b) / (np.abs(a) if name in NORMS else 1.0)
+        ranks = pair.select(pl.corr("a", "b", method="spearman")).item()
+        kind = "relative" if name in NORMS else "absolute"
+        rows.append({"score": name, "kind": kind, "largest_error": float(error.max()), "rank_correlation": ranks})
+    return pl.DataFrame(rows)
+
+
+def check(reference: Bundle, candidate: Bundle) -> pl.DataFrame:
+    """Compare on the canaries. Raises EngineError where a score differs by more than its precision allows."""
+    ids = [f"{i:032}" for i in range(len(CANARIES))]
+    prompts = pl.DataFrame({"prompt_id": ids, "text": CANARIES})
+    errors = compare(reference, candidate, prompts, ScanConfig())
+    allowed = TOLERANCE[candidate.manifest.precision]
+    bad = errors.filter(~(pl.col("largest_error") <= allowed))
+    if not bad.is_empty():
+        row = bad.row(0, named=True)
+        raise EngineError(
+            f"{row['score']} differs from torch by {row['largest_error']:.1e} ({row['kind']}), allowed {allowed:.0e}: "
+            "the export is not faithful and was not kept"
+        )
+    return errors

@@ -1,0 +1,151 @@
+"""What every report format is made from, and the same with its captions taken out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+
+from scanner.audit.decision import Night
+from scanner.identity import LEAST, shown
+
+REDACTED_WORDS = 2
+REDACTED_CHARACTERS = 24  # a caption without spaces, or a link, is one long word
+RULES = {
+    "top": "the {value:,} highest by {score}",
+    "quantile": "{score} from its quantile {value:g} up",
+    "threshold": "{score} from {value:g} up",
+    "fdr": "false discovery rate of at most {value:g}, by {score}",
+    "fpr": "false positive rate of at most {value:g}, by {score}",
+}
+
+
+@dataclass(frozen=True)
+class NullScores:
+    """The scores of captions known to be benign, under the same scan_id.
+
+    `scores`: finite, of the report's score; `source`: where the captions came from.
+    """
+
+    scores: pl.Series = field(repr=False)
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """All that a report says.
+
+    `score`: the column that decided; `rule`: how it decided, in words; `facts`: label -> value, what was scanned and
+    with what, in the order shown; `made`: when; `notes`: sentences that a reader of the flags must know.
+    `ranked`: one row per unique prompt, best first: rank, prompt_id, text, n_rows, status, truncated, flagged, float
+    columns (the scores) and optionally p_value, q_value and finding ("new", "known" or "allowed").
+    `flagged`: one row per dataset row that bears a flagged prompt: the same columns without `flagged`, and file, row.
+    `compared`: whether a baseline or an allow-list was given; without, all findings are new, which a page leaves out.
+    `threshold`: the finite score from which prompts are flagged, where there is one.
+    `nights`: former reports and this one, [date, n_flagged, n_new], oldest first.
+    """
+
+    score: str
+    rule: str
+    made: datetime
+    facts: Mapping[str, str]
+    ranked: pl.DataFrame = field(repr=False)
+    flagged: pl.DataFrame = field(repr=False)
+    notes: Sequence[str] = ()
+    compared: bool = True
+    threshold: float | None = None
+    null: NullScores | None = None
+    nights: pl.DataFrame | None = field(default=None, repr=False)
+    redacted: bool = False
+
+
+def contents_of(night: Night, facts: Mapping[str, str], made: datetime, nights: pl.DataFrame | None = None) -> Contents:
+    """What a report says of a night. `facts`: as of `facts_of`; `nights`: as of `Contents`."""
+    summary, calibration = night.summary, night.calibration
+    null = None
+    if calibration is not None:
+        source = ", ".join(map(str, calibration.source.get("inputs", ("a calibration",))))
+        null = NullScores(pl.Series(calibration.null), source)
+    return Contents(
+        score=summary["score"],
+        rule=rule_in_words(summary["score"], summary["rule"]),
+        made=made,
+        facts=facts,
+        ranked=night.ranked,
+        flagged=night.flagged,
+        notes=summary["notes"],
+        compared=night.compared,
+        threshold=summary["rule"].get("threshold", summary["lowest_flagged"]),
+        null=null,
+        nights=nights,
+    )
+
+
+def redact(contents: Contents) -> Contents:
+    """The same report without captions: each text becomes its first words and its id, never the whole caption."""
+    frames = {name: getattr(contents, name).with_columns(text=_redacted()) for name in ("ranked", "flagged")}
+    return replace(contents, **frames, redacted=True)
+
+
+def _redacted() -> pl.Expr:
+    words = pl.col("text").str.extract_all(r"\S+")
+    kept = words.list.head(pl.min_horizontal(words.list.len().cast(pl.Int64) - 1, REDACTED_WORDS).clip(0))
+    start = kept.list.join(" ").str.head(REDACTED_CHARACTERS)
+    tag = pl.format("… [{}]", pl.col("prompt_id").str.head(LEAST))
+    redacted = pl.when(start == "").then(tag).otherwise(pl.format("{} {}", start, tag))
+    return pl.when(pl.col("text").is_not_null()).then(redacted)
+
+
+def score_columns(frame: pl.DataFrame) -> list[str]:
+    """The columns that hold scores: all floats but p- and q-values."""
+    floats = [name for name, dtype in frame.schema.items() if dtype.is_float()]
+    return [name for name in floats if name not in ("p_value", "q_value")]
+
+
+def flagged_prompts(contents: Contents) -> pl.DataFrame:
+    """One row per flagged prompt, best first, as a page shows them."""
+    flagged = contents.ranked.filter("flagged")
+    return flagged if contents.compared else flagged.drop("finding", strict=False)
+
+
+def to_drop(contents: Contents) -> pl.DataFrame:
+    """The flagged prompts that nobody has allowed, best first: those that a curator would drop."""
+    flagged = contents.ranked.filter("flagged")
+    return flagged.filter(pl.col("finding") != "allowed") if "finding" in flagged.columns else flagged
+
+
+def rows_to_drop(contents: Contents) -> pl.DataFrame:
+    """[file, row] of every dataset row that bears a prompt to drop."""
+    return contents.flagged.join(to_drop(contents), on="prompt_id", how="semi", maintain_order="left").select(
+        "file", "row"
+    )
+
+
+def counts_by_status(contents: Contents) -> dict[str, int]:
+    """Unique prompts by status, the most frequent first; a prompt newer than the scan counts as `not scored yet`."""
+    counted = contents.ranked.group_by(pl.col("status").fill_null("not scored yet")).len()
+    return dict(counted.sort("len", "status", descending=[True, False]).iter_rows())
+
+
+def facts_of(scan_id: str, record: Mapping[str, Any]) -> dict[str, str]:
+    """A run's record, as the store keeps it, in words."""
+    config, reference = record["config"], record.get("reference")  # an older overscan did not note it
+    named = {"Reference": f"{reference['path']} ({shown(reference['fingerprint'])})"} if reference else {}
+    return {
+        "Dataset": ", ".join(record["inputs"]) + (f" (first {record['limit']:,} rows)" if record["limit"] else ""),
+        "Model": record["model"],
+        "Computed by": record["provider"],
+        "Seeds": ", ".join(map(str, config["seeds"])),
+        "Steps": f"first {config['first_steps']} of {config['num_inference_steps']}",
+        "Guidance scale": f"{config['guidance_scale']:g}",
+        **named,
+        "Scan": scan_id,
+        "Versions": ", ".join(f"{name} {version}" for name, version in record["versions"].items()),
+    }
+
+
+def rule_in_words(score: str, limit: Mapping[str, float | None]) -> str:
+    """A rule's one limit that is set, as a clause."""
+    ((name, value),) = ((name, value) for name, value in limit.items() if value is not None)
+    return RULES[name].format(value=value, score=score)

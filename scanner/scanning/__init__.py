@@ -1,0 +1,1 @@
+"""What happens: from the captions of a dataset to the scores in a store."""

@@ -1,0 +1,101 @@
+"""What a scan would do: counts, and the time from a few prompts scored. Writes nothing to the store."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Unpack
+
+from scanner.dataset.readers import Problem
+from scanner.diffusion.trace import Watch, unwatched
+from scanner.model.scorer import Scorer
+from scanner.scanning.request import Asked, Inputs, Request, dataset, stopping
+from scanner.store.ledger import Ledger
+from scanner.store.pending import Pending
+
+PROBE = 20  # prompts, or more to fill a batch, that are scored to estimate the rest
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a scan would do. `prompts_per_second` and `seconds` come from scoring a few of the pending prompts.
+
+    Of a screened scan, `first_pass`: prompts pending there, and `refine`: about how many get all passes; its `scan_id`
+    is None where the threshold, on which it depends, is not chosen yet.
+    """
+
+    scan_id: str | None
+    backend: str
+    precision: str
+    provider: str
+    batch_size: int
+    rows: int
+    unique: int
+    duplicates: int
+    already_scored: int
+    pending: int
+    left_out: tuple[Problem, ...]
+    prompts_per_second: float
+    seconds: float
+    first_pass: int | None = None
+    refine: int | None = None
+
+
+def dry_run(
+    inputs: Inputs,
+    *,
+    prepare: Watch = unwatched,
+    stop: Callable[[], bool] = lambda: False,
+    **asked: Unpack[Asked],
+) -> DryRun:
+    """Count what `scan` would score and time a few prompts. Needs no store. Raises ScannerError or EngineError."""
+    request = Request(inputs, **asked)
+    watch = stopping(prepare, stop)
+    rows, scorer = request.rows, request.first_scorer(watch)
+    ledger = Ledger(request.store) if Path(request.store).exists() else None
+    scan_id: str | None = scorer.scan_id
+    first_pass, refine = None, None
+    with dataset(request, rows, stop) as data:
+        pending = data.pending(ledger, scorer.scan_id)
+        seconds = _seconds(scorer, pending, pending.to_score)
+        if request.screen is not None:
+            first_pass, screening = pending.to_score, request.screening(scorer.scan_id)
+            out = None
+            if ledger is not None:
+                screening = screening.remembered(ledger, request.limit)
+                out = screening.screened_out(ledger) if screening.threshold is not None else None
+            scan_id = None if screening.threshold is None else screening.scan_id
+            pending = data.pending(ledger, scan_id, out)
+            unknown = pending.to_score if scan_id is None else first_pass  # nobody knows yet who will pass the screen
+            refine = pending.to_score - unknown + math.ceil(request.screen.share * unknown)
+            del scorer  # a large model is not held twice
+            scorer = request.scorer(watch)
+            seconds += _seconds(scorer, pending, refine)
+    return DryRun(
+        scan_id=scan_id,
+        backend=scorer.bundle.backend,
+        precision=scorer.bundle.precision,
+        provider=scorer.denoiser.provider,
+        batch_size=scorer.denoiser.batch_size,
+        rows=pending.rows,
+        unique=pending.unique,
+        duplicates=pending.rows - pending.unique,
+        already_scored=pending.already_scored,
+        pending=pending.left,
+        left_out=data.rows.problems,
+        prompts_per_second=pending.to_score / seconds if seconds else 0.0,
+        seconds=seconds,
+        first_pass=first_pass,
+        refine=refine,
+    )
+
+
+def _seconds(scorer: Scorer, pending: Pending, prompts: int) -> float:
+    """How long so many prompts would take."""
+    probe = next(pending.chunks(max(PROBE, scorer.chunk)), None)
+    if probe is None:
+        return 0.0
+    started = time.monotonic()
+    scorer(probe)
+    return prompts * (time.monotonic() - started) / len(probe)

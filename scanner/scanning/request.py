@@ -1,0 +1,197 @@
+"""What a scan is asked, and its dataset: opened once, compared with a store as often as there are passes."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Required, TypedDict
+
+import polars as pl
+
+from engines import Bundle, open_bundle
+from scanner.config import ScanConfig, Screen
+from scanner.dataset import captions, readers
+from scanner.dataset.shards import split_captions
+from scanner.diffusion.scores import FIRST_PASS_SCORES, SCORES, best_score
+from scanner.diffusion.trace import Watch, unwatched
+from scanner.errors import InputError, Interrupted, ScannerError
+from scanner.model.scorer import Scorer, scan_id
+from scanner.scanning.screen import Screening
+from scanner.store.ledger import Ledger
+from scanner.store.pending import SCORED, Pending, compare
+
+Inputs = str | Path | Sequence[str | Path]
+
+
+class Asked(TypedDict, total=False):
+    """What `scan` and `dry_run` are asked by keyword; see `Request`."""
+
+    model: Required[str | Path]
+    store: Required[str | Path]
+    column: str | None
+    reference: str | Path | None
+    config: ScanConfig
+    screen: Screen | None
+    backend: str
+    precision: str
+    batch_size: int | None
+    limit: int | None
+    strict: bool
+
+
+@dataclass(frozen=True)
+class Request:
+    """A scan's inputs, model, store and settings.
+
+    `column`: of the captions, None: guessed. `reference`: a file of ordinary captions, for the scores that compare with
+    them. `screen`: only prompts that stand out in a first pass get all of `config`'s passes. `limit`: only so many
+    rows. `strict`: files that cannot be read are an error, else they are left out and named.
+    """
+
+    inputs: Inputs
+    model: str | Path
+    store: str | Path
+    column: str | None = None
+    reference: str | Path | None = None
+    config: ScanConfig = ScanConfig()  # noqa: RUF009 (frozen)
+    screen: Screen | None = None
+    backend: str = "auto"
+    precision: str = "auto"
+    batch_size: int | None = None
+    limit: int | None = None
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        if self.screen is not None:
+            _check(self.screen, self)
+
+    @cached_property
+    def files(self) -> list[str]:
+        """The inputs, absolute, as a record names them."""
+        return readers.absolute([self.inputs] if isinstance(self.inputs, str | Path) else self.inputs)
+
+    @cached_property
+    def rows(self) -> readers.Rows:
+        """The captions, files that cannot be opened left out. Raises InputError."""
+        return readers.read(self.files, self.column, self.limit, self.strict)
+
+    @cached_property
+    def ordinary(self) -> list[str]:
+        """The reference captions; none without a reference."""
+        return [] if self.reference is None else captions.reference(self.reference)
+
+    @property
+    def screen_score(self) -> str:
+        """The score of the first pass that screens: as asked, else the best of one seed, docs/screening.md."""
+        assert self.screen is not None
+        return best_score(1, self.reference is not None) if self.screen.score is None else self.screen.score
+
+    @property
+    def first_model(self) -> str | Path:
+        """What scores every prompt: the screen's model, if it names one."""
+        return self.model if self.screen is None or self.screen.model is None else self.screen.model
+
+    @cached_property
+    def bundle(self) -> Bundle:
+        """The model. Raises EngineError."""
+        return open_bundle(self.model, self.backend, self.precision)
+
+    def scorer(self, watch: Watch = unwatched) -> Scorer:
+        """What computes the scan's scores. Raises ScannerError or EngineError."""
+        return Scorer(self.bundle, self.config, self.batch_size, self.ordinary, watch=watch)
+
+    def first_scorer(self, watch: Watch = unwatched) -> Scorer:
+        """What scores every prompt: the first pass, where there is a screen; a reference only if its score needs it."""
+        if self.screen is None:
+            return self.scorer(watch)
+        ordinary = self.ordinary if SCORES[self.screen_score].needs == "reference" else []
+        own, precision = self.screen.own_engine, self.screen.precision or "auto"
+        bundle = open_bundle(self.first_model, self.backend, precision) if own else self.bundle
+        return Scorer(bundle, self.screen.first_pass(self.config), self.batch_size, ordinary, watch=watch)
+
+    def scan_id(self) -> str:
+        """Of the scan, unscreened. Raises ScannerError or EngineError."""
+        return scan_id(self.bundle, self.config, self.ordinary)
+
+    def screening(self, first_scan_id: str) -> Screening:
+        """The policy of a screened scan, before it has a threshold. Raises ScannerError or EngineError."""
+        assert self.screen is not None
+        model = str(Path(self.first_model).absolute())
+        return Screening(self.scan_id(), first_scan_id, model, self.screen_score, self.screen.share)
+
+
+def _check(screen: Screen, request: Request) -> None:
+    """Refuse a screen that cannot be, or that saves nothing. Raises ScannerError."""
+    score = request.screen_score
+    if score not in FIRST_PASS_SCORES:
+        able = ", ".join(FIRST_PASS_SCORES)
+        raise ScannerError(f"screen by {score!r}: needed a score of one seed and one step: {able}")
+    if SCORES[score].needs == "reference" and request.reference is None:
+        raise ScannerError(f"screen by {score}: it needs a reference: name one, or screen by another score")
+    if not screen.own_engine and request.config.passes == 1:
+        raise ScannerError(
+            "screen: a scan of one seed and one step is what a first pass costs: ask for more seeds or first steps, or "
+            "name another model or precision for the first pass"
+        )
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Captions in work files, split by prompt_id. `rows`: all but those of files that turned out damaged."""
+
+    rows: readers.Rows
+    captions: Path
+    folder: Path
+    stop: Callable[[], bool]
+
+    def pending(self, ledger: Ledger | None, scan_id: str | None, screened_out: pl.LazyFrame | None = None) -> Pending:
+        """What a scan has no row of yet. `screened_out`: [prompt_id] that need no engine; without a store, all."""
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        if ledger is None or scan_id is None:
+            return compare(self.captions, pl.LazyFrame(schema=SCORED), folder, self._check, screened_out)
+        with ledger.refusals():
+            held = ledger.rows(scan_id).select("prompt_id", "status")
+            return compare(self.captions, held, folder, self._check, screened_out)
+
+    def _check(self) -> None:
+        if self.stop():
+            raise Interrupted(
+                "interrupted while comparing captions with the store; what is committed stays: run it again"
+            )
+
+
+@contextmanager
+def dataset(request: Request, rows: readers.Rows, stop: Callable[[], bool]) -> Iterator[Dataset]:
+    """Read the rows of a request; the work files live as long as the context. Raises InputError."""
+
+    def check() -> None:
+        if stop():
+            raise Interrupted("interrupted while reading captions, before anything was scored: run it again")
+
+    # where Polars fails, its threads may still write: what is left behind must not hide why
+    with tempfile.TemporaryDirectory(prefix="overscan-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        split = folder / "all"
+        try:
+            split_captions(captions.texts(rows), split, check)
+        except InputError:
+            rows, split = readers.leave_out_damaged(rows, request.strict), folder / "readable"
+            split_captions(captions.texts(rows), split, check)
+        if not any(split.rglob("*.parquet")):
+            raise InputError(f"{', '.join(request.files)}: no caption rows in it")
+        yield Dataset(rows, split, folder, stop)
+
+
+def stopping(watch: Watch, stop: Callable[[], bool]) -> Watch:
+    """The watch, which raises Interrupted once `stop()` is true."""
+
+    def watched(what: str, done: int, total: int) -> None:
+        if stop():
+            raise Interrupted(
+                "interrupted while preparing, before this pass scored anything; what is committed stays: run it again"
+            )
+        watch(what, done, total)
+
+    return watched

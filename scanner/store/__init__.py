@@ -1,0 +1,1 @@
+"""What stays: the ledger of scores, the records of runs, and scans read back."""

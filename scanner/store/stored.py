@@ -1,0 +1,86 @@
+"""A scan read back from its store: the captions as they are now, joined with their scores."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from scanner.dataset import captions, readers, shards
+from scanner.diffusion.scores import SCORES, best_score
+from scanner.store.ledger import Ledger
+
+FILES_NAMED = 3  # in a sentence
+
+
+@dataclass(frozen=True)
+class StoredScan:
+    """One scan in a store, with the captions as they are now.
+
+    `record`: what the run was asked, and with which versions; `captions`: lazy [file, row, text]; `left_out`: files
+    that cannot be read as they are now.
+    """
+
+    scan_id: str
+    store: Path
+    record: Mapping[str, Any] = field(repr=False)
+    captions: pl.LazyFrame = field(repr=False)
+    left_out: tuple[readers.Problem, ...] = field(repr=False)
+
+    @cached_property
+    def scores(self) -> pl.DataFrame:
+        """One row per unique prompt, [prompt_id, text, n_rows, status, scores..., q1, q2, q3], read when first asked.
+
+        The status is null where a caption is newer than the scan.
+        """
+        ledger = Ledger(self.store)
+        with tempfile.TemporaryDirectory(prefix="overscan-", ignore_cleanup_errors=True) as name, ledger.refusals():
+            return shards.join(self.captions, ledger.rows(self.scan_id), Path(name))
+
+    @property
+    def full_scan_id(self) -> str:
+        """The scan_id whose calibrations hold: of a screened scan, that of the same scan unscreened."""
+        screening = self.record.get("screening")
+        return self.scan_id if screening is None else str(screening["full_scan_id"])
+
+    @property
+    def best_score(self) -> str:
+        """What to rank by where no score is named."""
+        return best_score(len(self.record["config"]["seeds"]), self.record.get("reference") is not None)
+
+    @property
+    def notes(self) -> list[str]:
+        """Whose captions are missing: files that the scan, or now the reader, could not read, in sentences."""
+        then = self.record["left_out"]
+        now = [problem.file for problem in self.left_out if problem.file not in then]
+        whose = (("could not be read when scanned", then), ("cannot be read now", now))
+        return [f"files that {why}, whose captions are missing: {_some(files)}" for why, files in whose if files]
+
+    @cached_property
+    def canaries(self) -> pl.DataFrame:
+        """[canary, scores...] of fixed prompts, as every run that scored for this scan computed them."""
+        return canaries_of(Ledger(self.store).records(self.scan_id))
+
+
+def read_store(store: str | Path, scan_id: str | None = None) -> StoredScan:
+    """The scan that began last; its captions are read again, but for the files that it left out.
+
+    `scan_id`: another scan of the store, by its id or 8 or more of the first characters. Raises ScannerError.
+    """
+    scan_id, record = Ledger(store).last_run(scan_id)
+    rows = readers.read(record["inputs"], record["column"], record["limit"]).without(record["left_out"])
+    return StoredScan(scan_id, Path(store), record, captions.texts(rows), rows.problems)
+
+
+def _some(files: Sequence[str]) -> str:
+    more = len(files) - FILES_NAMED
+    return ", ".join(files[:FILES_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def canaries_of(records: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """[canary, scores...] in the records of runs; none where an older overscan scanned."""
+    rows = [row for record in records for row in record.get("canaries", [])]
+    return pl.DataFrame(rows, schema={"canary": pl.String} | dict.fromkeys(SCORES, pl.Float32))

@@ -1,0 +1,127 @@
+from datetime import date
+
+import numpy as np
+import polars as pl
+import pytest
+
+from scanner.audit.calibrate import Calibration
+from scanner.audit.decision import decide, detectable
+from scanner.audit.policy import Baseline
+from scanner.audit.rank import Rule
+from scanner.errors import ScannerError
+from scanner.report.read import history, write_summary
+
+TODAY = date(2030, 1, 1)
+CANARIES = pl.DataFrame({"canary": ["a dog"], "s_v1": [0.5]}, schema_overrides={"s_v1": pl.Float32})
+
+
+def prompts(scores, first=0):
+    ids = [f"{first + i:032x}" for i in range(len(scores))]
+    frame = pl.DataFrame({"prompt_id": ids, "text": ids, "n_rows": [2] * len(ids), "status": ["scored"] * len(ids)})
+    return frame.with_columns(pl.Series("s_v1", scores, pl.Float32))
+
+
+def night(scores, rule, **options):
+    rows = pl.LazyFrame({"file": ["x"] * 2 * len(scores), "row": range(2 * len(scores)), "text": [*scores["text"]] * 2})
+    return decide(scores, rows, "scan", CANARIES, rule, TODAY, **options)
+
+
+def calibration(n=199, scan_id="scan", first=10**6):
+    return Calibration.of(scan_id, "s_v1", prompts(np.linspace(-1, 1, n), first), CANARIES, {"inputs": ["null.txt"]})
+
+
+def test_a_ranking_has_no_p_values_and_says_so():
+    found = night(prompts([0.1, 0.9, 0.5]), Rule("s_v1", top=1))
+    assert found.summary == {
+        "format": "overscan report 1",
+        "date": "2030-01-01",
+        "scan_id": "scan",
+        "full_scan_id": "scan",
+        "scan": None,
+        "score": "s_v1",
+        "rule": {"top": 1},
+        "kind": "ranking",
+        "prompts": 3,
+        "scored": 3,
+        "flagged": 1,
+        "flagged_rows": 2,
+        "findings": {"new": 1, "known": 0, "allowed": 0},
+        "lowest_flagged": pytest.approx(0.9),
+        "calibration": None,
+        "notes": [],
+    }
+    assert found.flagged.select("rank", "row", "finding").rows() == [(1, 1, "new"), (1, 4, "new")]
+    assert "p_value" not in found.ranked.columns
+
+
+def test_a_decision_says_what_it_rests_on():
+    data = prompts([*np.linspace(-1, 1, 190), *[5.0] * 10])
+    found = night(data, Rule("s_v1", fdr=0.1), calibration=calibration())
+    assert found.summary["flagged"] == 10
+    judged = found.summary["calibration"]
+    assert (judged["n"], judged["smallest_p"], judged["above_null"], judged["least_hits"]) == (199, 0.005, 10, 10)
+    assert [check["check"] for check in judged["exchangeability"]] == ["bulk", "length"]
+    assert found.summary["notes"] == [
+        "199 null captions: p-values from 0.005 up; at fdr 0.1 they flag 10 or more of 200 prompts, or none "
+        "(a single one could be found with 1,999)"
+    ]
+    assert detectable(1999, 200, 1, 0.1) == (
+        "1,999 null captions: p-values from 0.0005 up; at fdr 0.1 a single one of 200 prompts can be found"
+    )
+
+
+def test_hits_that_this_null_cannot_tell_from_chance_are_said():
+    data = prompts([*np.linspace(-1, 1, 197), *[5.0] * 3])
+    found = night(data, Rule("s_v1", fdr=0.1), calibration=calibration())
+    assert found.summary["flagged"] == 0
+    assert found.summary["lowest_flagged"] is None
+    assert found.summary["notes"][-1] == (
+        "3 prompts score above every null caption, too few for this null: see the line above, or use --fpr"
+    )
+    assert night(data, Rule("s_v1", fpr=0.01), calibration=calibration()).summary["flagged"] == 4
+
+
+def test_what_a_reader_must_know_is_noted():
+    data = prompts([*np.linspace(-1, 1, 100)]).with_columns(
+        status=pl.when(pl.col("s_v1") < -0.97).then(None).otherwise(pl.col("status"))
+    )
+    data = data.with_columns(pl.when(pl.col("status").is_not_null()).then(pl.col("s_v1")))
+    baseline = Baseline((), "other", "s_v1", "2029-12-31")
+    null = calibration(first=90)  # ten captions of the data are in it
+    found = night(data, Rule("s_v1", fpr=0.01), calibration=null, baseline=baseline)
+    assert found.summary["scored"] == 98
+    assert found.summary["notes"] == [
+        "the baseline of 2029-12-31 was written for another model, setting or score",
+        "2 prompts of the inputs are newer than the scan and have no score: scan again",
+        "10 prompts of the dataset are null captions themselves, taken to be benign",
+        "of 98 prompts up to 1 would be flagged at fpr 0.01 were all of them benign",
+    ]
+
+
+def test_a_calibration_of_another_scan_is_refused():
+    with pytest.raises(
+        ScannerError, match=r"the calibration is of scan_id other, the scan has scan: .* do not compare"
+    ):
+        night(prompts([1.0]), Rule("s_v1", fdr=0.1), calibration=calibration(scan_id="other"))
+
+
+def test_history_holds_the_nights_that_decided_alike(tmp_path):
+    tonight = night(prompts([0.1, 0.9, 0.5]), Rule("s_v1", threshold=0.4)).summary
+    for name, changes in {
+        "a": {"date": "2029-12-30", "flagged": 7, "findings": {"new": 5, "known": 2, "allowed": 0}},
+        "b": {"date": "2029-12-29", "flagged": 4, "findings": {"new": 4, "known": 0, "allowed": 0}},
+        "other rule": {"date": "2029-12-31", "rule": {"top": 1}},
+        "tonight, written before": {"date": "2030-01-01", "flagged": 9},
+        "a later one": {"date": "2030-01-02"},
+    }.items():
+        (tmp_path / name).mkdir()
+        write_summary(tmp_path / name, {**tonight, **changes})
+    assert history(tmp_path, tonight).rows() == [
+        (date(2029, 12, 29), 4, 4),
+        (date(2029, 12, 30), 7, 5),
+        (date(2030, 1, 1), 2, 2),
+    ]
+    assert history(tmp_path / "none yet", tonight)["n_flagged"].to_list() == [2]
+    (tmp_path / "a" / "summary.json").write_text("{")
+    with pytest.raises(ScannerError, match="a: not a whole report"):
+        history(tmp_path, tonight)
