@@ -1,12 +1,12 @@
 """Networks as named arrays in and out, behind one method; `open_bundle` is the way in."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from engines import manifest as manifests
+from engines.bundle import PRECISIONS, Bundle, as_exported, choose_precision, is_checkpoint, read_bundle, read_graphs
 from engines.interface import BundleError, Engine, EngineError, TensorSpec
 from engines.manifest import Manifest
 
@@ -27,32 +27,6 @@ __all__ = [
     "read_bundle",
 ]
 
-PRECISIONS = ("float32", "bfloat16", "float16")
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """A verified model: its manifest, its tokenizer (JSON of the `tokenizers` library), and its engines on demand.
-
-    `precision`: what the networks compute in, one of PRECISIONS, which may differ from what the manifest's weights are
-    stored in; in an int8 bundle, what all but the quantised layers compute in. `passed_over`: why `auto` did not take
-    the backends before this one, a line each.
-    """
-
-    manifest: Manifest
-    tokenizer: str
-    backend: str
-    precision: str
-    _engine: Callable[[str], Engine]
-    passed_over: tuple[str, ...] = ()
-
-    def engine(self, component: str) -> Engine:
-        """Open one component. Raises EngineError where the bundle has none of this name."""
-        if component not in self.manifest.components:
-            held = ", ".join(self.manifest.components)
-            raise EngineError(f"the bundle holds {held}, but no {component}: export the model again")
-        return self._engine(component)
-
 
 def _open_tensorrt(folder: Path, precision: str) -> Bundle:
     from engines.plans import plan_folder
@@ -60,18 +34,26 @@ def _open_tensorrt(folder: Path, precision: str) -> Bundle:
 
     gpu = require()  # first, as reading a large bundle takes seconds
     plan_folder()
-    manifest, tokenizer = _read_graphs(folder, "tensorrt")
+    manifest, tokenizer = read_graphs(folder, "tensorrt")
     chosen = as_exported("tensorrt", precision, manifest)
-    return Bundle(manifest, tokenizer, "tensorrt", chosen, lambda name: TensorRtEngine(folder, manifest, name, gpu))
+
+    def engine(name: str) -> Engine:
+        return TensorRtEngine(folder, manifest, name, gpu)
+
+    return Bundle(folder, manifest, tokenizer, "tensorrt", chosen, engine)
 
 
 def _open_cuda(folder: Path, precision: str) -> Bundle:
     from engines.cuda import CudaEngine, require_cuda
 
     require_cuda()
-    manifest, tokenizer = _read_graphs(folder, "cuda")
+    manifest, tokenizer = read_graphs(folder, "cuda")
     chosen = as_exported("cuda", precision, manifest)
-    return Bundle(manifest, tokenizer, "cuda", chosen, lambda name: CudaEngine(folder, manifest.components[name]))
+
+    def engine(name: str) -> Engine:
+        return CudaEngine(folder, manifest.components[name])
+
+    return Bundle(folder, manifest, tokenizer, "cuda", chosen, engine)
 
 
 def _open_openvino(folder: Path, precision: str) -> Bundle:
@@ -85,15 +67,19 @@ def _open_openvino(folder: Path, precision: str) -> Bundle:
     def engine(name: str) -> Engine:
         return OpenVinoEngine(folder, manifest.components[name], chosen, cache)
 
-    return Bundle(manifest, tokenizer, "openvino", chosen, engine)
+    return Bundle(folder, manifest, tokenizer, "openvino", chosen, engine)
 
 
 def _open_cpu(folder: Path, precision: str) -> Bundle:
     from engines.ort import OrtEngine
 
-    manifest, tokenizer = _read_graphs(folder, "cpu")
+    manifest, tokenizer = read_graphs(folder, "cpu")
     chosen = choose_precision("cpu", precision, (manifest.precision,))
-    return Bundle(manifest, tokenizer, "cpu", chosen, lambda name: OrtEngine(folder, manifest.components[name]))
+
+    def engine(name: str) -> Engine:
+        return OrtEngine(folder, manifest.components[name])
+
+    return Bundle(folder, manifest, tokenizer, "cpu", chosen, engine)
 
 
 def _open_torch(folder: Path, precision: str) -> Bundle:
@@ -120,7 +106,7 @@ def _open_checkpoint(backend: str, folder: Path, precision: str, device: str, ab
     require_device(device)
     chosen = choose_precision(backend, precision, able)
     checkpoint = open_checkpoint(folder).on(device, chosen)
-    return Bundle(checkpoint.manifest, checkpoint.tokenizer, backend, chosen, checkpoint.engine)
+    return Bundle(folder, checkpoint.manifest, checkpoint.tokenizer, backend, chosen, checkpoint.engine)
 
 
 # a backend opens a folder in a precision ("auto": its fastest that keeps the scores), or refuses with EngineError
@@ -133,55 +119,6 @@ BACKENDS: dict[str, Callable[[Path, str], Bundle]] = {
     "torch-cuda": _open_torch_cuda,
 }
 AUTO: Sequence[str] = ("tensorrt", "cuda", "openvino", "cpu")  # what `auto` tries for a bundle, in this order
-
-
-def is_checkpoint(folder: Path) -> bool:
-    """Whether the folder is a diffusers checkpoint rather than a bundle."""
-    return (folder / "model_index.json").is_file()
-
-
-def read_bundle(folder: Path, backend: str) -> tuple[Manifest, str]:
-    """A bundle's verified manifest and its tokenizer. Raises BundleError, also for a checkpoint."""
-    if is_checkpoint(folder):
-        raise BundleError(
-            f'{folder}: a diffusers checkpoint, and the "{backend}" backend runs bundles: use --backend torch, or '
-            f"`overscan export {folder} BUNDLE` and name BUNDLE"
-        )
-    manifest = manifests.read(folder)
-    return manifest, (folder / next(iter(manifest.tokenizer))).read_text()
-
-
-def _read_graphs(folder: Path, backend: str) -> tuple[Manifest, str]:
-    """A bundle of ONNX graphs alone. Raises EngineError for one in int8, whose UNet is OpenVINO's."""
-    manifest, tokenizer = read_bundle(folder, backend)
-    if manifest.precision == "int8":
-        raise EngineError(
-            f'{folder}: a bundle in int8, which OpenVINO alone runs, and the "{backend}" backend runs ONNX graphs: use '
-            "--backend openvino, or export the model again in float32"
-        )
-    return manifest, tokenizer
-
-
-def choose_precision(backend: str, asked: str, able: Sequence[str]) -> str:
-    """The precision asked for, or for "auto" the first that the backend is able to run. Raises EngineError."""
-    if asked == "auto":
-        return able[0]
-    if asked not in able:
-        raise EngineError(
-            f'precision {asked!r} was asked, and the "{backend}" backend runs this model here in {", ".join(able)}: '
-            f"use --precision {able[0]}, or another --backend"
-        )
-    return asked
-
-
-def as_exported(backend: str, asked: str, manifest: Manifest) -> str:
-    """The precision of a bundle's graphs, for a backend that takes no other. Raises EngineError."""
-    if asked not in ("auto", manifest.precision):
-        raise EngineError(
-            f'precision {asked!r} was asked, and the "{backend}" backend runs graphs as they were exported, here in '
-            f"{manifest.precision}: use --precision {manifest.precision}, or export the model again with --dtype"
-        )
-    return manifest.precision
 
 
 def open_bundle(folder: str | Path, backend: str = "auto", precision: str = "auto") -> Bundle:

@@ -50,6 +50,8 @@ class Bound:
 class CudaEngine:
     """One ONNX file on the GPU. Raises EngineError where any of its computation would run elsewhere."""
 
+    rebuilds = False
+
     def __init__(self, folder: Path, component: Component):
         require_cuda()
         try:

@@ -46,6 +46,11 @@ class Engine(Protocol):
         """What truly runs it, in the runtime's words."""
         ...
 
+    @property
+    def rebuilds(self) -> bool:
+        """Whether a batch size that it has not run before costs a build of minutes, and not just its run."""
+        ...
+
     def run(self, feeds: Arrays) -> dict[str, NDArray[Any]]:
         """Run one batch; the feeds match `inputs`, the result matches `outputs`."""
         ...

@@ -36,6 +36,8 @@ class OpenVinoEngine:
     `cache`: folder of compiled models; OpenVINO compiles again where version, processor or settings differ.
     """
 
+    rebuilds = False
+
     def __init__(self, folder: Path, component: Component, precision: str, cache: Path | None):
         openvino = _openvino()
         path = folder / next(iter(component.files))

@@ -16,6 +16,8 @@ PROVIDER = "CPUExecutionProvider"
 class OrtEngine:
     """One ONNX file in an ONNX Runtime session, or in one that is open; uses all cores that the process may use."""
 
+    rebuilds = False
+
     def __init__(self, folder: Path, component: Component, session: Any = None):
         self._session = open_session(folder, component, PROVIDER) if session is None else session
         self.inputs, self.outputs = component.inputs, component.outputs

@@ -41,6 +41,8 @@ class TensorRtEngine:
     `report` hears of a build, a line now and then.
     """
 
+    rebuilds = True
+
     def __init__(
         self,
         folder: Path,

@@ -53,6 +53,11 @@ class TorchEngine:
     precision: str = "float32"
 
     @property
+    def rebuilds(self) -> bool:
+        """Never."""
+        return False
+
+    @property
     def provider(self) -> str:
         """torch, where it runs and in what."""
         name = torch.cuda.get_device_name() if self.device == "cuda" else self.device

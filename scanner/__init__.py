@@ -26,11 +26,14 @@ from scanner.audit.rank import Rule, rank, sources
 from scanner.config import ScanConfig
 from scanner.diffusion.trace import initial_noise
 from scanner.errors import ScannerError
-from scanner.scanning.run import ScanResult, scan
+from scanner.model import Model
+from scanner.scanning.result import ScanResult
+from scanner.scanning.run import scan
 from scanner.store.stored import StoredScan, read_store
 
 __all__ = [
     "EngineError",
+    "Model",
     "Rule",
     "ScanConfig",
     "ScanResult",

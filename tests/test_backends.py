@@ -12,9 +12,9 @@ from engines import Bundle, BundleError, EngineError, open_bundle
 from scanner.config import ScanConfig
 from scanner.demo import BUNDLE
 from scanner.fidelity import check as fidelity
-from scanner.model.scorer import CANARIES, Scorer
+from scanner.model import Model
+from scanner.model.scorer import CANARIES
 from scanner.scanning.dry_run import dry_run
-from scanner.scanning.run import scan_id_of
 
 pytest.importorskip("openvino")
 from engines.openvino import precisions
@@ -47,10 +47,10 @@ def mumbling(folder, precision):
 
 def test_openvino_gives_the_scores_of_onnx_runtime():
     prompts = pl.DataFrame({"prompt_id": CANARIES, "text": CANARIES})
-    found = open_bundle(BUNDLE, "openvino", "float32")
-    assert (found.backend, found.precision) == ("openvino", "float32")
-    assert found.engine("unet").provider == "OpenVINO CPU float32"
-    errors = fidelity.compare(open_bundle(BUNDLE, "cpu"), found, prompts, ScanConfig())
+    found = Model(BUNDLE, "openvino", "float32")
+    assert (found.bundle.backend, found.bundle.precision) == ("openvino", "float32")
+    assert found.denoiser.provider == "OpenVINO CPU float32"
+    errors = fidelity.compare(Model(BUNDLE, "cpu"), found, prompts)
     assert len(errors) >= 5
     assert errors["largest_error"].max() < 1e-4  # float32 sums in another order
     assert errors["rank_correlation"].min() > 0.999
@@ -126,9 +126,9 @@ def test_scores_of_backends_and_precisions_never_mix(tmp_path):
     config = ScanConfig()
     cpu = open_bundle(BUNDLE, "cpu")
     expected = config.scan_id(cpu.manifest.fingerprint, "cpu", "float32")
-    assert scan_id_of(BUNDLE, "cpu", config) == expected
-    assert scan_id_of(BUNDLE, "openvino", config, precision="float32") != expected
-    assert Scorer(replace(cpu, precision="bfloat16"), config).scan_id != expected
+    assert Model(BUNDLE, "cpu", config=config).scan_id == expected
+    assert Model(BUNDLE, "openvino", "float32", config).scan_id != expected
+    assert Model.of(replace(cpu, precision="bfloat16"), config).scan_id != expected
     (tmp_path / "p.txt").write_text("a dog\n")
     plan = dry_run(tmp_path / "p.txt", model=BUNDLE, store=tmp_path / "s", backend="openvino", precision="float32")
     assert (plan.backend, plan.precision, plan.provider) == ("openvino", "float32", "OpenVINO CPU float32")

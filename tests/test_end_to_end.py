@@ -15,14 +15,13 @@ import pytest
 from conftest import CHECKPOINTS
 from test_cli import run
 
-from engines import open_bundle
 from scanner import ScanConfig, ScannerError, initial_noise, read_store, scan
 from scanner.demo import BUNDLE, CAPTIONS
 from scanner.diffusion.scores import ABSOLUTE, RELATIVE, SCORES
 from scanner.diffusion.trace import guided
 from scanner.fidelity.check import compare
 from scanner.identity import prompt_id
-from scanner.model.scorer import Scorer
+from scanner.model import Model
 
 FIRST_STEP = [
     name for name, score in SCORES.items() if score.steps == 1 and score.needs != "reference"
@@ -47,9 +46,7 @@ def test_noise_is_what_the_docs_say():
 @pytest.mark.parametrize("checkpoint", ["demo-v", "demo-epsilon"])
 def test_cpu_scores_equal_torch(checkpoint, epsilon_bundle_path):
     candidate = BUNDLE if checkpoint == "demo-v" else epsilon_bundle_path
-    errors = compare(
-        open_bundle(CHECKPOINTS[checkpoint], "torch"), open_bundle(candidate, "cpu"), frame(PROMPTS), ScanConfig()
-    )
+    errors = compare(Model(CHECKPOINTS[checkpoint], "torch"), Model(candidate, "cpu", batch_size=1), frame(PROMPTS))
     assert errors["score"].to_list() == FIRST_STEP
     assert errors["largest_error"].max() < 1e-4
     assert errors["rank_correlation"].min() > 0.9999
@@ -197,7 +194,7 @@ def test_bad_captions_are_rows_with_a_status(tmp_path):
 
 
 def test_predictions_that_overflow_make_a_row_without_scores(bundle):
-    scorer = Scorer(bundle, ScanConfig())
+    scorer = Model.of(bundle).scorer()
     expected, predict = scorer(frame(PROMPTS[:3])), scorer.denoiser.eps
 
     def overflowing(x_t, timestep, conditioning):

@@ -158,18 +158,18 @@ def test_evaluate_prints_a_markdown_table(evaluated):
 
 def test_evaluate_agrees_with_a_scan(evaluated):
     """The sub-selected traces give the scores that a scan with so many seeds and steps stores."""
-    from engines import open_bundle
     from scanner import ScanConfig
     from scanner.evidence.evaluate import score
-    from scanner.model.scorer import Scorer
+    from scanner.model import Model
 
     prompts = [f"caption number {i}" for i in range(3)]
-    reference = [f"an ordinary caption, {i}" for i in range(20)]
-    bundle = open_bundle(BUNDLE)
-    scored = score(bundle, prompts, reference)
+    reference = tuple(f"an ordinary caption, {i}" for i in range(20))
+    model = Model(BUNDLE, reference=reference)
+    scored = score(model, prompts)
     frame = pl.DataFrame({"prompt_id": prompts, "text": prompts})
     for seeds, steps in ((2, 1), (1, 3)):
-        scan = Scorer(bundle, ScanConfig(seeds=tuple(range(seeds)), first_steps=steps), reference=reference)(frame)
+        config = ScanConfig(seeds=tuple(range(seeds)), first_steps=steps)
+        scan = model.adapted(config=config).scorer()(frame)
         compared = [setting for setting in scored if (setting.seeds, setting.steps) == (seeds, steps)]
         assert len(compared) >= 2
         for setting in compared:

@@ -11,13 +11,13 @@ from test_cli import run
 
 from scanner import Rule, rank, scan
 from scanner.cli import cli
-from scanner.config import ScanConfig
 from scanner.demo import BUNDLE
 from scanner.diffusion.scores import ABSOLUTE, DEFAULT_SCORE, RELATIVE
 from scanner.errors import ScannerError
 from scanner.evidence.edits import Caption
 from scanner.evidence.explain import _search, explain, most, under, variants
 from scanner.identity import prompt_id
+from scanner.model import Model
 from scanner.model.scorer import Scorer
 from scanner.report.read import read_night
 
@@ -34,7 +34,7 @@ ROUNDING = {"rtol": RELATIVE, "atol": ABSOLUTE}  # of another batch
 
 @pytest.fixture(scope="module")
 def scorer(bundle):
-    return Scorer(bundle, ScanConfig())
+    return Model.of(bundle).scorer()
 
 
 def direct(scorer, texts, score=DEFAULT_SCORE):

@@ -10,9 +10,9 @@ from conftest import CHECKPOINTS
 
 from engines import EngineError, open_bundle
 from engines.export import export
-from scanner.config import ScanConfig
 from scanner.demo import BUNDLE
 from scanner.fidelity import check as fidelity
+from scanner.model import Model
 from scanner.model.scorer import CANARIES
 
 pytestmark = pytest.mark.gpu
@@ -45,7 +45,7 @@ def opened(folder, backend, precision):
 
 
 def scores_agree(reference, found, precision):
-    rows = fidelity.compare(reference, found, PROMPTS, ScanConfig())
+    rows = fidelity.compare(Model.of(reference), Model.of(found), PROMPTS)
     assert len(rows) >= 5
     assert rows["largest_error"].max() < ERROR[precision]
 

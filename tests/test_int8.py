@@ -22,8 +22,8 @@ from scanner.demo import BUNDLE, CAPTIONS
 from scanner.fidelity import int8 as quantized
 from scanner.fidelity.check import errors
 from scanner.identity import prompt_id
-from scanner.model.scorer import Scorer
-from scanner.scanning.run import scan, scan_id_of
+from scanner.model import Model
+from scanner.scanning.run import scan
 
 pytest.importorskip("nncf")
 from engines.openvino import precisions
@@ -95,7 +95,7 @@ def test_openvino_runs_it_in_any_batch_and_says_in_what(int8):
 
 
 def test_its_scores_never_mix_with_others(int8):
-    ids = {scan_id_of(folder, "openvino", FIRST, precision=p) for folder in (int8, BUNDLE) for p in precisions()}
+    ids = {Model(folder, "openvino", p, FIRST).scan_id for folder in (int8, BUNDLE) for p in precisions()}
     assert len(ids) == 2 * len(precisions())
 
 
@@ -156,14 +156,14 @@ def test_a_scan_is_screened_by_it(int8, tmp_path):
     out, err, code = run("scan", path, *asked, "--screen", "0.1", "--screen-model", int8, "--json")
     assert code == 0, err
     done = json.loads(out)
-    first = scan_id_of(int8, "openvino", FIRST)
+    first = Model(int8, "openvino", config=FIRST).scan_id
     assert done["screening"]["first_scan_id"] == first
     assert done["provider"] == f"OpenVINO CPU {precisions()[0]}"
     refined = by_id(tmp_path / "store").filter(status="scored")["prompt_id"]
     cheap = by_id(tmp_path / "store", first)
     assert set(refined) == set(cheap.top_k(6, by="overestimation_prior_v1")["prompt_id"])
     assert_refined_rows_are_those_of(by_id(tmp_path / "full"), by_id(tmp_path / "store"))
-    scorer = Scorer(open_bundle(BUNDLE, "cpu"), FIRST)
+    scorer = Model(BUNDLE, "cpu", config=FIRST).scorer()
     prompts = pl.DataFrame({"prompt_id": cheap["prompt_id"], "text": cheap["text"]})
     ranks = errors(scorer(prompts), cheap).filter(score="overestimation_prior_v1")["rank_correlation"].item()
     assert 0.99 < ranks < 1
@@ -173,7 +173,7 @@ def test_a_scan_is_screened_by_it(int8, tmp_path):
 
 
 def test_the_same_inputs_give_the_same_bytes(tmp_path):
-    feeds = quantized._feeds(Scorer(open_bundle(BUNDLE, "cpu"), FIRST).denoiser, PROMPTS[:4])
+    feeds = quantized._feeds(Model(BUNDLE, "cpu").denoiser, PROMPTS[:4])
     made = [quantize(BUNDLE, tmp_path / name, feeds) for name in "ab"]
     assert made[0].components["unet"].files == made[1].components["unet"].files
     assert made[0].fingerprint == made[1].fingerprint == read(tmp_path / "b").fingerprint
@@ -195,7 +195,7 @@ def test_a_broken_quantisation_is_not_kept(tmp_path, monkeypatch):
 
 
 def test_each_is_observed_with_a_noise_of_its_own_at_the_first_step(bundle):
-    denoiser = Scorer(bundle, FIRST).denoiser
+    denoiser = Model.of(bundle).denoiser
     feeds = quantized._feeds(denoiser, ["", "a dog"])
     assert [feed["timestep"].tolist() for feed in feeds] == [[981], [981]]
     noise = np.random.Generator(np.random.PCG64(2_000_001)).standard_normal((1, 4, 8, 8), np.float32)

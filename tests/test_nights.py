@@ -17,9 +17,9 @@ from test_cli import run
 from scanner.config import ScanConfig, find_file, load
 from scanner.demo import BUNDLE
 from scanner.errors import ConfigError, StoreError
+from scanner.model import Model
 from scanner.model.batch_size import SIZES
 from scanner.scanning.request import Request, dataset
-from scanner.scanning.run import scan_id_of
 
 COMMAND = [sys.executable, "-c", "from scanner.cli import main; main()"]
 
@@ -45,7 +45,7 @@ def timeless(text):
 
 
 def test_a_night_needs_no_arguments(folder):
-    scan_id = scan_id_of(BUNDLE, "auto", ScanConfig(seeds=(0, 1, 2)))
+    scan_id = Model(BUNDLE, "auto", config=ScanConfig(seeds=(0, 1, 2))).scan_id
     out, err, code = run("scan", "--dry-run")
     assert (out, code, (folder / "store").exists()) == (f"{scan_id}\n", 0, False)
     assert timeless(err) == (
@@ -179,7 +179,7 @@ def test_flags_beat_the_environment_beats_the_file(folder, monkeypatch):
         ("dry_run           ", "false", "default"),
         ("json              ", "false", "default"),
     ]
-    scan_id = scan_id_of(BUNDLE, "auto", ScanConfig(seeds=(0, 1, 2, 3)))
+    scan_id = Model(BUNDLE, "auto", config=ScanConfig(seeds=(0, 1, 2, 3))).scan_id
     assert (
         out == "".join(f"{name}{value:{width}}  {source}\n" for name, value, source in lines) + f"scan_id {scan_id}\n"
     )
@@ -195,7 +195,7 @@ def test_config_show_knows_the_scan_id_of_a_reference(folder):
     shown = json.loads(run("config", "show", "--json", "scan", *named)[0])
     out, _, code = run("scan", "--dry-run", *named)
     assert (code, out) == (0, shown["scan_id"] + "\n")
-    assert shown["scan_id"] != scan_id_of(BUNDLE, "auto", ScanConfig(seeds=(0, 1, 2)))
+    assert shown["scan_id"] != Model(BUNDLE, "auto", config=ScanConfig(seeds=(0, 1, 2))).scan_id
 
 
 def test_a_named_file_or_pyproject_serves_too(folder):

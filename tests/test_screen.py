@@ -14,13 +14,14 @@ from engines import BACKENDS
 from scanner import Rule, ScanConfig, ScannerError, rank, read_store, scan
 from scanner.audit.calibrate import Calibration
 from scanner.config import Screen
+from scanner.dataset import captions
 from scanner.demo import BUNDLE, CAPTIONS
 from scanner.diffusion.scores import ABSOLUTE, RELATIVE, best_score
 from scanner.errors import Interrupted, StoreError
 from scanner.identity import prompt_id
+from scanner.model import Model
 from scanner.scanning import execute
 from scanner.scanning.dry_run import dry_run
-from scanner.scanning.run import scan_id_of
 from scanner.scanning.screen import Screening
 from scanner.store.ledger import Ledger
 
@@ -66,7 +67,7 @@ def test_the_share_that_stands_out_gets_the_unscreened_scans_rows(folder):
     found, full = by_id(folder / "store"), by_id(folder / "full")
     assert found["status"].value_counts().sort("status").rows() == [("scored", 6), ("screened_out", 54)]
     assert_refined_rows_are_those_of(full, found)
-    first = by_id(folder / "store", scan_id_of(BUNDLE, "auto", FIRST))
+    first = by_id(folder / "store", Model(BUNDLE, "auto", config=FIRST).scan_id)
     highest = first.top_k(6, by=SCORE)["prompt_id"]
     assert set(found.filter(status="scored")["prompt_id"]) == set(highest)
     assert found.filter(status="screened_out").select(FIRST_STEP).null_count().row(0) == (54,) * len(FIRST_STEP)
@@ -75,8 +76,8 @@ def test_the_share_that_stands_out_gets_the_unscreened_scans_rows(folder):
 def test_what_it_costs_is_told(folder):
     result = screened(folder / "p.txt", folder / "store")
     assert result.screening == {
-        "full_scan_id": scan_id_of(BUNDLE, "auto", CONFIG),
-        "first_scan_id": scan_id_of(BUNDLE, "auto", FIRST),
+        "full_scan_id": Model(BUNDLE, "auto", config=CONFIG).scan_id,
+        "first_scan_id": Model(BUNDLE, "auto", config=FIRST).scan_id,
         "model": str(BUNDLE),
         "score": SCORE,
         "share": SHARE,
@@ -119,7 +120,11 @@ def test_a_grown_dataset_keeps_the_threshold_and_another_share_has_its_own(tmp_p
 def test_a_plain_scan_of_one_seed_is_a_first_pass(tmp_path, folder):
     scan(folder / "p.txt", model=BUNDLE, store=tmp_path / "store", config=FIRST)
     totals = []
-    screened(folder / "p.txt", tmp_path / "store", progress=lambda done, total: totals.append(total))
+    screened(
+        folder / "p.txt",
+        tmp_path / "store",
+        watch=lambda what, done, total: totals.append(total) if what == "scan" else None,
+    )
     assert set(totals) == {0, 6}  # nothing in the first pass, six prompts in the second
 
 
@@ -133,7 +138,7 @@ def test_interrupted_in_either_pass_it_goes_on(tmp_path, folder, after):
     with pytest.raises(Interrupted, match="the same command goes on from there"):
         screened(
             folder / "p.txt", tmp_path / "store", batch_size=8, screen=Screen(0.5), stop=stop,
-            progress=lambda done, total: heard.append(done),
+            watch=lambda what, done, total: heard.append(done) if what == "scan" else None,
         )  # fmt: skip
     rows = pl.read_delta(str(tmp_path / "store/scores"))
     assert (rows["scan_id"].n_unique() == 2) == (after > 8)
@@ -150,7 +155,7 @@ def test_interrupted_in_either_pass_it_goes_on(tmp_path, folder, after):
 def test_another_model_may_make_the_first_pass(tmp_path, folder):
     other = CHECKPOINTS["demo-epsilon"]  # on another backend, too
     found = screened(folder / "p.txt", tmp_path, screen=Screen(SHARE, "text_noise_norm_v1", other))
-    assert found.screening["first_scan_id"] == scan_id_of(other, "auto", FIRST)
+    assert found.screening["first_scan_id"] == Model(other, "auto", config=FIRST).scan_id
     first = by_id(tmp_path, found.screening["first_scan_id"]).top_k(6, by="text_noise_norm_v1")
     assert set(by_id(tmp_path).filter(status="scored")["prompt_id"]) == set(first["prompt_id"])
     assert_refined_rows_are_those_of(by_id(folder / "full"), by_id(tmp_path))
@@ -165,8 +170,8 @@ def test_another_precision_may_make_the_first_pass(tmp_path, folder, monkeypatch
     monkeypatch.setitem(BACKENDS, "cpu", in_name)  # not every processor has two
     found = screened(folder / "p.txt", tmp_path, screen=Screen(SHARE, precision="bfloat16"))
     first = found.screening["first_scan_id"]
-    assert first == scan_id_of(BUNDLE, "auto", FIRST, precision="bfloat16")
-    assert found.screening["full_scan_id"] == scan_id_of(BUNDLE, "auto", CONFIG)
+    assert first == Model(BUNDLE, "auto", "bfloat16", FIRST).scan_id
+    assert found.screening["full_scan_id"] == Model(BUNDLE, "auto", config=CONFIG).scan_id
     assert [read_store(tmp_path, scan_id).record["precision"] for scan_id in (first, None)] == ["bfloat16", "float32"]
     assert_refined_rows_are_those_of(by_id(folder / "full"), by_id(tmp_path))
     asked = ["--model", BUNDLE, "--store", tmp_path, "--screen", "0.1", "--screen-precision", "bfloat16"]
@@ -181,11 +186,12 @@ def test_a_reference_is_for_those_who_need_it(tmp_path, folder):
     reference = write(tmp_path / "reference.txt", MORE[60:])
     by_prior = Screen(SHARE, "overestimation_prior_v1")
     found = screened(folder / "p.txt", tmp_path / "a", reference=reference, screen=by_prior)
-    assert found.screening["first_scan_id"] == scan_id_of(BUNDLE, "auto", FIRST)
-    assert found.screening["full_scan_id"] == scan_id_of(BUNDLE, "auto", CONFIG, reference)
+    ordinary = tuple(captions.reference(reference))
+    assert found.screening["first_scan_id"] == Model(BUNDLE, "auto", config=FIRST).scan_id
+    assert found.screening["full_scan_id"] == Model(BUNDLE, config=CONFIG, reference=ordinary).scan_id
     found = screened(folder / "p.txt", tmp_path / "b", reference=reference)
     assert found.screening["score"] == "overestimation_white_v1"
-    assert found.screening["first_scan_id"] == scan_id_of(BUNDLE, "auto", FIRST, reference)
+    assert found.screening["first_scan_id"] == Model(BUNDLE, config=FIRST, reference=ordinary).scan_id
     assert found.scores.filter(status="scored")["overestimation_white_v1"].null_count() == 0
 
 

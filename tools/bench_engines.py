@@ -75,15 +75,16 @@ def scanned(model: Path, captions_file: Path, prompts: int, **engine: str) -> tu
     """Provider with its batch size, prompts, seconds of scanning, seconds of start-up."""
     began, first = time.perf_counter(), [0.0]
 
-    def progress(done: int, total: int) -> None:
-        first[0] = first[0] or time.perf_counter()
+    def watch(what: str, done: int, total: int) -> None:
+        if what == "scan":
+            first[0] = first[0] or time.perf_counter()
 
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch("scanner.model.scorer.predict_prior", random_prior),
+        patch("scanner.model.model.predict_prior", random_prior),
         patch.dict(os.environ, XDG_CACHE_HOME=folder),
     ):
-        result = scan(captions_file, model=model, store=Path(folder) / "store", limit=prompts, progress=progress,
+        result = scan(captions_file, model=model, store=Path(folder) / "store", limit=prompts, watch=watch,
                       config=ScanConfig(seeds=SEEDS), **engine)  # fmt: skip
     way = f"{result.provider}, batch {result.batch_size}"
     return way, result.scored, time.perf_counter() - first[0], first[0] - began

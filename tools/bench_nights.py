@@ -22,8 +22,8 @@ import polars as pl
 from scanner import ScanConfig
 from scanner.dataset import captions
 from scanner.diffusion.scores import SCORES
-from scanner.model.scorer import Scorer
-from scanner.scanning.run import scan, scan_id_of
+from scanner.model import Model, Scorer
+from scanner.scanning.run import scan
 from scanner.store.ledger import Ledger
 
 COMMIT = 100_000  # rows of one made-up commit
@@ -71,7 +71,7 @@ def measure(path: Path, bundle: Path, store: Path, seeds: int) -> dict[str, floa
         setattr(owner, method, wrapper)
 
     timed(Scorer, "__call__", "engine")
-    timed(Scorer, "__init__", "engine")
+    timed(Model, "prepare", "engine")
     timed(import_module("scanner.scanning.request"), "split_captions", "find")
     timed(import_module("scanner.scanning.request"), "compare", "find")
     cpu = time.process_time()
@@ -106,7 +106,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="overscan-bench-") as name:
         path, store = Path(name) / "captions.parquet", Path(name) / "store"
-        scan_id = scan_id_of(arguments.bundle, "auto", ScanConfig(seeds=tuple(range(arguments.seeds))))
+        scan_id = Model(arguments.bundle, config=ScanConfig(seeds=tuple(range(arguments.seeds)))).scan_id
         write_captions(path, arguments.scored + arguments.new)
         write_scores(path, store, arguments.scored, scan_id, arguments.seeds)
         command = [sys.executable, *sys.argv, "--measure", name]

@@ -16,31 +16,33 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from engines import BACKENDS, PRECISIONS, Bundle, EngineError, open_bundle, read_bundle
+from engines import BACKENDS, PRECISIONS, EngineError, read_bundle
 from scanner.config import ScanConfig
-from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.trace import initial_noise
 from scanner.evidence.evaluate import read_labels
 from scanner.evidence.metrics import auroc, tpr_at_fpr
-from scanner.model.scorer import CANARIES, Scorer
+from scanner.model import Model
+from scanner.model.scorer import CANARIES
 
 TOP = 0.01
 FIRST_TIMESTEP = 981  # of 50 leading-spaced steps
 
 
-def candidates(bundle: Path) -> Iterator[Bundle]:
+def candidates(bundle: Path) -> Iterator[Model]:
     """Every backend in every precision that opens and runs here; the others are named on stderr."""
     for backend in BACKENDS:
         for precision in PRECISIONS if backend != "torch" else ():
             try:
-                yield open_bundle(bundle, backend, precision)
+                model = Model(bundle, backend, precision)
+                assert model.denoiser  # opened, or refused
+                yield model
             except EngineError as error:
                 print(f"{backend} {precision}: {error}", file=sys.stderr)
 
 
-def eps(bundle: Bundle) -> np.ndarray:
+def eps(model: Model) -> np.ndarray:
     """Predicted noise of the canaries from one starting noise, [B, 1, C, H, W]."""
-    denoiser = Denoiser(bundle)
+    denoiser = model.denoiser
     x_T = np.repeat(initial_noise((0,), denoiser.latent_shape)[None], len(CANARIES), 0)
     return denoiser.eps(x_T, FIRST_TIMESTEP, denoiser.encode(CANARIES))
 
@@ -64,20 +66,21 @@ def compare(a: np.ndarray, b: np.ndarray, label: np.ndarray) -> dict[str, float]
     }
 
 
-def rows(reference: Bundle, folder: Path, labels: pl.DataFrame) -> Iterator[dict[str, object]]:
+def rows(reference: Model, folder: Path, labels: pl.DataFrame) -> Iterator[dict[str, object]]:
     """A row per backend, precision and score."""
     n, label = len(labels), labels["label"].to_numpy()
     prompts = pl.DataFrame({"prompt_id": np.arange(n).astype(str), "text": labels["prompt"]})
 
-    def scores(bundle: Bundle, config: ScanConfig) -> pl.DataFrame:
-        return pl.concat([Scorer(bundle, config)(part) for part in prompts.iter_slices(64)])
+    def scores(model: Model, config: ScanConfig) -> pl.DataFrame:
+        scorer = model.adapted(config=config).scorer()
+        return pl.concat([scorer(part) for part in prompts.iter_slices(64)])
 
     expected, other = scores(reference, ScanConfig()), scores(reference, ScanConfig(seeds=(2, 3)))
     noise = eps(reference)
     spread = np.abs(noise - noise.mean(0)).max()  # of prompts; the rest is x_T, which would hide any error
     for bundle in candidates(folder):
         found, error = scores(bundle, ScanConfig()), np.abs(eps(bundle) - noise).max() / spread
-        engine = {"provider": bundle.engine("unet").provider, "eps_error": float(error)}
+        engine = {"provider": bundle.denoiser.provider, "eps_error": float(error)}
         for name in (name for name in expected.columns if name.endswith("_v1") and not expected[name].has_nulls()):
             a, b, c = (frame[name].to_numpy().astype(np.float64) for frame in (expected, found, other))
             yield engine | {"score": name} | compare(a, b, label) | {"overlap_of_other_seeds": overlap(a, c)}
@@ -100,7 +103,7 @@ def main() -> None:
     arguments = parser.parse_args()
     labels = read_labels(arguments.labels).drop_nulls("label")
     labels = labels.sample(min(arguments.prompts, len(labels)), seed=0)
-    reference = open_bundle(arguments.checkpoint, "torch")
+    reference = Model(arguments.checkpoint, "torch")
     std = read_bundle(arguments.bundle, "openvino")[0].latent_std  # which a checkpoint does not tell
     reference = replace(reference, manifest=replace(reference.manifest, latent_std=std))
     found = list(rows(reference, arguments.bundle, labels))

@@ -19,12 +19,11 @@ import demo_reference
 import polars as pl
 from reference_size import concept, table
 
-from engines import open_bundle
 from scanner.dataset import captions
-from scanner.diffusion.denoiser import Denoiser
 from scanner.evidence import detection_report
 from scanner.evidence.evaluate import COLLAPSED, NORM, Evaluation, Setting, evaluate, read_labels, score
 from scanner.evidence.metrics import Bootstrap, auroc, bootstrap, resample, tpr_at_fpr
+from scanner.model import Model
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -162,8 +161,8 @@ def write(page: Page) -> None:
     for name, (model, path) in page.models.items():
         reference = page.reference[name]
         labels = read_labels(path).with_columns(cluster=concept(pl.col("prompt")))
-        bundle = open_bundle(model)
-        scores = score(bundle, labels["prompt"].to_list(), reference, 128)
+        opened = Model(model, reference=tuple(reference), batch_size=128)
+        scores = score(opened, labels["prompt"].to_list())
         found = evaluate(scores, labels)
         detection_report.write(ROOT / "build" / page.stem / name, found, name)
         plots = []
@@ -171,7 +170,7 @@ def write(page: Page) -> None:
             svg = (ROOT / "build" / page.stem / name / f"{plot}.svg").read_text()
             (DOCS / f"{page.stem}-{name}-{plot}.svg").write_text(svg)
             plots.append(f"![{plot}]({page.stem}-{name}-{plot}.svg)")
-        sizes = table(labels, reference, Denoiser(bundle))
+        sizes = table(labels, reference, opened.denoiser)
         parts += [
             f"## The {name} model",
             "\n".join(plots),

@@ -14,12 +14,11 @@ import numpy as np
 import polars as pl
 from demo_model import dataset
 
-from engines import open_bundle
-from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.injection import injection
 from scanner.diffusion.scores import SCORES
 from scanner.diffusion.trace import predict_prior, start, trace
 from scanner.evidence.metrics import auroc, tpr_at_fpr
+from scanner.model import Model
 
 PAGE = Path(__file__).parent.parent / "docs/images.md"
 COMPARED = ("text_noise_norm_v1", "overestimation_prior_v1", "estimate_ratio_prior_v1")
@@ -27,7 +26,7 @@ GUIDANCE_SCALE, NUM_INFERENCE_STEPS, SEEDS, CHUNK = 7.5, 50, (0, 1), 64
 MARK = "<!-- Below: written by tools/images.py. -->"
 
 
-class Model(NamedTuple):
+class Trained(NamedTuple):
     """A model, its labelled prompts and its training set."""
 
     name: str
@@ -37,13 +36,13 @@ class Model(NamedTuple):
     seed: int
 
     @classmethod
-    def parse(cls, argument: str) -> "Model":
+    def parse(cls, argument: str) -> "Trained":
         name, _, rest = argument.partition("=")
         bundle, labels, work, seed = rest.split(",")
         return cls(name, Path(bundle), Path(labels), Path(work), int(seed))
 
 
-def pairs(model: Model) -> tuple[pl.DataFrame, np.ndarray]:
+def pairs(model: Trained) -> tuple[pl.DataFrame, np.ndarray]:
     """Fixed prompts with a label, [prompt, duplicates, label], and the one image of each, float32 [n, 3, 32, 32]."""
     data = dataset.build(model.work, model.seed)
     of_prompt = {str(data.prompts[prompt]): image for image, prompt in enumerate(data.image_prompt)}
@@ -56,9 +55,9 @@ def pairs(model: Model) -> tuple[pl.DataFrame, np.ndarray]:
     return labels, (chosen / np.float32(127.5) - 1).astype(np.float32)
 
 
-def measure(model: Model, prompts: list[str], images: np.ndarray) -> dict[tuple[str, int], np.ndarray]:
+def measure(model: Trained, prompts: list[str], images: np.ndarray) -> dict[tuple[str, int], np.ndarray]:
     """(quantity, seeds) -> values [n]."""
-    denoiser = Denoiser(open_bundle(model.bundle), 128)
+    denoiser = Model(model.bundle, batch_size=128).denoiser
     x_0 = denoiser.encode_images(images)
     prior = predict_prior(denoiser, NUM_INFERENCE_STEPS)
     first = replace(start(denoiser, SEEDS, NUM_INFERENCE_STEPS), prior=prior)
@@ -107,7 +106,7 @@ def table(labels: pl.DataFrame, values: dict[tuple[str, int], np.ndarray]) -> st
 def main() -> None:
     """Measure each model given and write the tables below the page's mark."""
     parts = [PAGE.read_text().partition(MARK)[0] + MARK]
-    for model in map(Model.parse, sys.argv[1:]):
+    for model in map(Trained.parse, sys.argv[1:]):
         labels, images = pairs(model)
         values = measure(model, labels["prompt"].to_list(), images)
         parts += [f"### {model.name}", table(labels, values)]

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from engines import open_bundle
 from scanner.dataset import captions
 from scanner.diffusion.baselines import Reference
 from scanner.diffusion.denoiser import Denoiser
@@ -21,6 +20,7 @@ from scanner.diffusion.scores import SCORES
 from scanner.diffusion.trace import Trace, predict_reference, start, trace
 from scanner.evidence.evaluate import COLLAPSED, GUIDANCE_SCALE, NUM_INFERENCE_STEPS, read_labels
 from scanner.evidence.metrics import auroc, tpr_at_fpr
+from scanner.model import Model
 
 SIZES, DRAWS, SEEDS = (5, 10, 20, 50, 100, 200), 10, (0, 1)
 NAMES = [name for name, score in SCORES.items() if score.needs == "reference"]
@@ -84,7 +84,7 @@ def main() -> None:
     for name in ("labels", "reference", "bundle"):
         parser.add_argument(name, type=Path)
     arguments = parser.parse_args()
-    denoiser = Denoiser(open_bundle(arguments.bundle))
+    denoiser = Model(arguments.bundle).denoiser
     print(table(read_labels(arguments.labels), captions.reference(arguments.reference), denoiser))
 
 

@@ -17,16 +17,15 @@ import polars as pl
 from detection import MODELS, REFERENCE, ROOT
 from reference_size import concept
 
-from engines import Bundle, open_bundle
 from engines.export import export
+from scanner.config import ScanConfig
 from scanner.dataset import captions
 from scanner.demo import CAPTIONS
-from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.scores import SCORES
-from scanner.diffusion.trace import predict_prior, predict_reference, start, trace
-from scanner.evidence.evaluate import CHUNK, COLLAPSED, GUIDANCE_SCALE, NUM_INFERENCE_STEPS, read_labels
+from scanner.evidence.evaluate import CHUNK, COLLAPSED, read_labels
 from scanner.evidence.metrics import bootstrap, resample
 from scanner.fidelity.int8 import export_int8, prompts_of
+from scanner.model import Model
 
 SEEDS = 4
 SHARES = (0.5, 0.2, 0.1, 0.05, 0.025, 0.02, 0.01)
@@ -48,18 +47,12 @@ PAGE = ROOT / "docs/screening.md"
 TABLES = "<!-- tables: written by tools/screening.py -->"
 
 
-def scored(bundle: Bundle, prompts: Sequence[str], reference: Sequence[str]) -> Mapping[str, np.ndarray]:
+def scored(model: Model, prompts: Sequence[str]) -> Mapping[str, np.ndarray]:
     """By the first pass's scores (one seed) and the final ones (all seeds): float64 [n] each."""
-    denoiser = Denoiser(bundle, 128)
-    first = start(denoiser, tuple(range(SEEDS)), NUM_INFERENCE_STEPS)
-    first = replace(
-        first,
-        prior=predict_prior(denoiser, NUM_INFERENCE_STEPS),
-        reference=predict_reference(denoiser, reference, first, NUM_INFERENCE_STEPS),
-    )
+    scorer = model.scorer()
     values: dict[str, list[np.ndarray]] = {name: [] for pair in PAIRS for name in pair}
     for i in range(0, len(prompts), CHUNK):
-        whole = trace(denoiser, denoiser.encode(prompts[i : i + CHUNK]), first, GUIDANCE_SCALE, NUM_INFERENCE_STEPS, 1)
+        whole = scorer.trace(scorer.denoiser.encode(prompts[i : i + CHUNK]))
         one = whole.first(1, 1)
         for name, parts in values.items():
             parts.append(SCORES[name](one if SCORES[name].seeds == 1 else whole))
@@ -89,9 +82,9 @@ def curve(first: np.ndarray, final: np.ndarray, label: np.ndarray, cluster: np.n
         )
 
 
-def tables(name: str, bundle: Bundle, int8: Bundle, labels: pl.DataFrame, reference: Sequence[str]) -> str:
+def tables(name: str, full: Model, int8: Model, labels: pl.DataFrame) -> str:
     """Markdown of one model: a table for each pair of scores and each reading of collapsed prompts."""
-    values, cheap = (scored(model, labels["prompt"].to_list(), reference) for model in (bundle, int8))
+    values, cheap = (scored(model, labels["prompt"].to_list()) for model in (full, int8))
     parts = [f"## The {name} model"]
     for collapsed in ("left out", "negative"):
         labelled = labels.select(label=COLLAPSED[collapsed], cluster=concept(pl.col("prompt")).rank("dense"))
@@ -110,7 +103,7 @@ def tables(name: str, bundle: Bundle, int8: Bundle, labels: pl.DataFrame, refere
 
 
 def main() -> None:
-    reference, parts = captions.reference(REFERENCE), []
+    reference, parts = tuple(captions.reference(REFERENCE)), []
 
     def report(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -122,8 +115,9 @@ def main() -> None:
                 model = Path(folder) / name
             int8 = Path(folder) / f"{name}-int8"
             export_int8(model, int8, prompts_of(str(CAPTIONS)), report)
-            bundles = open_bundle(model, "cpu"), open_bundle(int8, "openvino")
-            parts.append(tables(name, *bundles, read_labels(labels), reference))
+            full = Model(model, "cpu", config=ScanConfig(seeds=tuple(range(SEEDS))), reference=reference)
+            cheap = replace(full, path=int8, backend="openvino")
+            parts.append(tables(name, full, cheap, read_labels(labels)))
     text, _, _ = PAGE.read_text().partition(TABLES)
     PAGE.write_text("\n\n".join([text + TABLES, *parts]) + "\n")
 

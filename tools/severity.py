@@ -12,11 +12,9 @@ from pathlib import Path
 import polars as pl
 from detection import MODELS
 
-from engines import open_bundle
 from scanner.config import ScanConfig
-from scanner.diffusion.denoiser import Denoiser
 from scanner.evidence.verify import Network, Sampling
-from scanner.model.scorer import Scorer
+from scanner.model import Model
 
 DOCS = Path(__file__).parent.parent / "docs"
 SEEDS = (2000, 2001)  # neither a scan's nor those that the labels were made with
@@ -43,11 +41,11 @@ def sample(labels: pl.DataFrame, n: int) -> pl.DataFrame:
     return pl.concat([half.sample(min(n // 2, len(half)), seed=0) for half in halves])
 
 
-def measured(model: Path, labels: pl.DataFrame) -> pl.DataFrame:
+def measured(folder: Path, labels: pl.DataFrame) -> pl.DataFrame:
     """[similarity, D1, D2, first-step scores...] of labelled prompts, two seeds each."""
-    bundle, prompts = open_bundle(model), labels["prompt"]
-    deviations = Network(Denoiser(bundle, 64), Sampling(SEEDS)).deviations(prompts.to_list())
-    scorer = Scorer(bundle, ScanConfig(seeds=SEEDS))
+    model, prompts = Model(folder, config=ScanConfig(seeds=SEEDS)), labels["prompt"]
+    deviations = Network(model.denoiser, Sampling(SEEDS)).deviations(prompts.to_list())
+    scorer = model.scorer()
     frame = pl.DataFrame({"prompt_id": prompts, "text": prompts})
     scores = pl.concat([scorer(part) for part in frame.iter_slices(scorer.chunk)]).select(FIRST_STEP)
     return pl.concat([labels.select(SEVERITY), deviations.select("D1", "D2"), scores], how="horizontal")

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from scanner.audit import calibrate as calibrations
-from scanner.cli.console import preparing, progress, summary
-from scanner.cli.options import FILE, scan_config, scan_options
+from scanner.cli.console import progress, summary
+from scanner.cli.options import FILE, executor, scan_config, scan_options
 from scanner.cli.signals import stoppable
 from scanner.diffusion.scores import SCORES
 from scanner.scanning.run import scan
@@ -27,6 +27,7 @@ def calibrate(
     seeds: int,
     first_steps: int,
     guidance_scale: float,
+    workers: int,
     json: bool,
     **options: Any,
 ) -> None:
@@ -36,13 +37,13 @@ def calibrate(
     settings. Run again, only new captions are scored.
     """
     config = scan_config(seeds, first_steps, guidance_scale)
-    with stoppable() as stop, progress() as observe:
+    with stoppable() as stop, progress() as watch:
         result = scan(
             inputs,
             config=config,
+            executor=executor(workers),
             purpose="calibration",
-            prepare=preparing(observe),
-            progress=observe,
+            watch=watch,
             stop=stop,
             **options,
         )

@@ -12,9 +12,8 @@ import click
 from click.core import ParameterSource
 
 from scanner import config as settings
-from scanner.cli.options import scan_config
+from scanner.cli import options
 from scanner.errors import ConfigError
-from scanner.scanning.run import scan_id_of
 
 SCANS = ("scan", "calibrate")  # commands whose settings make a scan_id
 
@@ -155,8 +154,8 @@ def _source(context: click.Context, key: str) -> str:
 def _scan_id(values: dict[str, Any]) -> str | None:
     if values["model"] is None or values.get("screen") is not None:  # a screened scan's depends on its threshold
         return None
-    numbers = scan_config(values["seeds"], values["first_steps"], values["guidance_scale"])
-    return scan_id_of(values["model"], values["backend"], numbers, values["reference"], values["precision"])
+    names = ("reference", "seeds", "first_steps", "guidance_scale", "batch_size", "backend", "precision")
+    return options.scan_model(values["model"], **{name: values[name] for name in names}).scan_id
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import click
 from rich.console import Console
@@ -16,11 +16,11 @@ from scanner.dataset.readers import Problem
 from scanner.diffusion.trace import Watch
 from scanner.identity import shown
 from scanner.scanning.dry_run import DryRun
-from scanner.scanning.run import ScanResult
+from scanner.scanning.result import ScanResult
 
 PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
 SHOWN_PROBLEMS = 5
-SCAN = "scan"
+PREPARING = ("batch size", "prior", "reference", "canaries")  # what a watch hears before the first prompt
 
 out_console = Console()
 err_console = Console(stderr=True)
@@ -31,50 +31,33 @@ class Speed(ProgressColumn):
 
     def render(self, task: ProgressTask) -> Text:
         """Render the column."""
-        return Text(f"{task.speed or 0:.1f} prompts/s" if task.description == SCAN else "")
-
-
-class Observe(Protocol):
-    """Shows how far a command is; before its first prompt, with what it prepares."""
-
-    def __call__(self, done: int, total: int, what: str = "scan") -> None:
-        """So much is done."""
-        ...
+        return Text("" if task.description in PREPARING else f"{task.speed or 0:.1f} prompts/s")
 
 
 @contextmanager
-def progress() -> Iterator[Observe]:
+def progress() -> Iterator[Watch]:
     """A bar on a terminal, a line now and then elsewhere."""
     if err_console.is_terminal:
         text = TextColumn("{task.description}")
         with Progress(
             text, BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn(), console=err_console
         ) as bar:
-            task = bar.add_task(SCAN, total=None)
-
-            def update(done: int, total: int, what: str = SCAN) -> None:
-                bar.update(task, completed=done, total=total, description=what)
-
-            yield update
+            task = bar.add_task("", total=None)
+            yield lambda what, done, total: bar.update(task, completed=done, total=total, description=what)
         return
     started = last = time.monotonic()
 
-    def line(done: int, total: int, what: str = SCAN) -> None:
+    def line(what: str, done: int, total: int) -> None:
         nonlocal started, last
         now = time.monotonic()
         if not done:  # a screened scan goes over its captions twice
             started = now
         if now - last >= PLAIN_SECONDS:
             last = now
-            speed = f" prompts, {done / (now - started):.1f}/s" if what == SCAN and done else ""
+            speed = f" prompts, {done / (now - started):.1f}/s" if what not in PREPARING and done else ""
             click.echo(f"{what}: {done:,}/{total:,}{speed}", err=True)
 
     yield line
-
-
-def preparing(observe: Observe) -> Watch:
-    """The display as what hears of the work before the first prompt."""
-    return lambda what, done, total: observe(done, total, what)
 
 
 def summary(result: ScanResult) -> str:

@@ -14,8 +14,8 @@ from scanner.report import table
 @click.option("--out", type=ANY_PATH, default=Path("overscan-demo"), show_default=True)
 def demo(out: Path) -> None:
     """Scan the bundled captions with the bundled model, offline, and compare with what the model truly memorized."""
-    with progress() as observe:
-        done = demos.run(out, observe)
+    with progress() as watch:
+        done = demos.run(out, watch)
     click.echo(summary(done.result), err=True)
     out_console.print(table(done.contents))
     click.echo(

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from engines import open_bundle
 from scanner.cli import options
 from scanner.cli.console import progress
 from scanner.dataset import captions
 from scanner.evidence import detection_report
 from scanner.evidence import evaluate as evaluation
+from scanner.model import Model
 
 
 @click.command()
@@ -31,11 +31,10 @@ def evaluate(
 ) -> None:
     """Measure how well each score tells memorized prompts, given LABELS (columns prompt, label, ...)."""
     labelled = evaluation.read_labels(labels)
-    ordinary = [] if reference is None else captions.reference(reference)
-    with progress() as observe:
-        scores = evaluation.score(
-            open_bundle(model, backend, precision), labelled["prompt"].to_list(), ordinary, batch_size, observe
-        )
+    ordinary = () if reference is None else tuple(captions.reference(reference))
+    opened = Model(model, backend, precision, reference=ordinary, batch_size=batch_size)
+    with progress() as watch:
+        scores = evaluation.score(opened, labelled["prompt"].to_list(), watch)
     found = evaluation.evaluate(scores, labelled)
     paths = detection_report.write(out, found, model.name)
     click.echo(detection_report.markdown(found), nl=False)

@@ -8,14 +8,13 @@ from typing import Any
 import click
 
 from scanner.cli.console import out_console, progress
-from scanner.cli.options import FILE, FOLDER, as_text, model_options, scan_config
+from scanner.cli.options import FILE, FOLDER, as_text, model_options, scan_model
 from scanner.cli.options import ids as ids_option
 from scanner.diffusion.scores import SCORES, best_score
 from scanner.evidence import explain as evidence
 from scanner.evidence import explained
 from scanner.evidence.chosen import check_scan, choose, limit
 from scanner.report.read import read_night
-from scanner.scanning.request import Request
 
 
 @click.command()
@@ -30,39 +29,37 @@ from scanner.scanning.request import Request
 @click.option("--json", is_flag=True, help="Print JSON.")
 def explain(
     prompt: tuple[str, ...], report: Path | None, ids: tuple[str, ...], top: int, threshold: float | None,
-    score: str | None, out: Path | None, json: bool, seeds: int, first_steps: int, guidance_scale: float, **model: Any,
+    score: str | None, out: Path | None, json: bool, model: Path, **settings: Any,
 ) -> None:  # fmt: skip
     """Say which words of a caption make its score, and the fewest to delete to get it under a threshold.
 
     Scores the caption without each word. Give --prompt, or --report with the model and settings of its scan.
     """
-    config = scan_config(seeds, first_steps, guidance_scale)
-    request = Request((), store="", config=config, **model)
+    opened = scan_model(model, **settings)
     texts = [as_text(item) for item in prompt]
     if report is not None:
         night = read_night(report)
-        check_scan(night.summary, request.scan_id())
+        check_scan(night.summary, opened.scan_id)
         if ids or not texts:
             texts += choose(night, ids, top)
         score, threshold = limit(night.summary, score, threshold)
     elif ids or not prompt:
         raise click.UsageError("--ids needs --report" if ids else "needed --prompt or --report")
-    score = best_score(seeds, request.reference is not None) if score is None else score
+    score = best_score(len(opened.config.seeds), bool(opened.reference)) if score is None else score
     if out is not None:
         explained.check(out)
-    scorer = request.scorer()
 
     def announce(variants: int, more: int) -> None:
-        at_most = f"; at most {more * config.passes:,} more to find edits" if more else ""
-        cost = f"{variants:,} with each word left out: {variants * config.passes:,} UNet passes{at_most}"
+        at_most = f"; at most {more * opened.config.passes:,} more to find edits" if more else ""
+        cost = f"{variants:,} with each word left out: {variants * opened.config.passes:,} UNet passes{at_most}"
         click.echo(f"{len(texts):,} captions, {cost}", err=True)
 
-    with progress() as observe:
-        found = evidence.explain(scorer, texts, score, threshold, announce, observe)
+    with progress() as watch:
+        found = evidence.explain(opened.scorer(watch), texts, score, threshold, announce, watch)
     if out is not None:
         explained.write(out, evidence.variants(found))
     if json:
-        facts = {"scan_id": scorer.scan_id, "score": score, "threshold": threshold}
+        facts = {"scan_id": opened.scan_id, "score": score, "threshold": threshold}
         click.echo(dumps(facts | {"captions": [asdict(item) for item in found]}, indent=1, ensure_ascii=False))
     else:
         for item in found:

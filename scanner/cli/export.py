@@ -5,9 +5,10 @@ from pathlib import Path
 
 import click
 
-from engines import EngineError, manifest, open_bundle
+from engines import EngineError, manifest
 from scanner.cli.options import ANY_PATH
 from scanner.errors import ScannerError
+from scanner.model import Model
 
 
 @click.command()
@@ -44,7 +45,7 @@ def _export(source: Path, out: Path, dtype: str) -> None:
         click.echo(
             "comparing the scores of a few prompts with torch: 100 UNet passes, or minutes on a large model", err=True
         )
-        for row in check(open_bundle(checkpoint, "torch"), open_bundle(bundle, "cpu")).iter_rows(named=True):
+        for row in check(Model(checkpoint, "torch"), Model(bundle, "cpu", batch_size=1)).iter_rows(named=True):
             _say(f"{row['score']}: largest {row['kind']} error {row['largest_error']:.1e}")
 
     export_bundle(source, out, dtype, check=check_scores, report=_say)

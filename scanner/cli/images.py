@@ -7,6 +7,7 @@ import click
 from scanner.cli import options
 from scanner.cli.console import progress
 from scanner.evidence import images as paired_images
+from scanner.model import Model
 from scanner.store.stored import read_store
 
 
@@ -44,8 +45,9 @@ def images(
     """
     stored = read_store(store, scan_id)
     score = stored.best_score if score is None else score
-    with progress() as observe:
-        found = paired_images.look(stored, model, images, score, top, backend, precision, batch_size, observe)
+    opened = Model(model, backend, precision, batch_size=batch_size)
+    with progress() as watch:
+        found = paired_images.look(stored, opened, images, score, top, watch)
     paths = paired_images.write(out, found)
     for status, count in found["status"].value_counts(sort=True).iter_rows():
         click.echo(f"{status:<11} {count:,}")

@@ -9,8 +9,11 @@ import click
 
 from engines import BACKENDS, PRECISIONS
 from scanner.config import ScanConfig, Screen
+from scanner.dataset import captions
 from scanner.diffusion.scores import SCORES
 from scanner.errors import ScannerError
+from scanner.model import Model
+from scanner.scanning.execute import Executor, local, processes
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -53,6 +56,7 @@ SCAN_OPTIONS = (
     batch_size,
     backend,
     precision,
+    click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that score."),
     click.option("--limit", type=click.IntRange(1), help="Only the first rows."),
     click.option("--strict", is_flag=True, help="A file that cannot be read is an error, and not left out."),
 )
@@ -80,6 +84,27 @@ def as_text(argument: str) -> str:
 def scan_config(seeds: int, first_steps: int, guidance_scale: float) -> ScanConfig:
     """The configuration that these options ask for: so many seeds are the numbers from 0 up. Raises ScannerError."""
     return ScanConfig(guidance_scale=guidance_scale, first_steps=first_steps, seeds=tuple(range(seeds)))
+
+
+def scan_model(
+    path: Path,
+    *,
+    reference: Path | None,
+    seeds: int,
+    first_steps: int,
+    guidance_scale: float,
+    batch_size: int | None,
+    backend: str,
+    precision: str,
+) -> Model:
+    """The model that MODEL_OPTIONS ask for. Raises ScannerError."""
+    ordinary = () if reference is None else tuple(captions.reference(reference))
+    return Model(path, backend, precision, scan_config(seeds, first_steps, guidance_scale), ordinary, batch_size)
+
+
+def executor(workers: int) -> Executor:
+    """Where so many workers score: one is this process."""
+    return local if workers == 1 else processes(workers)
 
 
 def scan_screen(share: float | None, score: str | None, model: Path | None, precision: str | None) -> Screen | None:

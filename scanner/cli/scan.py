@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from scanner.cli.console import dry_summary, preparing, progress, summary
-from scanner.cli.options import ANY_PATH, PRECISION, scan_config, scan_options, scan_screen
+from scanner.cli.console import dry_summary, progress, summary
+from scanner.cli.options import ANY_PATH, PRECISION, executor, scan_config, scan_options, scan_screen
 from scanner.cli.signals import stoppable
 from scanner.diffusion.scores import FIRST_PASS_SCORES
 from scanner.scanning.dry_run import dry_run as run_dry
-from scanner.scanning.run import ScanResult
+from scanner.scanning.result import ScanResult
 from scanner.scanning.run import scan as run_scan
 
 
@@ -30,6 +30,7 @@ def scan(
     seeds: int,
     first_steps: int,
     guidance_scale: float,
+    workers: int,
     screen: float | None,
     screen_score: str | None,
     screen_model: Path | None,
@@ -45,13 +46,13 @@ def scan(
     config = scan_config(seeds, first_steps, guidance_scale)
     options["screen"] = scan_screen(screen, screen_score, screen_model, screen_precision)
     if dry_run:
-        with stoppable() as stop, progress() as observe:
-            plan = run_dry(inputs, config=config, prepare=preparing(observe), stop=stop, **options)
+        with stoppable() as stop, progress() as watch:
+            plan = run_dry(inputs, config=config, watch=watch, stop=stop, **options)
         click.echo(dry_summary(plan), err=True)
         click.echo(dumps(asdict(plan), indent=1) if json else plan.scan_id or "")
         return
-    with stoppable() as stop, progress() as observe:
-        result = run_scan(inputs, config=config, prepare=preparing(observe), progress=observe, stop=stop, **options)
+    with stoppable() as stop, progress() as watch:
+        result = run_scan(inputs, config=config, executor=executor(workers), watch=watch, stop=stop, **options)
     click.echo(summary(result), err=True)
     click.echo(dumps(_facts(result), indent=1) if json else result.scan_id)
 

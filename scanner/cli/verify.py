@@ -4,14 +4,13 @@ from pathlib import Path
 
 import click
 
-from engines import open_bundle
 from scanner.cli import options
 from scanner.cli.console import progress
-from scanner.diffusion.denoiser import Denoiser
 from scanner.evidence import verify_page
 from scanner.evidence.chosen import check_model, choose
 from scanner.evidence.similarity import Descriptor
 from scanner.evidence.verify import FIRST_SEED, Network, Sampling, verdict, with_images
+from scanner.model import Model
 from scanner.report.read import read_night
 
 
@@ -57,14 +56,13 @@ def verify(
             chosen.setdefault(text)
     elif ids or not prompt:
         raise click.UsageError("--ids needs --report" if ids else "needed --prompt or --report")
-    bundle = open_bundle(model, backend, precision)
+    opened = Model(model, backend, precision, batch_size=batch_size)
     if report is not None:
-        check_model(night.summary, model, bundle.manifest.fingerprint)
-    denoiser = Denoiser(bundle, batch_size)
+        check_model(night.summary, model, opened.bundle.manifest.fingerprint)
     sampling = Sampling(tuple(range(FIRST_SEED, FIRST_SEED + seeds)), guidance_scale, num_inference_steps)
-    network = Network(denoiser, sampling, None if descriptor is None else Descriptor(descriptor))
-    with progress() as observe:
-        found = network.verify_all(chosen, observe)
+    network = Network(opened.denoiser, sampling, None if descriptor is None else Descriptor(descriptor))
+    with progress() as watch:
+        found = network.verify_all(chosen, watch)
     paths = verify_page.write(out, found, sampling, model.name)
     for one in found:
         click.echo(f"{one.mean_correlation:.3f}  {verdict(one)}  {one.prompt}")

@@ -5,7 +5,6 @@ that it never saw; `labels.parquet`: for each prompt, whether full generation re
 `reference.txt`: ordinary captions, none of them among the others, for `--reference`.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,10 +14,12 @@ import polars as pl
 from scanner.audit.decision import decide
 from scanner.audit.rank import Rule
 from scanner.diffusion.scores import DEFAULT_SCORE
+from scanner.diffusion.trace import Watch, unwatched
 from scanner.evidence.metrics import auroc, precision_recall
 from scanner.report import Contents, contents_of, facts_of, write
 from scanner.report.read import write_summary
-from scanner.scanning.run import ScanResult, scan
+from scanner.scanning.result import ScanResult
+from scanner.scanning.run import scan
 from scanner.store.stored import read_store
 
 DATA = Path(__file__).parent
@@ -40,9 +41,9 @@ class Demo:
     contents: Contents = field(repr=False)
 
 
-def run(out: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> Demo:
+def run(out: Path, watch: Watch = unwatched) -> Demo:
     """Scan the bundled captions with the bundled model into `out/store`, report into `out`, compare with the labels."""
-    result = scan(CAPTIONS, model=BUNDLE, store=out / "store", progress=progress)
+    result = scan(CAPTIONS, model=BUNDLE, store=out / "store", watch=watch)
     stored, made = read_store(out / "store"), datetime.now(UTC)
     scores, rows, record = stored.scores, stored.captions, stored.record
     night = decide(scores, rows, stored.scan_id, stored.canaries, RULE, made.date(), record=record)

@@ -1,6 +1,8 @@
 """Family, schedule and engines as one function eps(x_t, timestep, conditioning). The only file that runs engines."""
 
+import copy
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +27,6 @@ class Denoiser:
     """A bundle, opened.
 
     `batch_size`: UNet samples per run; results do not depend on it beyond float32 rounding.
-    `null`: the conditioning of the empty prompt, padded like every other.
     """
 
     def __init__(self, bundle: Bundle, batch_size: int | None = None):
@@ -38,7 +39,18 @@ class Denoiser:
         self._engines = {name: bundle.engine(name) for name in self._family.components}
         self._tokenizer = _tokenizer(bundle.tokenizer)
         self.provider = self._engines["unet"].provider
-        self.null = self.encode([""])
+        self.rebuilds = self._engines["unet"].rebuilds
+
+    @cached_property
+    def null(self) -> Conditioning:
+        """The conditioning of the empty prompt, padded like every other."""
+        return self.encode([""])
+
+    def resized(self, batch_size: int) -> "Denoiser":
+        """Itself, on the same engines, with another batch size."""
+        other = copy.copy(self)
+        other.batch_size = batch_size
+        return other
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Tokenise and run the text encoder once."""

@@ -15,6 +15,7 @@ from scanner.errors import ModelError, ScannerError
 Array = NDArray[np.float32]
 
 
+Rate = NDArray[np.float64] | np.float64 | float
 Rates = tuple[NDArray[np.float64], NDArray[np.float64]]  # signal_rate, noise_rate
 
 
@@ -48,6 +49,12 @@ CURVES: Mapping[str, Callable[[Mapping[str, Any]], Rates]] = {
     "linear": _linear,
     "flow": _flow,
 }
+
+
+def x0_from_eps(x_t: Array, eps: Array, signal_rate: Rate, noise_rate: Rate) -> Array:
+    """X = (x_t - noise_rate * eps) / signal_rate, in float32; the rates broadcast."""
+    a, s = np.asarray(signal_rate, np.float32), np.asarray(noise_rate, np.float32)
+    return np.asarray((x_t - s * eps) / a, np.float32)
 
 
 @dataclass(frozen=True)
@@ -122,9 +129,8 @@ class Schedule:
         return x_t + np.float32(a) * output  # flow: output = eps - x0, a + s = 1
 
     def to_x0(self, x_t: Array, eps: Array, timestep: int) -> Array:
-        """The clean latent that the noise `eps` implies."""
-        a, s = self.signal_rate[timestep], self.noise_rate[timestep]
-        return (x_t - np.float32(s) * eps) * np.float32(1 / a)
+        """The clean latent that the noise `eps` implies at `x_t`."""
+        return x0_from_eps(x_t, eps, self.signal_rate[timestep], self.noise_rate[timestep])
 
     def step(self, x_t: Array, eps: Array, timestep: int, next_timestep: int | None) -> Array:
         """One deterministic step (DDIM with eta 0; Euler for flow); None is the end of sampling."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanner.diffusion.baselines import Prior, Reference
-from scanner.diffusion.schedule import Array
+from scanner.diffusion.schedule import Array, x0_from_eps
 from scanner.errors import ScannerError
 
 if TYPE_CHECKING:
@@ -196,8 +196,8 @@ class Trace:
         return self._x0(self.eps_hat)
 
     def _x0(self, eps: Array) -> Array:
-        a, s = (rate.astype(np.float32).reshape(-1, 1, 1, 1, 1, 1) for rate in (self.signal_rate, self.noise_rate))
-        return np.asarray((self.x_t - s * eps) / a, np.float32)
+        a, s = (rate.reshape(-1, 1, 1, 1, 1, 1) for rate in (self.signal_rate, self.noise_rate))
+        return x0_from_eps(self.x_t, eps, a, s)
 
 
 def trace(

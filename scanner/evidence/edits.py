@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 import polars as pl
 
 from scanner.diffusion.denoiser import Reading
+from scanner.diffusion.trace import Watch
 from scanner.model.scorer import Scorer
 
 Deleted = frozenset[int]  # positions of words
@@ -56,8 +57,8 @@ class Caption:
 class EditedScores:
     """One score of many texts. Texts that are one to the model, having the same tokens, are scored once."""
 
-    def __init__(self, scorer: Scorer, score: str, progress: Callable[[int, int], None]):
-        self._scorer, self._score, self._progress = scorer, score, progress
+    def __init__(self, scorer: Scorer, score: str, watch: Watch):
+        self._scorer, self._score, self._watch = scorer, score, watch
         self._ids: dict[str, tuple[int, ...]] = {}
         self._scores: dict[tuple[int, ...], float | None] = {}
 
@@ -73,7 +74,7 @@ class EditedScores:
         """Score those that are new."""
         new = list(self._new(texts).items())
         for at in range(0, len(new), self._scorer.chunk):
-            self._progress(len(self._scores), len(self._scores) + len(new) - at)
+            self._watch("explain", len(self._scores), len(self._scores) + len(new) - at)
             ids, chunk = zip(*new[at : at + self._scorer.chunk], strict=True)
             keys = [str(i) for i in range(len(ids))]
             found = self._scorer(pl.DataFrame({"prompt_id": keys, "text": chunk}))

@@ -1,7 +1,7 @@
 """How well each score separates memorized prompts from others, at what cost: a labelled list in, tables out."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,18 +9,18 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from engines import Bundle
-from scanner.config import unet_passes
+from scanner.config import ScanConfig, unet_passes
 from scanner.dataset.captions import as_prompt
-from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.schedule import Array
 from scanner.diffusion.scores import SCORES
-from scanner.diffusion.trace import Trace, predict_prior, predict_reference, start, trace
+from scanner.diffusion.trace import Trace, Watch, unwatched
 from scanner.errors import InputError, ScannerError, first_line
 from scanner.evidence.metrics import Bootstrap, bootstrap, resample
+from scanner.model import Model
 
 SEEDS, STEPS, STEP_SEEDS = (1, 2, 4, 8), (2, 3, 5), (1, 2)
-GUIDANCE_SCALE, NUM_INFERENCE_STEPS = 7.5, 50
+WIDE = ScanConfig(seeds=tuple(range(max(SEEDS))))
+DEEP = ScanConfig(seeds=tuple(range(max(STEP_SEEDS))), first_steps=max(STEPS))
 FPRS = (0.05, 0.01, 0.001)
 NORM = "text_noise_norm_v1"  # the literature's first-step score: all others are compared with it at equal passes
 CHUNK = 32  # prompts per trace
@@ -104,39 +104,33 @@ def settings() -> list[Setting]:
 
 
 def score(
-    bundle: Bundle,
+    model: Model,
     prompts: Sequence[str],
-    reference: Sequence[str] = (),
-    batch_size: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    watch: Watch = unwatched,
 ) -> Scored:
-    """Every setting from two traces per prompt: most seeds of one step, few seeds of most steps."""
-    denoiser = Denoiser(bundle, batch_size)
-    wanted = [setting for setting in settings() if reference or SCORES[setting.score].needs != "reference"]
+    """Every setting from two traces per prompt: most seeds of one step, few seeds of most steps.
+
+    `model`: with or without a reference; its settings do not matter.
+    """
+    wanted = [setting for setting in settings() if model.reference or SCORES[setting.score].needs != "reference"]
     norms = [Setting(NORM, n, 1) for n in range(1, max(SEEDS) + 1)]  # for any number of passes
     wanted += [setting for setting in norms if setting not in wanted]
     values: dict[Setting, list[Array]] = {setting: [] for setting in wanted}
-    for done, (wide, deep) in enumerate(_traces(denoiser, prompts, reference)):
-        progress(done * CHUNK, len(prompts))
+    for done, (wide, deep) in enumerate(_traces(model, prompts, watch)):
+        watch("evaluate", done * CHUNK, len(prompts))
         for setting in wanted:
             part = (wide if setting.steps == 1 else deep).first(setting.seeds, setting.steps)
             values[setting].append(SCORES[setting.score](part))
-    progress(len(prompts), len(prompts))
+    watch("evaluate", len(prompts), len(prompts))
     return {setting: np.concatenate(parts).astype(np.float64) for setting, parts in values.items()}
 
 
-def _traces(denoiser: Denoiser, prompts: Sequence[str], reference: Sequence[str]) -> Iterator[tuple[Trace, Trace]]:
-    wide = start(denoiser, tuple(range(max(SEEDS))), NUM_INFERENCE_STEPS)
-    wide = replace(wide, prior=predict_prior(denoiser, NUM_INFERENCE_STEPS))
-    if reference:
-        wide = replace(wide, reference=predict_reference(denoiser, reference, wide, NUM_INFERENCE_STEPS))
-    deep = start(denoiser, tuple(range(max(STEP_SEEDS))), NUM_INFERENCE_STEPS)
+def _traces(model: Model, prompts: Sequence[str], watch: Watch) -> Iterator[tuple[Trace, Trace]]:
+    wide = model.adapted(config=WIDE).prepare(watch)
+    scorers = wide.scorer(), wide.adapted(config=DEEP).scorer(watch)
     for i in range(0, len(prompts), CHUNK):
-        conditioning = denoiser.encode(prompts[i : i + CHUNK])
-        yield (
-            trace(denoiser, conditioning, wide, GUIDANCE_SCALE, NUM_INFERENCE_STEPS, 1),
-            trace(denoiser, conditioning, deep, GUIDANCE_SCALE, NUM_INFERENCE_STEPS, max(STEPS)),
-        )
+        conditioning = scorers[0].denoiser.encode(prompts[i : i + CHUNK])
+        yield scorers[0].trace(conditioning), scorers[1].trace(conditioning)
 
 
 def evaluate(scores: Scored, labels: pl.DataFrame) -> Evaluation:

@@ -16,6 +16,7 @@ import polars as pl
 
 from scanner.dataset import captions
 from scanner.diffusion.scores import ABSOLUTE, RELATIVE
+from scanner.diffusion.trace import Watch, unwatched
 from scanner.errors import ScannerError
 from scanner.evidence.edits import NOTHING, Caption, Deleted, EditedScores
 from scanner.model.scorer import Scorer
@@ -95,19 +96,19 @@ def explain(
     score: str,
     threshold: float | None = None,
     announce: Callable[[int, int], None] = lambda variants, more: None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    watch: Watch = unwatched,
 ) -> list[Explanation]:
     """Explain each unique caption of `texts` by one of SCORES, in their order.
 
     `threshold`: search for deletions under it. `announce(variants, more)` hears, before anything is scored, how many
-    captions will be, and how many more the search needs at most; `progress(done, total)` of every chunk, the total
-    being what is known to be needed. Raises ScannerError where no caption has the score.
+    captions will be, and how many more the search needs at most; `watch` of every chunk, the total being what is known
+    to be needed. Raises ScannerError where no caption has the score.
     """
     if threshold is not None and not isfinite(threshold):
         raise ScannerError(f"threshold {threshold}: needed a finite number")
     prompts = captions.unique_prompts(pl.LazyFrame({"text": texts}).select(text=captions.as_prompt(pl.col("text"))))
     cases = [Caption(scorer.denoiser.read, text) for text in prompts.filter(status="pending")["text"]]
-    scores = EditedScores(scorer, score, progress)
+    scores = EditedScores(scorer, score, watch)
     first = [case.without(deleted) for case in cases for deleted in (NOTHING, *case.singles())]
     announce(scores.unknown(first), 0 if threshold is None else sum(most(len(case.pieces)) for case in cases))
     explained = _side_by_side([_explain(case, scores, threshold) for case in cases], scores)

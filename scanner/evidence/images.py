@@ -1,23 +1,23 @@
 """A second pass over a scan's top candidates: how much of their paired images do the first steps already hold?"""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from engines import open_bundle
 from scanner.config import ScanConfig, scan_id_by
 from scanner.dataset.paired_images import Picture, pictures
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.injection import injection, latents
 from scanner.diffusion.schedule import Array
+from scanner.diffusion.trace import Watch, unwatched
 from scanner.errors import InputError, ScannerError
 from scanner.evidence.decomposition import least_squares
 from scanner.files import replacing
 from scanner.identity import shown
-from scanner.model.scorer import Scorer
+from scanner.model import Model, Scorer
 from scanner.store.stored import StoredScan
 
 ROWS = 16  # of one prompt whose images are looked at: the first ones; a web dataset has captions of thousands
@@ -40,14 +40,11 @@ class Gallery:
 
 def look(
     stored: StoredScan,
-    model: str | Path,
+    model: Model,
     column: str,
     score: str,
     top: int,
-    backend: str = "auto",
-    precision: str = "auto",
-    batch_size: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    watch: Watch = unwatched,
 ) -> pl.DataFrame:
     """A row per image of the `top` prompts by `score`, the first ROWS dataset rows of each, highest score first.
 
@@ -56,18 +53,19 @@ def look(
     caption may be memorized with another image than its own. Raises ScannerError for another model, InputError
     for a column or tar that is not there, or no readable image.
     """
-    bundle = open_bundle(model, backend, precision)
-    if scan_id_by(bundle.manifest.fingerprint, stored.record) != stored.full_scan_id:
-        raise ScannerError(f"{model}: not the model of scan {shown(stored.scan_id)}, {stored.record['model']}: name it")
+    if scan_id_by(model.bundle.manifest.fingerprint, stored.record) != stored.full_scan_id:
+        raise ScannerError(
+            f"{model.path}: not the model of scan {shown(stored.scan_id)}, {stored.record['model']}: name it"
+        )
     rows = _candidates(stored, score, top)
-    scorer = Scorer(bundle, ScanConfig.of_record(stored.record), batch_size)
+    scorer = model.adapted(config=ScanConfig.of_record(stored.record)).scorer(watch)
     found, gallery = _gallery(rows, column, scorer.denoiser)
     prompts = rows.unique("prompt_id", maintain_order=True)
     parts = []
     for i in range(0, len(prompts), scorer.chunk):
         part = prompts[i : i + scorer.chunk]
         parts.append(_measure(scorer, part["text"].to_list(), found.join(part, "prompt_id", "semi"), gallery))
-        progress(min(i + scorer.chunk, len(prompts)), len(prompts))
+        watch("images", min(i + scorer.chunk, len(prompts)), len(prompts))
     measured = pl.concat(parts) if parts else pl.DataFrame(schema=SCHEMA)
     return measured.select(*SCHEMA)
 

@@ -3,7 +3,7 @@
 The loop is `scanner.diffusion.trace.denoise()`, that of a scan; it only goes on to its end.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
@@ -15,7 +15,7 @@ import polars as pl
 
 from scanner.dataset import captions, images
 from scanner.diffusion.schedule import Array
-from scanner.diffusion.trace import Start, Step, denoise, guided, start
+from scanner.diffusion.trace import Start, Step, Watch, denoise, guided, start, unwatched
 from scanner.errors import InputError
 from scanner.evidence.decomposition import (
     Deviation,
@@ -127,9 +127,12 @@ class Network:
 
     def __init__(self, denoiser: "Denoiser", sampling: Sampling, descriptor: Descriptor | None = None):
         self._denoiser, self._sampling, self._descriptor = denoiser, sampling, descriptor
-        self._start: Start = start(denoiser, sampling.seeds, sampling.num_inference_steps)
         self._timesteps = denoiser.schedule.timesteps(sampling.num_inference_steps)
         self._rates = (denoiser.schedule.signal_rate[self._timesteps], denoiser.schedule.noise_rate[self._timesteps])
+
+    @cached_property
+    def _start(self) -> Start:
+        return start(self._denoiser, self._sampling.seeds, self._sampling.num_inference_steps)
 
     @cached_property
     def _uncond(self) -> tuple[Fit, Floats]:
@@ -158,9 +161,7 @@ class Network:
             fit_uncond=self._uncond[0], distance_uncond=self._uncond[1],
         )  # fmt: skip
 
-    def verify_all(
-        self, chosen: Mapping[str, Path | None], progress: Callable[[int, int], None] = lambda done, total: None
-    ) -> list[Verification]:
+    def verify_all(self, chosen: Mapping[str, Path | None], watch: Watch = unwatched) -> list[Verification]:
         """Every prompt, with the image of its file, if any. Raises InputError, before it generates any."""
         blank = np.zeros((1, *self._denoiser.latent_shape), np.float32)
         images.png(self._denoiser.decode(blank)[0])  # a missing decoder or Pillow is said before hours of work
@@ -168,9 +169,9 @@ class Network:
         given = [None if path is None else images.read(path, *size) for path in chosen.values()]
         found = []
         for done, (prompt, image) in enumerate(zip(chosen, given, strict=True)):
-            progress(done, len(chosen))
+            watch("verify", done, len(chosen))
             found.append(self.verify(prompt, image))
-        progress(len(chosen), len(chosen))
+        watch("verify", len(chosen), len(chosen))
         return found
 
     def _loop(self, conditioning: "Conditioning", guidance_scale: float | None) -> list[Step]:
@@ -202,7 +203,7 @@ class Network:
         self,
         prompts: Sequence[str],
         chunk: int = 16,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        watch: Watch = unwatched,
     ) -> pl.DataFrame:
         """[D1, D2], a row for each prompt in their order.
 
@@ -210,11 +211,11 @@ class Network:
         """
         parts = []
         for i in range(0, len(prompts), chunk):
-            progress(i, len(prompts))
+            watch("generate", i, len(prompts))
             part = prompts[i : i + chunk]
             path = np.stack([step.x_t for step in self._loop(self._denoiser.encode(part), None)])  # [K + 1, B, S, ...]
             parts.append(self._fit(path[:-1], path[-1]).deviation)
-        progress(len(prompts), len(prompts))
+        watch("generate", len(prompts), len(prompts))
         return pl.concat([pl.DataFrame({"D1": part.D1, "D2": part.D2}) for part in parts])
 
 

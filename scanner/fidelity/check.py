@@ -5,28 +5,34 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from engines import Bundle, EngineError
-from scanner.config import ScanConfig
+from engines import EngineError
+from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.scores import SCORES
-from scanner.model.scorer import CANARIES, Scorer
+from scanner.diffusion.trace import start
+from scanner.model import Model, Scorer
+from scanner.model.scorer import CANARIES
 
 # compared relatively, the others absolutely
 NORMS = ("text_noise_norm_v1", "overestimation_v1", "overestimation_prior_v1", "guidance_spread_v1")
 TOLERANCE = {"float32": 1e-4, "float16": 5e-2}
 
 
-def compare(reference: Bundle, candidate: Bundle, prompts: pl.DataFrame, config: ScanConfig) -> pl.DataFrame:
+def compare(reference: Model, candidate: Model, prompts: pl.DataFrame) -> pl.DataFrame:
     """[score, kind, largest_error, rank_correlation]: relative error for norms, absolute for bounded scores.
 
-    The prior is the candidate's for both, as 64 UNet passes of torch take minutes on a large model; only one of the two
-    is in memory at a time, and one sample in it.
+    Both compute with the candidate's settings and its prior, as 64 UNet passes of torch take minutes on a large model;
+    only one of the two is in memory at a time.
     """
-    latent_std = candidate.manifest.latent_std  # which a checkpoint does not tell
-    reference = replace(reference, manifest=replace(reference.manifest, latent_std=latent_std))
-    scorer = Scorer(candidate, config, batch_size=1)
-    found, prior = scorer(prompts), scorer.prior
-    del scorer
-    return errors(Scorer(reference, config, batch_size=1, prior=prior)(prompts), found)
+    candidate = candidate.prepare()
+    assert candidate.prepared is not None
+    prior, found = candidate.prepared.start.prior, candidate.scorer()(prompts)
+    latent_std = candidate.bundle.manifest.latent_std  # which a checkpoint does not tell
+    candidate.close()
+    opened = reference.bundle
+    opened = replace(opened, manifest=replace(opened.manifest, latent_std=latent_std))
+    denoiser, config = Denoiser(opened, candidate.batch_size), candidate.config
+    first = replace(start(denoiser, config.seeds, config.num_inference_steps), prior=prior)
+    return errors(Scorer(denoiser, config, first, reference.scan_id, candidate.prepared.chunk)(prompts), found)
 
 
 def errors(expected: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
@@ -44,12 +50,12 @@ def errors(expected: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(rows)
 
 
-def check(reference: Bundle, candidate: Bundle) -> pl.DataFrame:
+def check(reference: Model, candidate: Model) -> pl.DataFrame:
     """Compare on the canaries. Raises EngineError where a score differs by more than its precision allows."""
     ids = [f"{i:032}" for i in range(len(CANARIES))]
     prompts = pl.DataFrame({"prompt_id": ids, "text": CANARIES})
-    errors = compare(reference, candidate, prompts, ScanConfig())
-    allowed = TOLERANCE[candidate.manifest.precision]
+    errors = compare(reference, candidate, prompts)
+    allowed = TOLERANCE[candidate.bundle.manifest.precision]
     bad = errors.filter(~(pl.col("largest_error") <= allowed))
     if not bad.is_empty():
         row = bad.row(0, named=True)

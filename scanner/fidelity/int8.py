@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from engines import EngineError, open_bundle
+from engines import EngineError
 from engines.interface import Arrays
 from engines.quantize import quantize
 from scanner.config import ScanConfig
@@ -16,7 +16,7 @@ from scanner.diffusion.scores import FIRST_PASS_SCORES, best_score
 from scanner.diffusion.trace import initial_noise
 from scanner.errors import InputError
 from scanner.fidelity import check as fidelity
-from scanner.model.scorer import Scorer
+from scanner.model import Model
 
 OBSERVED, CHECKED = 128, 128  # captions: to fit ranges to, to compare scores on
 FIRST_SEED = 2_000_000  # and up: no scan's seeds, and not the prior's
@@ -50,12 +50,12 @@ def export_int8(
     Raises EngineError where the first pass's scores are not ranked as in float32; nothing is left behind then.
     """
     checked = pl.DataFrame({"prompt_id": prompts[:CHECKED], "text": prompts[:CHECKED]})
-    scorer = Scorer(open_bundle(source, "openvino", "float32"), FIRST_PASS)
-    expected, feeds = scorer(checked), _feeds(scorer.denoiser, ["", *prompts[CHECKED:]])
-    del scorer  # a large model is not held beside what is made of it
+    model = Model(source, "openvino", "float32", FIRST_PASS)
+    expected, feeds = model.scorer()(checked), _feeds(model.denoiser, ["", *prompts[CHECKED:]])
+    model.close()  # a large model is not held beside what is made of it
 
     def check(bundle: Path) -> None:
-        scores = Scorer(open_bundle(bundle, "openvino"), FIRST_PASS)(checked)
+        scores = Model(bundle, "openvino", config=FIRST_PASS).scorer()(checked)
         if overflowed := len(scores.filter(status="non_finite")):
             raise EngineError(
                 f"{overflowed} of {CHECKED} captions overflow in int8: it was not kept; screen with a float32 bundle"

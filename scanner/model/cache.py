@@ -1,10 +1,13 @@
 """Arrays computed once per model and kept in the user's cache folder, found by a hash of all that they depend on.
 
-On a large model the hundred or more UNet passes behind a prior or a reference cost minutes on a CPU.
+On a large model the hundred or more UNet passes behind a prior or a reference cost minutes on a CPU. What is read back
+must be what was written, bit for bit: a damaged file would move scores under the same scan_id.
 """
 
+import io
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 
@@ -13,21 +16,35 @@ from scanner.diffusion.schedule import Array
 from scanner.files import replacing
 from scanner.identity import digest
 
+HEAD = 32  # characters of the checksum before the array
+
 
 def cached(kind: str, key: Sequence[str], shape: tuple[int, ...], compute: Callable[[], Array]) -> Array:
-    """The float32 array of `shape` that the cache holds, else a computed one, which it then holds.
+    """The float32 array of `shape` that the cache holds intact, else a computed one, which it then holds.
 
     `key`: strings that name all that it depends on: model, backend, and so on.
     """
-    path = cache_folder() / f"{kind}-{digest(chr(0).join(key).encode())}.npy"
-    try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # none yet, or damaged
-        found = None
+    path = cache_folder() / f"{kind}-{digest(chr(0).join(key).encode())}.array"
+    found = _read(path)
     if found is not None and found.shape == shape and found.dtype == np.float32:
-        return np.asarray(found)
+        return found
     computed = compute()
     # a folder that cannot be written costs time on the next run, nothing else
     with suppress(OSError), replacing(path) as partial:
-        np.save(partial, computed)
+        partial.write_bytes(_packed(computed))
     return computed
+
+
+def _packed(array: Array) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return digest(stream.getvalue()).encode() + stream.getvalue()
+
+
+def _read(path: Path) -> Array | None:
+    """The array of a file; None where there is none, or a damaged one."""
+    with suppress(OSError, ValueError, EOFError):
+        data = path.read_bytes()
+        if data[:HEAD] == digest(data[HEAD:]).encode():
+            return np.asarray(np.load(io.BytesIO(data[HEAD:]), allow_pickle=False))
+    return None

@@ -9,7 +9,7 @@ from typing import Unpack
 
 from scanner.dataset.readers import Problem
 from scanner.diffusion.trace import Watch, unwatched
-from scanner.model.scorer import Scorer
+from scanner.model import Model
 from scanner.scanning.request import Asked, Inputs, Request, dataset, stopping
 from scanner.store.ledger import Ledger
 from scanner.store.pending import Pending
@@ -45,23 +45,23 @@ class DryRun:
 def dry_run(
     inputs: Inputs,
     *,
-    prepare: Watch = unwatched,
+    watch: Watch = unwatched,
     stop: Callable[[], bool] = lambda: False,
     **asked: Unpack[Asked],
 ) -> DryRun:
     """Count what `scan` would score and time a few prompts. Needs no store. Raises ScannerError or EngineError."""
     request = Request(inputs, **asked)
-    watch = stopping(prepare, stop)
-    rows, scorer = request.rows, request.first_scorer(watch)
+    rows, preparing = request.rows, stopping(watch, stop)
+    model = first = request.first_model.prepare(preparing)
     ledger = Ledger(request.store) if Path(request.store).exists() else None
-    scan_id: str | None = scorer.scan_id
+    scan_id: str | None = first.scan_id
     first_pass, refine = None, None
     with dataset(request, rows, stop) as data:
-        pending = data.pending(ledger, scorer.scan_id)
-        seconds = _seconds(scorer, pending, pending.to_score)
+        pending = data.pending(ledger, scan_id)
+        seconds = _seconds(first, pending, pending.to_score)
         if request.screen is not None:
-            first_pass, screening = pending.to_score, request.screening(scorer.scan_id)
-            out = None
+            full, first_pass, out = request.after(first), pending.to_score, None
+            screening = request.screening(full, first)
             if ledger is not None:
                 screening = screening.remembered(ledger, request.limit)
                 out = screening.screened_out(ledger) if screening.threshold is not None else None
@@ -69,15 +69,17 @@ def dry_run(
             pending = data.pending(ledger, scan_id, out)
             unknown = pending.to_score if scan_id is None else first_pass  # nobody knows yet who will pass the screen
             refine = pending.to_score - unknown + math.ceil(request.screen.share * unknown)
-            del scorer  # a large model is not held twice
-            scorer = request.scorer(watch)
-            seconds += _seconds(scorer, pending, refine)
+            first.close()  # a large model is not held twice
+            model = full.prepare(preparing)
+            seconds += _seconds(model, pending, refine)
+    assert model.prepared is not None
+    assert model.batch_size is not None
     return DryRun(
         scan_id=scan_id,
-        backend=scorer.bundle.backend,
-        precision=scorer.bundle.precision,
-        provider=scorer.denoiser.provider,
-        batch_size=scorer.denoiser.batch_size,
+        backend=model.backend,
+        precision=model.precision,
+        provider=model.prepared.provider,
+        batch_size=model.batch_size,
         rows=pending.rows,
         unique=pending.unique,
         duplicates=pending.rows - pending.unique,
@@ -91,8 +93,9 @@ def dry_run(
     )
 
 
-def _seconds(scorer: Scorer, pending: Pending, prompts: int) -> float:
+def _seconds(model: Model, pending: Pending, prompts: int) -> float:
     """How long so many prompts would take."""
+    scorer = model.scorer()
     probe = next(pending.chunks(max(PROBE, scorer.chunk)), None)
     if probe is None:
         return 0.0

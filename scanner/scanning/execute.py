@@ -1,10 +1,201 @@
-"""Executors: the same map of a scorer over chunks, here in one process."""
+"""Executors: one map of a model over chunks, in this process or in others.
 
-from collections.abc import Callable, Iterable, Iterator
+An executor is a function `run(model, chunks, stop) -> frames` of a prepared `scanner.model.Model`, a value that can be
+pickled to wherever the work is done. The caller stays the only reader of captions and the only writer of scores;
+frames may come in any order. Once `stop()` is true, chunks in hand are finished and no other is begun.
+"""
 
+import multiprocessing
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+import numpy as np
 import polars as pl
 
+from engines import EngineError
+from scanner.diffusion.scores import ABSOLUTE, RELATIVE, SCORES
+from scanner.errors import ScannerError
+from scanner.model import Model
+from scanner.model.batch_size import review
 
-def local(scorer: Callable[[pl.DataFrame], pl.DataFrame], chunks: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """Score chunk after chunk in this process."""
-    return map(scorer, chunks)
+Chunks = Iterable[pl.DataFrame]
+Executor = Callable[[Model, Chunks, Callable[[], bool]], Iterator[pl.DataFrame]]
+HALF = 500  # times what float32 rounds otherwise with another number of threads, a half precision does
+DEATHS = 3  # of workers over one chunk, or before any: then the run ends
+
+
+def local(model: Model, chunks: Chunks, stop: Callable[[], bool]) -> Iterator[pl.DataFrame]:
+    """Chunk after chunk in this process."""
+    scorer, samples, seconds = model.scorer(), 0, 0.0
+    for chunk in chunks:
+        started = time.perf_counter()
+        frame = scorer(chunk)
+        samples, seconds = samples + len(chunk) * model.config.passes, seconds + time.perf_counter() - started
+        yield frame
+        if stop():
+            break
+    review(model.bundle, scorer.denoiser, samples, seconds)
+
+
+def processes(workers: int) -> Executor:
+    """So many processes of this machine, which share its cores and pull chunks; each opens the model itself.
+
+    A worker that dies is replaced and its chunk given again. Raises EngineError where workers die again and again, or
+    where one finds another model or computes other canaries than this process; ScannerError where they raise it.
+    """
+
+    def run(model: Model, chunks: Chunks, stop: Callable[[], bool]) -> Iterator[pl.DataFrame]:
+        model = model.prepare()
+        model.close()  # the workers open their own
+        crew = [_hired(model, cores) for cores in _shares(workers)]
+        try:
+            yield from _work(model, crew, iter(chunks), stop)
+        finally:
+            for worker in crew:
+                worker.process.kill()
+                worker.process.join()
+                worker.connection.close()
+
+    return run
+
+
+@dataclass
+class _Task:
+    """A chunk, and how many workers died over it."""
+
+    chunk: pl.DataFrame
+    deaths: int = 0
+
+
+@dataclass
+class _Worker:
+    """A process, our end of its pipe, the cores that it may use, what it has in hand, and deaths in its place before
+    anything was."""
+
+    process: SpawnProcess
+    connection: Connection
+    cores: Sequence[int]
+    deaths: int = 0
+    ready: bool = False
+    task: _Task | None = None
+
+
+def _work(
+    model: Model, crew: list[_Worker], chunks: Iterator[pl.DataFrame], stop: Callable[[], bool]
+) -> Iterator[pl.DataFrame]:
+    """Give chunks to whoever is free, until there are none, or none shall be begun."""
+    again: deque[_Task] = deque()
+    left = True  # whether there may be another chunk
+
+    def give(worker: _Worker) -> None:
+        nonlocal left
+        if again:
+            worker.task = again.popleft()
+        else:
+            chunk = None if stop() else next(chunks, None)
+            left, worker.task = chunk is not None, None if chunk is None else _Task(chunk)
+        if worker.task is not None:
+            with suppress(OSError):  # dead meanwhile: its end of the pipe is closed, which is heard below
+                worker.connection.send(worker.task.chunk)
+
+    while left or again or any(worker.task is not None for worker in crew):
+        heard = wait([worker.connection for worker in crew])
+        for place, worker in [(i, worker) for i, worker in enumerate(crew) if worker.connection in heard]:
+            try:
+                answer = worker.connection.recv()
+            except (EOFError, OSError):
+                crew[place] = _replaced(model, worker)
+                again.extend([] if worker.task is None else [worker.task])
+                continue
+            if isinstance(answer, Exception):
+                raise answer
+            if isinstance(answer, _Ready):
+                _check(model, answer)
+                worker.ready = True
+            else:
+                yield answer
+            give(worker)
+        for worker in crew:  # a chunk that came back after others had run out of work
+            if again and worker.ready and worker.task is None:
+                give(worker)
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """What a worker found: the scan_id of the model as it opened it, and what its engine gives for the canaries."""
+
+    scan_id: str
+    canaries: pl.DataFrame
+
+
+def _check(model: Model, found: _Ready) -> None:
+    """Raise EngineError where a worker would compute other scores."""
+    assert model.prepared is not None
+    if found.scan_id != model.scan_id:
+        raise EngineError(f"a worker opened a model of scan_id {found.scan_id}, needed {model.scan_id}")
+    allowed = 1 if model.precision == "float32" else HALF
+    for name in SCORES:
+        ours, theirs = (frame[name].cast(pl.Float64).to_numpy() for frame in (model.prepared.canaries, found.canaries))
+        if not np.allclose(ours, theirs, rtol=allowed * RELATIVE, atol=allowed * ABSOLUTE, equal_nan=True):
+            raise EngineError(f"a worker computes other canaries ({name}): are its libraries those of this process?")
+
+
+def _replaced(model: Model, worker: _Worker) -> _Worker:
+    """Another worker in the place of one that died. Raises EngineError after DEATHS over one chunk, or over none."""
+    worker.process.join()
+    worker.connection.close()
+    hired = _hired(model, worker.cores)
+    if worker.task is not None:
+        worker.task.deaths += 1
+    elif not worker.ready:
+        hired.deaths = worker.deaths + 1
+    if DEATHS in (hired.deaths, worker.task.deaths if worker.task else 0):
+        hired.process.kill()
+        raise EngineError(
+            f"{DEATHS} workers died one after the other (exit code {worker.process.exitcode}; -9: killed, often for "
+            "want of memory): name fewer workers or a smaller batch size, or none, to see the error in one process"
+        )
+    return hired
+
+
+def _shares(workers: int) -> list[Sequence[int]]:
+    """The cores of each worker; none where the system does not tell."""
+    if not hasattr(os, "sched_getaffinity"):
+        return [()] * workers
+    cores = sorted(os.sched_getaffinity(0))
+    if workers >= len(cores):
+        return [[cores[i % len(cores)]] for i in range(workers)]
+    return [cores[i * len(cores) // workers : (i + 1) * len(cores) // workers] for i in range(workers)]
+
+
+def _hired(model: Model, cores: Sequence[int]) -> _Worker:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, model, cores), daemon=True)
+    process.start()
+    theirs.close()
+    return _Worker(process, ours, cores)
+
+
+def _serve(connection: Connection, model: Model, cores: Sequence[int]) -> None:
+    """A worker's life: says what it opened, then chunk in, frame out, until the pipe closes."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the driver hears them, and closes the pipe
+        signal.signal(number, signal.SIG_IGN)
+    if cores:
+        os.sched_setaffinity(0, cores)
+    with suppress(EOFError, OSError):  # the driver has ended
+        try:
+            found = model.adapted().scan_id  # by the files and libraries that this process sees
+            scorer = model.scorer()
+            connection.send(_Ready(found, scorer.canaries()))
+            while True:
+                connection.send(scorer(connection.recv()))
+        except (ScannerError, EngineError) as error:
+            connection.send(error)

@@ -3,21 +3,20 @@
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Required, TypedDict
 
 import polars as pl
 
-from engines import Bundle, open_bundle
 from scanner.config import ScanConfig, Screen
 from scanner.dataset import captions, readers
 from scanner.dataset.shards import split_captions
 from scanner.diffusion.scores import FIRST_PASS_SCORES, SCORES, best_score
-from scanner.diffusion.trace import Watch, unwatched
+from scanner.diffusion.trace import Watch
 from scanner.errors import InputError, Interrupted, ScannerError
-from scanner.model.scorer import Scorer, scan_id
+from scanner.model import Model
 from scanner.scanning.screen import Screening
 from scanner.store.ledger import Ledger
 from scanner.store.pending import SCORED, Pending, compare
@@ -89,37 +88,33 @@ class Request:
         return best_score(1, self.reference is not None) if self.screen.score is None else self.screen.score
 
     @property
-    def first_model(self) -> str | Path:
-        """What scores every prompt: the screen's model, if it names one."""
-        return self.model if self.screen is None or self.screen.model is None else self.screen.model
+    def full_model(self) -> Model:
+        """What computes the scan's scores, not opened yet."""
+        reference = tuple(self.ordinary)
+        return Model(self.model, self.backend, self.precision, self.config, reference, self.batch_size)
 
-    @cached_property
-    def bundle(self) -> Bundle:
-        """The model. Raises EngineError."""
-        return open_bundle(self.model, self.backend, self.precision)
-
-    def scorer(self, watch: Watch = unwatched) -> Scorer:
-        """What computes the scan's scores. Raises ScannerError or EngineError."""
-        return Scorer(self.bundle, self.config, self.batch_size, self.ordinary, watch=watch)
-
-    def first_scorer(self, watch: Watch = unwatched) -> Scorer:
+    @property
+    def first_model(self) -> Model:
         """What scores every prompt: the first pass, where there is a screen; a reference only if its score needs it."""
         if self.screen is None:
-            return self.scorer(watch)
-        ordinary = self.ordinary if SCORES[self.screen_score].needs == "reference" else []
-        own, precision = self.screen.own_engine, self.screen.precision or "auto"
-        bundle = open_bundle(self.first_model, self.backend, precision) if own else self.bundle
-        return Scorer(bundle, self.screen.first_pass(self.config), self.batch_size, ordinary, watch=watch)
+            return self.full_model
+        reference = tuple(self.ordinary) if SCORES[self.screen_score].needs == "reference" else ()
+        model = replace(self.full_model, config=self.screen.first_pass(self.config), reference=reference)
+        if not self.screen.own_engine:
+            return model
+        return replace(model, path=self.screen.model or self.model, precision=self.screen.precision or "auto")
 
-    def scan_id(self) -> str:
-        """Of the scan, unscreened. Raises ScannerError or EngineError."""
-        return scan_id(self.bundle, self.config, self.ordinary)
+    def after(self, first: Model) -> Model:
+        """`full_model`, on the engines that the first pass has opened where they are the same."""
+        if self.screen is None or self.screen.own_engine:
+            return self.full_model
+        return first.adapted(config=self.config, reference=tuple(self.ordinary), batch_size=self.batch_size)
 
-    def screening(self, first_scan_id: str) -> Screening:
+    def screening(self, full: Model, first: Model) -> Screening:
         """The policy of a screened scan, before it has a threshold. Raises ScannerError or EngineError."""
         assert self.screen is not None
-        model = str(Path(self.first_model).absolute())
-        return Screening(self.scan_id(), first_scan_id, model, self.screen_score, self.screen.share)
+        path = str(Path(first.path).absolute())
+        return Screening(full.scan_id, first.scan_id, path, self.screen_score, self.screen.share)
 
 
 def _check(screen: Screen, request: Request) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import unquote
 
 import polars as pl
@@ -33,7 +33,7 @@ SCORE_KEYS: Columns = {
 }
 RAW: Columns = dict.fromkeys(("q1", "q2", "q3"), pl.List(pl.Float32))  # a number per seed
 RUNS: Columns = {"scan_id": pl.String(), "started": pl.Datetime("us", "UTC"), "record": pl.String()}
-FIRST_PASS = "first pass"  # the purpose of a screened scan's first run; others are scan and calibration
+FIRST_PASS: Final = "first pass"  # the purpose of a screened scan's first run; others are scan and calibration
 PURPOSE = pl.col("record").str.json_path_match("$.purpose").fill_null("scan")
 
 

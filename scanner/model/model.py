@@ -1,0 +1,159 @@
+"""The one door to a model: a value that names all that scores depend on, opened where it is used."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from engines import Bundle, open_bundle
+from scanner.config import ScanConfig
+from scanner.diffusion.baselines import Prior, Reference
+from scanner.diffusion.denoiser import Denoiser
+from scanner.diffusion.schedule import Array
+from scanner.diffusion.trace import (
+    PRIOR_SEEDS,
+    Start,
+    Watch,
+    predict_prior,
+    predict_reference,
+    start,
+    unwatched,
+)
+from scanner.identity import captions_fingerprint
+from scanner.model.batch_size import fastest
+from scanner.model.cache import cached
+from scanner.model.scorer import Scorer
+
+CALL = 65536  # latent elements of a call: in smaller ones the cost per call shows beside a small UNet
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a model computes before its first prompt.
+
+    `scan_id`: of the model as it was opened; `provider`: what truly runs it, in the runtime's words; `start`: what all
+    prompts share; `chunk`: prompts per call of the scorer; `canaries`: [canary, scores...], what the engine gives for a
+    few fixed prompts.
+    """
+
+    scan_id: str
+    provider: str
+    start: Start
+    chunk: int
+    canaries: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Model:
+    """A bundle or checkpoint, what runs it, and the settings of its scores: a value, small until it is prepared.
+
+    `reference`: ordinary captions, for the scores that compare with them. `batch_size`: UNet samples per run; None: by
+    a trial. Pickling keeps what is prepared and leaves opened engines behind, so another process opens its own and
+    computes nothing twice.
+
+    >>> from scanner import Model
+    >>> Model("bundle", backend="cpu").scorer()(prompts)  # doctest: +SKIP
+    """
+
+    path: str | Path
+    backend: str = "auto"
+    precision: str = "auto"
+    config: ScanConfig = ScanConfig()  # noqa: RUF009 (frozen)
+    reference: tuple[str, ...] = ()
+    batch_size: int | None = None
+    prepared: Prepared | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, bundle: Bundle, config: ScanConfig = ScanConfig(), batch_size: int | None = None) -> "Model":  # noqa: B008
+        """Of a bundle that is open already, as it is in memory."""
+        model = cls(bundle.folder, bundle.backend, bundle.precision, config, batch_size=batch_size)
+        vars(model)["bundle"] = bundle
+        return model
+
+    @cached_property
+    def bundle(self) -> Bundle:
+        """The verified files and the backend that runs them. Raises EngineError."""
+        return open_bundle(self.path, self.backend, self.precision)
+
+    @cached_property
+    def denoiser(self) -> Denoiser:
+        """The opened engines. Raises EngineError or ModelError."""
+        return Denoiser(self.bundle, self.batch_size)
+
+    @property
+    def scan_id(self) -> str:
+        """Identity of all that the scores depend on, so that scores of different engines never mix."""
+        if self.prepared is not None:
+            return self.prepared.scan_id
+        compared, bundle = captions_fingerprint(self.reference) if self.reference else None, self.bundle
+        return self.config.scan_id(bundle.manifest.fingerprint, bundle.backend, bundle.precision, compared)
+
+    def prepare(self, watch: Watch = unwatched) -> "Model":
+        """Itself, with backend, precision and batch size settled and all computed that comes before the first prompt.
+
+        That is a trial of batch sizes, the prior, the reference's predictions and the canaries: a hundred UNet passes
+        or more, of which `watch` hears and which it may end by raising. Trial, prior and reference are kept in the
+        cache. Raises ScannerError or EngineError.
+        """
+        if self.prepared is not None:
+            return self
+        bundle = self.bundle
+        size = fastest(bundle, self.denoiser, watch) if self.batch_size is None else self.batch_size
+        settled = self.adapted(backend=bundle.backend, precision=bundle.precision, batch_size=size)
+        samples = max(size, CALL // int(np.prod(bundle.manifest.latent_shape)))
+        chunk = max(1, (samples if self.batch_size is None else size) // len(self.config.seeds))
+        first, scan_id = settled._baselines(watch), settled.scan_id
+        canaries = Scorer(settled.denoiser, self.config, first, scan_id, chunk).canaries(watch)
+        prepared = Prepared(scan_id, settled.denoiser.provider, first, chunk, canaries)
+        return settled.adapted(prepared=prepared)
+
+    def scorer(self, watch: Watch = unwatched) -> Scorer:
+        """What gives prompts their scores; prepares first, where that is not done. Raises as `prepare`."""
+        model = self.prepare(watch)
+        assert model.prepared is not None
+        return Scorer(model.denoiser, model.config, model.prepared.start, model.scan_id, model.prepared.chunk)
+
+    def adapted(self, **changes: Any) -> "Model":
+        """Itself with other settings, not prepared for them; engines that are open are shared.
+
+        Another path, backend or precision is another `Model`.
+        """
+        other = replace(self, **{"prepared": None} | changes)
+        for name in ("bundle", "denoiser"):
+            if name in vars(self):
+                vars(other)[name] = vars(self)[name]
+        if "denoiser" in vars(other) and other.batch_size is not None:
+            vars(other)["denoiser"] = other.denoiser.resized(other.batch_size)
+        return other
+
+    def close(self) -> None:
+        """Let go of opened engines; they open again when needed."""
+        for name in ("bundle", "denoiser"):
+            vars(self).pop(name, None)
+
+    def __getstate__(self) -> Mapping[str, Any]:
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+    def _baselines(self, watch: Watch) -> Start:
+        """Where every prompt starts, with what is usual for the model, from the cache where it has been before."""
+        denoiser, steps, manifest = self.denoiser, self.config.num_inference_steps, self.bundle.manifest
+        first = start(denoiser, self.config.seeds, steps)
+        model = (manifest.fingerprint, self.backend, self.precision, str(steps))
+
+        def estimates() -> Array:
+            return predict_prior(denoiser, steps, watch).x0_uncond
+
+        def ordinary() -> Array:
+            return predict_reference(denoiser, self.reference, first, steps, watch).eps_cond
+
+        shape = (len(PRIOR_SEEDS), *denoiser.latent_shape)
+        first = replace(first, prior=Prior(cached("prior", (*model, str(PRIOR_SEEDS)), shape, estimates)))
+        if not self.reference:
+            return first
+        key = (*model, str(self.config.seeds), captions_fingerprint(self.reference))
+        shape = (len(self.reference), *first.x_T.shape)
+        return replace(first, reference=Reference(cached("reference", key, shape, ordinary)))

@@ -1,0 +1,157 @@
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+
+import polars as pl
+import pytest
+
+from engines import EngineError
+from scanner import ScanConfig, scan
+from scanner.demo import BUNDLE
+from scanner.errors import Interrupted, ScannerError
+from scanner.model import Model
+from scanner.scanning import execute
+from scanner.scanning.execute import local, processes
+
+CAPTIONS = [f"caption {i} of a {thing}" for i in range(40) for thing in ("boat", "cat", "tower")]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Model(BUNDLE, "cpu", config=ScanConfig(seeds=(0,)), batch_size=8).prepare()
+
+
+def chunks(size=8):
+    prompts = pl.DataFrame({"prompt_id": CAPTIONS, "text": CAPTIONS})
+    return prompts.iter_slices(size)
+
+
+def never():
+    return False
+
+
+def table(frames):
+    return pl.concat(frames).sort("prompt_id")
+
+
+def workers():
+    """Process ids of this process's living children that serve."""
+    return [child.pid for child in execute.multiprocessing.active_children()]
+
+
+@pytest.fixture(scope="module")
+def expected(model):
+    return table(local(model, chunks(), never))
+
+
+def test_workers_give_what_this_process_gives_also_when_one_is_killed(model, expected):
+    frames, killed = [], []
+    for frame in processes(2)(model, chunks(), never):
+        frames.append(frame)
+        if len(frames) == 3:
+            os.kill(workers()[0], signal.SIGKILL)
+            killed.append(True)
+    assert killed == [True]
+    assert table(frames).equals(expected)
+    assert workers() == []
+
+
+def test_once_asked_to_stop_chunks_in_hand_are_finished_and_no_other_begun(model, expected):
+    frames = []
+    for frame in processes(2)(model, chunks(), lambda: len(frames) >= 2):
+        frames.append(frame)
+    assert 2 <= len(frames) <= 4
+    assert table(frames).equals(expected.filter(pl.col("prompt_id").is_in(table(frames)["prompt_id"].implode())))
+    assert len(list(local(model, chunks(), lambda: True))) == 1
+
+
+def test_workers_that_die_again_and_again_end_the_run(model):
+    done = threading.Event()
+
+    def kill():
+        while not done.is_set():
+            for pid in workers():
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        with pytest.raises(EngineError, match=r"3 workers died one after the other \(exit code -9"):
+            list(processes(2)(model, chunks(), never))
+    finally:
+        done.set()
+        killer.join()
+    assert workers() == []
+
+
+def test_a_worker_that_would_compute_other_scores_is_refused(model):
+    prepared = model.prepared
+    other = model.adapted(prepared=replace(prepared, scan_id="0" * 32))
+    with pytest.raises(EngineError, match=f"a worker opened a model of scan_id {prepared.scan_id}, needed 0{{32}}"):
+        list(processes(1)(other, chunks(), never))
+    wrong = prepared.canaries.with_columns(pl.col("text_noise_norm_v1") * 1.001)
+    other = model.adapted(prepared=replace(prepared, canaries=wrong))
+    with pytest.raises(EngineError, match=r"a worker computes other canaries \(text_noise_norm_v1\)"):
+        list(processes(1)(other, chunks(), never))
+
+
+def test_what_a_worker_refuses_is_raised_here(model, tmp_path):
+    other = replace(model, path=tmp_path / "gone")
+    with pytest.raises(EngineError, match="gone: no such folder"):
+        list(processes(1)(other, chunks(), never))
+
+
+def test_cores_are_shared(monkeypatch):
+    monkeypatch.setattr(execute.os, "sched_getaffinity", lambda _: {2, 3, 5, 7})
+    assert execute._shares(2) == [[2, 3], [5, 7]]
+    assert execute._shares(3) == [[2], [3], [5, 7]]
+    assert execute._shares(6) == [[2], [3], [5], [7], [2], [3]]
+    monkeypatch.delattr(execute.os, "sched_getaffinity")
+    assert execute._shares(2) == [(), ()]
+
+
+def test_a_scan_by_workers_is_the_scan(tmp_path):
+    (tmp_path / "captions.txt").write_text("\n".join(CAPTIONS) + "\n\n")
+    asked = {"model": BUNDLE, "backend": "cpu", "batch_size": 8}
+    here = scan(tmp_path / "captions.txt", store=tmp_path / "here", **asked)
+    there = scan(tmp_path / "captions.txt", store=tmp_path / "there", executor=processes(2), **asked)
+    assert (there.scored, there.skipped, there.scan_id) == (here.scored, here.skipped, here.scan_id)
+    assert there.scores.sort("prompt_id").equals(here.scores.sort("prompt_id"))
+
+
+def test_a_stopped_scan_by_workers_goes_on(tmp_path):
+    (tmp_path / "captions.txt").write_text("\n".join(CAPTIONS))
+    asked = {"model": BUNDLE, "store": tmp_path / "store", "backend": "cpu", "batch_size": 8}
+    heard = []
+
+    def watch(what, done, total):
+        heard.extend([done] if what == "scan" else [])
+
+    with pytest.raises(Interrupted, match=r"what was computed is committed \(\d+ of 120 pending prompts\)"):
+        scan(
+            tmp_path / "captions.txt", executor=processes(2), watch=watch,
+            stop=lambda: max(heard, default=0) >= 16, **asked,
+        )  # fmt: skip
+    rest = scan(tmp_path / "captions.txt", executor=local, **asked)
+    assert 0 < rest.scored < 120
+    assert rest.scored + rest.already_scored == 120
+
+
+def test_a_model_is_small_to_send_and_keeps_what_is_prepared(model):
+    import pickle
+
+    sent = pickle.dumps(model)
+    assert len(sent) < 300_000  # the demo's prior: 64 x 256 float32
+    found = pickle.loads(sent)
+    assert found == model
+    assert vars(found).keys() == {"path", "backend", "precision", "config", "reference", "batch_size", "prepared"}
+    assert found.scan_id == model.scan_id
+    assert found.prepare() is found
+
+
+def test_an_unprepared_model_cannot_be_worked_with_by_mistake(tmp_path):
+    with pytest.raises((ScannerError, EngineError), match="no such folder"):
+        list(local(Model(tmp_path / "none"), chunks(), never))
