@@ -9,6 +9,9 @@ import numpy as np
 from engines.bundle import PRECISIONS, Bundle, as_exported, choose_precision, is_checkpoint, read_bundle, read_graphs
 from engines.interface import BundleError, Engine, EngineError, TensorSpec
 from engines.manifest import Manifest
+from engines.quiet import silence
+
+silence()  # before any runtime is imported, which backends do when they are opened
 
 __all__ = [
     "AUTO",

@@ -16,6 +16,7 @@ CHECKS: dict[str, Callable[[Asked], Iterable[Finding]]] = {
     "extras": installation.extras,
     "ONNX Runtime": installation.onnxruntime_owners,
     "names": installation.names,
+    "telemetry": installation.silence,
     "processor": machine.processor,
     "threads": machine.threads,
     "gpu": machine.gpu,

@@ -1,5 +1,6 @@
 """What is installed, and whose it is."""
 
+import os
 import platform
 import re
 import sys
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+from engines import quiet
 from scanner.doctor.finding import Asked, Finding
 from scanner.files import elsewhere
 
@@ -82,6 +84,16 @@ def names(asked: Asked) -> Iterator[Finding]:
             yield Finding(f"package {name}", "problem", f"{', '.join(others)} owns a package of that name too", remedy)
         else:
             yield Finding(f"package {name}", "ok", str(root / name))
+
+
+def silence(asked: Asked) -> Iterator[Finding]:
+    """Whether every runtime was told to send nothing before it was imported."""
+    unset = [name for name, value in quiet.VARIABLES.items() if os.environ.get(name) != value]
+    if talking := [*quiet.spoken(), *unset]:
+        remedy = "import overscan before them, and leave these variables to it"
+        yield Finding("telemetry", "note", f"not all of it is off: {', '.join(talking)}", remedy)
+    else:
+        yield Finding("telemetry", "ok", "off, of every runtime: nothing is sent")
 
 
 def _requirements() -> list[tuple[str, str | None]]:
