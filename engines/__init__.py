@@ -65,7 +65,7 @@ def _open_openvino(folder: Path, precision: str) -> Bundle:
     able = precisions()  # first, as reading a large bundle takes seconds
     manifest, tokenizer = read_bundle(folder, "openvino")
     chosen = choose_precision("openvino", precision, able)
-    cache = compiled_folder(manifest.fingerprint)
+    cache = compiled_folder(manifest.fingerprint, chosen)
 
     def engine(name: str) -> Engine:
         return OpenVinoEngine(folder, manifest.components[name], chosen, cache)

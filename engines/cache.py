@@ -2,8 +2,25 @@
 
 import os
 from pathlib import Path
+from stat import S_ISDIR
 
 
 def cache_folder() -> Path:
     """$XDG_CACHE_HOME/overscan, or ~/.cache/overscan."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "overscan"
+
+
+def own_folder(name: str) -> Path:
+    """A folder of the cache with mode 0700, made: for what runs with the user's rights once it is read back.
+
+    Raises OSError where it cannot be made, PermissionError where it is a link or no folder, or where another user owns
+    it or may read or write it.
+    """
+    folder = cache_folder() / name
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    found = folder.lstat()
+    mode = found.st_mode & 0o777
+    if not S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or mode & 0o077:
+        kind = "a folder" if S_ISDIR(found.st_mode) else "no folder"
+        raise PermissionError(f"{folder}: {kind} of user {found.st_uid} with mode {mode:04o}")
+    return folder

@@ -1,5 +1,6 @@
 """OpenVINO on the CPU: bfloat16 where the processor has it, float32 elsewhere or where asked for."""
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.cache import cache_folder
+from engines.cache import own_folder
+from engines.cores import usable_cores
 from engines.interface import Arrays, EngineError
 from engines.manifest import Component
 
@@ -20,11 +22,18 @@ def precisions() -> tuple[str, ...]:
     return ("bfloat16", "float32") if "BF16" in able else ("float32",)
 
 
-def compiled_folder(fingerprint: str) -> Path | None:
-    """$XDG_CACHE_HOME/overscan/openvino/FINGERPRINT, made; None where it cannot be: every start compiles then."""
-    folder = cache_folder() / "openvino" / fingerprint
+def compiled_folder(fingerprint: str, precision: str) -> Path | None:
+    """$XDG_CACHE_HOME/overscan/compiled/KEY, for its user alone; None where it cannot be: every start compiles then.
+
+    OpenVINO does not ask for the precision of a compiled model before it reads one back, and computes garbage from
+    another's (2026.4, tried), so the key holds all that a compiled model depends on.
+    """
+    core = _openvino().Core()
+    processor = [str(core.get_property("CPU", name)) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
+    key = [fingerprint, precision, _openvino().__version__, *processor, str(usable_cores())]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = own_folder("compiled") / hashlib.blake2b("\0".join(key).encode(), digest_size=16).hexdigest()
+        folder.mkdir(exist_ok=True)
     except OSError:
         return None
     return folder if os.access(folder, os.W_OK) else None
@@ -33,7 +42,7 @@ def compiled_folder(fingerprint: str) -> Path | None:
 class OpenVinoEngine:
     """One ONNX file, or one IR with int8 layers, compiled for the CPU; a run uses all cores that the process may use.
 
-    `cache`: folder of compiled models; OpenVINO compiles again where version, processor or settings differ.
+    `cache`: folder of compiled models, as of `compiled_folder`.
     """
 
     rebuilds = False
@@ -44,7 +53,7 @@ class OpenVinoEngine:
         settings = {
             "INFERENCE_PRECISION_HINT": HINTS[precision],
             "PERFORMANCE_HINT": "LATENCY",  # one batch at a time, on all cores
-            "INFERENCE_NUM_THREADS": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
+            "INFERENCE_NUM_THREADS": usable_cores(),
         }
         if cache is not None:
             settings["CACHE_DIR"] = str(cache)

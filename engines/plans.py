@@ -11,9 +11,8 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from stat import S_ISDIR
 
-from engines.cache import cache_folder
+from engines.cache import cache_folder, own_folder
 from engines.interface import EngineError
 from engines.manifest import Manifest
 
@@ -61,23 +60,24 @@ def plan_folder() -> Path:
 
     Raises EngineError where it cannot be made, is a link, or where another user owns it or may write to it.
     """
-    folder = cache_folder() / "tensorrt"
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        found = folder.lstat()
-    except OSError as error:
+        return own_folder("tensorrt")
+    except PermissionError as error:
+        if error.strerror is not None:  # the system's own
+            raise _cannot_be_made(error) from error
         raise EngineError(
-            f"{folder}: cannot be made ({error.strerror}), and plans are kept there: set XDG_CACHE_HOME to a folder of "
-            f"yours, or {WAY_OUT}"
+            f"{error}; a plan is code, so needed a folder of user {os.getuid()} with mode 0700: remove it, set "
+            f"XDG_CACHE_HOME to a folder of yours, or {WAY_OUT}"
         ) from error
-    mode = found.st_mode & 0o777
-    if not S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or mode & 0o077:
-        kind = "a folder" if S_ISDIR(found.st_mode) else "no folder"
-        raise EngineError(
-            f"{folder}: {kind} of user {found.st_uid} with mode {mode:04o}; a plan is code, so needed a folder of user "
-            f"{os.getuid()} with mode 0700: remove it, set XDG_CACHE_HOME to a folder of yours, or {WAY_OUT}"
-        )
-    return folder
+    except OSError as error:
+        raise _cannot_be_made(error) from error
+
+
+def _cannot_be_made(error: OSError) -> EngineError:
+    return EngineError(
+        f"{cache_folder() / 'tensorrt'}: cannot be made ({error.strerror}), and plans are kept there: set "
+        f"XDG_CACHE_HOME to a folder of yours, or {WAY_OUT}"
+    )
 
 
 def write_plan(path: Path, plan: bytes) -> None:

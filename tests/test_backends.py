@@ -17,7 +17,7 @@ from scanner.model.scorer import CANARIES
 from scanner.scanning.dry_run import dry_run
 
 pytest.importorskip("openvino")
-from engines.openvino import precisions
+from engines.openvino import compiled_folder, precisions
 
 
 @pytest.fixture
@@ -69,14 +69,31 @@ def test_openvino_runs_any_batch_and_keeps_its_outputs():
     np.testing.assert_array_equal(first, kept)  # a later run does not write over an earlier result
 
 
-def test_compiled_networks_are_kept_by_fingerprint(monkeypatch, tmp_path):
+def test_compiled_networks_are_kept_for_their_user_alone(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    bundle = open_bundle(BUNDLE, "openvino", "float32")
-    bundle.engine("text_encoder")
-    assert list((tmp_path / "overscan/openvino" / bundle.manifest.fingerprint).glob("*.blob"))
+    open_bundle(BUNDLE, "openvino", "float32").engine("text_encoder")
+    (kept,) = (tmp_path / "overscan/compiled").iterdir()
+    assert list(kept.glob("*.blob"))
+    assert kept.parent.stat().st_mode & 0o777 == 0o700
+    kept.parent.chmod(0o777)  # somebody else may have written what is there
+    assert compiled_folder("f", "float32") is None
+    kept.parent.chmod(0o700)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # a cache that cannot be made costs time only
     open_bundle(BUNDLE, "openvino", "float32").engine("text_encoder")
+
+
+@pytest.mark.skipif("bfloat16" not in precisions(), reason="the processor has no bfloat16")
+def test_a_compiled_network_serves_its_own_precision_only(monkeypatch, tmp_path):
+    """OpenVINO would read float32's back for bfloat16, and compute garbage."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    rng, inputs, found = np.random.default_rng(0), open_bundle(BUNDLE, "cpu").engine("unet").inputs, {}
+    feeds = {name: rng.standard_normal((2, *spec.shape[1:])).astype(spec.dtype) for name, spec in inputs.items()}
+    for precision in ("float32", "bfloat16", "float32", "bfloat16"):
+        output = open_bundle(BUNDLE, "openvino", precision).engine("unet").run(feeds)["output"]
+        np.testing.assert_array_equal(found.setdefault(precision, output), output)
+    error = np.abs(found["bfloat16"] - found["float32"]).max() / np.abs(found["float32"]).max()
+    assert 1e-5 < error < 0.05
 
 
 @pytest.mark.skipif("bfloat16" in precisions(), reason="the processor has bfloat16")
