@@ -21,7 +21,7 @@ if _other := elsewhere("engines", Path(__file__).parent.parent):
     sys.exit(4)
 
 # isort: split
-from engines import EngineError, open_bundle
+from engines import EngineError
 from scanner.audit.rank import Rule, rank, sources
 from scanner.config import ScanConfig
 from scanner.diffusion.trace import initial_noise
@@ -40,7 +40,6 @@ __all__ = [
     "ScannerError",
     "StoredScan",
     "initial_noise",
-    "open_bundle",
     "rank",
     "read_store",
     "scan",

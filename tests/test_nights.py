@@ -103,7 +103,7 @@ def test_a_night_needs_no_arguments(folder):
     assert (err, code) == ("", 0)
     assert re.sub(r"\d+ files, [\d.]+ MB", "N files, S MB", timeless(out)) == (
         "store store\n\n"
-        f"scan {scan_id[:12]}\n"
+        f"scan {scan_id[:8]}\n"
         f"  model     {BUNDLE}\n"
         "  backend   cpu float32 (CPUExecutionProvider)\n"
         "  settings  seeds 0, 1, 2; first 1 of 50 steps; guidance scale 7.5\n"
@@ -170,6 +170,7 @@ def test_flags_beat_the_environment_beats_the_file(folder, monkeypatch):
         ("batch_size        ", "null", "default"),
         ("backend           ", '"auto"', "default"),
         ("precision         ", '"auto"', "default"),
+        ("workers           ", "1", "default"),
         ("limit             ", "5", "command line"),
         ("strict            ", "false", "default"),
         ("screen            ", "null", "default"),
@@ -298,8 +299,14 @@ def test_signals_before_any_scoring_stop_the_scan(tmp_path):
     from scanner.errors import Interrupted
 
     (tmp_path / "p.txt").write_text("a cat\n")
-    with pytest.raises(Interrupted, match="while reading captions, before anything was scored: run it again"):
+    with pytest.raises(Interrupted, match="while preparing, before this pass scored anything"):
         scan(tmp_path / "p.txt", model=BUNDLE, store=tmp_path / "store", stop=lambda: True)
+    heard = []
+    with pytest.raises(Interrupted, match="while reading captions, before anything was scored: run it again"):
+        scan(
+            tmp_path / "p.txt", model=BUNDLE, store=tmp_path / "store", stop=lambda: "canaries" in heard,
+            watch=lambda what, done, total: heard.append(what),
+        )  # fmt: skip
 
 
 def test_two_scans_of_one_store_at_once(tmp_path):

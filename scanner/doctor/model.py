@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from engines import BACKENDS, Bundle, BundleError, EngineError, is_checkpoint, open_bundle, prove, read_bundle
+from engines import BACKENDS, Bundle, BundleError, EngineError, is_checkpoint, prove, read_bundle
 from scanner.demo import BUNDLE
 from scanner.diffusion.scores import SCORES
 from scanner.doctor.finding import Asked, Finding
 from scanner.doctor.machine import writable
 from scanner.errors import ScannerError
 from scanner.identity import shown
+from scanner.model import Model
 from scanner.store.ledger import Ledger
 from scanner.store.status import status
 
@@ -46,7 +47,7 @@ def backends(asked: Asked) -> Iterator[Finding]:
             yield Finding(f"backend {name}", "ok", "not tried: it runs diffusers checkpoints, name one with --model")
             continue
         try:
-            running = _words(prove(open_bundle(folder, name)))
+            running = _words(prove(Model(folder, name).bundle))
         except BundleError:  # the model's own finding says it
             yield Finding(f"backend {name}", "note", "not tried: the model cannot be read")
         except EngineError as error:
@@ -63,7 +64,7 @@ def _words(opened: Bundle) -> str:
 def taken(asked: Asked) -> Iterator[Finding]:
     """The backend that a scan with these arguments would run on: opened as a scan opens it."""
     try:
-        opened = prove(open_bundle(asked.model or BUNDLE, asked.backend))
+        opened = prove(Model(asked.model or BUNDLE, asked.backend).bundle)
     except EngineError as error:
         remedy = "see what each backend says, or name another --backend"
         yield Finding("a scan", "problem", f"could not run with --backend {asked.backend}: {error}", remedy)
