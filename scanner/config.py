@@ -7,7 +7,7 @@ command line tells it which keys there are.
 import math
 import tomllib
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,10 @@ class ScanConfig:
             raise ScannerError(f"guidance_scale {self.guidance_scale}: needed 1 (no guidance) or more, and finite")
 
     @classmethod
-    def of_record(cls, record: Mapping[str, Any]) -> "ScanConfig":
-        """The configuration in a run's record, where JSON has made lists of tuples."""
-        settings = record["config"]
-        return cls(**settings | {"seeds": tuple(settings["seeds"])})
+    def of_json(cls, raw: Mapping[str, Any]) -> "ScanConfig":
+        """A configuration as JSON has it, with lists for tuples; what only a newer overscan knows is left out."""
+        known = {item.name: raw[item.name] for item in fields(cls) if item.name in raw}
+        return cls(**known | {"seeds": tuple(raw["seeds"])})
 
     @property
     def passes(self) -> int:
@@ -61,12 +61,40 @@ class ScanConfig:
         return identity(what)
 
 
-def scan_id_by(manifest_fingerprint: str, record: Mapping[str, Any]) -> str:
-    """The scan_id that a model would have made with the settings of a run's record, unscreened: its own, or another."""
-    # older records note neither
-    reference, precision = record.get("reference") or {}, record.get("precision") or "float32"
-    config = ScanConfig.of_record(record)
-    return config.scan_id(manifest_fingerprint, record["backend"], precision, reference.get("fingerprint"))
+@dataclass(frozen=True)
+class Reference:
+    """A file of ordinary captions, and the fingerprint of those that were in it."""
+
+    path: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class MadeWith:
+    """What a scan's scores were made with: what its scan_id is made of, and where the model lay."""
+
+    model: str
+    backend: str
+    precision: str
+    config: ScanConfig
+    reference: Reference | None
+
+    @classmethod
+    def of_json(cls, raw: Mapping[str, Any]) -> "MadeWith":
+        """From these keys of a run's record or a report's summary. Raises KeyError or TypeError."""
+        reference = raw.get("reference")  # an older overscan did not note it
+        return cls(
+            model=raw["model"],
+            backend=raw["backend"],
+            precision=raw.get("precision", "float32"),  # an older overscan knew no other on its backends
+            config=ScanConfig.of_json(raw["config"]),
+            reference=None if reference is None else Reference(reference["path"], reference["fingerprint"]),
+        )
+
+    def scan_id(self, manifest_fingerprint: str) -> str:
+        """The scan_id that a model would have made with these settings, unscreened: the scan's own, or another."""
+        reference = None if self.reference is None else self.reference.fingerprint
+        return self.config.scan_id(manifest_fingerprint, self.backend, self.precision, reference)
 
 
 def unet_passes(seeds: int, first_steps: int) -> int:

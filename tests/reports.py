@@ -1,10 +1,40 @@
-"""Report contents made by hand, with captions as hostile as they come."""
+"""Records, scans and reports made by hand, with captions as hostile as they come."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime
+from pathlib import Path
 
 import polars as pl
 
+from scanner.audit.rank import Rule
+from scanner.audit.summary import Findings, Summary
+from scanner.config import ScanConfig
 from scanner.report import Contents, NullScores
+from scanner.store.record import RunRecord
+from scanner.store.stored import StoredScan
+
+RECORD = RunRecord(
+    purpose="scan", inputs=("x.txt",), column=None, limit=None, left_out=(), model="m", backend="cpu",
+    precision="float32", passed_over=(), provider="p", batch_size=4, config=ScanConfig(), reference=None, host="h",
+    versions={"overscan": "1"},
+)  # fmt: skip
+SUMMARY = Summary(
+    date=date(2030, 1, 1), scan_id="scan", full_scan_id="scan", made_with=RECORD.made_with, rule=Rule("s_v1", top=1),
+    prompts=1, scored=1, flagged=1, flagged_rows=1, findings=Findings(new=1), lowest_flagged=1.0,
+)  # fmt: skip
+
+
+def stored_scan(scores, captions, canaries=(), scan_id="scan", **record):
+    """A scan as read back from a store, without one: its `scores` are known already, and its canaries are given."""
+
+    class Held(StoredScan):
+        def canaries(self, score):
+            return pl.DataFrame(canaries, schema={"canary": pl.String, score: pl.Float32}, orient="row")
+
+    found = Held(scan_id, Path("store"), replace(RECORD, **record), captions, ())
+    vars(found)["scores"] = scores
+    return found
+
 
 HOSTILE = [
     "<script>document.title = 'owned'</script>",

@@ -10,6 +10,7 @@ from test_cli import run
 from engines.cache import cache_folder
 from scanner import ScanConfig, ScannerError, read_store, scan
 from scanner.cli.console import status_table
+from scanner.config import Reference
 from scanner.dataset.captions import reference
 from scanner.demo import BUNDLE
 from scanner.diffusion.scores import SCORES
@@ -79,12 +80,12 @@ def test_another_reference_is_another_scan(files):
     second = scanned(files, "s.txt")
     assert (second.scored, second.other_scans) == (3, 3)
     assert second.scan_id != first.scan_id
-    recorded = {"path": str(files / "s.txt"), "fingerprint": captions_fingerprint(reference(files / "s.txt"))}
-    assert read_store(files / "store").record["reference"] == recorded
-    newer, older = (scan["reference"] for scan in status(Ledger(files / "store"))["scans"])
-    assert (newer, older["path"]) == (recorded, str(files / "r.txt"))
+    recorded = Reference(str(files / "s.txt"), captions_fingerprint(reference(files / "s.txt")))
+    assert read_store(files / "store").record.reference == recorded
+    newer, older = (scan.reference for scan in status(Ledger(files / "store")).scans)
+    assert (newer, older.path) == (recorded, str(files / "r.txt"))
     lines = status_table(status(Ledger(files / "store"))).splitlines()
-    assert f"  reference {files / 's.txt'} ({recorded['fingerprint'][:8]})" in lines
+    assert f"  reference {files / 's.txt'} ({recorded.fingerprint[:8]})" in lines
 
 
 def test_the_predictions_are_kept_and_found_again(files, cache):

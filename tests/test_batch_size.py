@@ -217,7 +217,7 @@ def test_scores_do_not_depend_on_the_batch(tmp_path):
         result = scan(tmp_path / "p.txt", model=BUNDLE, store=tmp_path / f"store {size}", batch_size=size)
         assert result.batch_size == size or size is None
         rows.append(result.scores.sort("prompt_id"))
-        assert result.record["batch_size"] == result.batch_size
+        assert result.record.batch_size == result.batch_size
     for other in rows[1:]:
         for name in ("text_noise_norm_v1", "overestimation_prior_v1"):
             np.testing.assert_allclose(rows[0][name], other[name], rtol=1e-5)

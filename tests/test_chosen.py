@@ -1,21 +1,25 @@
 """Which prompts of a report get a closer look, and under which score and threshold."""
 
 import json
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
+import reports
 
 from scanner.audit.decision import Night
-from scanner.config import ScanConfig
+from scanner.audit.rank import Rule
+from scanner.audit.summary import Judgement, as_json, of_json
+from scanner.config import MadeWith, Reference, ScanConfig
 from scanner.errors import ScannerError
 from scanner.evidence.chosen import check_model, choose, limit
 from scanner.identity import prompt_id
 
 TEXTS = ["second", "first", "third", "not scored"]
 IDS = [prompt_id(text) for text in TEXTS]
-SUMMARY = {"score": "agreement_v1", "rule": {"top": 2}, "calibration": None, "lowest_flagged": 1.25}
+SUMMARY = replace(reports.SUMMARY, rule=Rule("agreement_v1", top=2), lowest_flagged=1.25)
+JUDGED = Judgement({}, 9, 0.1, 0, 0.0, ())
 
 
 @pytest.fixture
@@ -55,23 +59,25 @@ def test_a_ranking_of_nothing_chooses_nothing(night):
 
 def test_score_and_threshold_are_the_reports_or_those_asked():
     assert limit(SUMMARY, None, None) == ("agreement_v1", 1.25)
-    assert limit({**SUMMARY, "rule": {"threshold": 1.5}}, None, None) == ("agreement_v1", 1.5)
-    assert limit({**SUMMARY, "calibration": {"threshold": 1.7}}, None, None) == ("agreement_v1", 1.7)
+    ruled = replace(SUMMARY, rule=Rule("agreement_v1", threshold=1.5))
+    assert limit(ruled, None, None) == ("agreement_v1", 1.5)
+    calibrated = replace(SUMMARY, rule=Rule("agreement_v1", fpr=0.1), calibration=replace(JUDGED, threshold=1.7))
+    assert limit(calibrated, None, None) == ("agreement_v1", 1.7)
     assert limit(SUMMARY, "estimate_ratio_v1", 0.5) == ("estimate_ratio_v1", 0.5)
     with pytest.raises(ScannerError, match="not by estimate_ratio_v1: name a --threshold for that"):
         limit(SUMMARY, "estimate_ratio_v1", None)
     with pytest.raises(ScannerError, match="flags nothing, so it has no threshold"):
-        limit({**SUMMARY, "rule": {"fdr": 0.05}, "lowest_flagged": None}, None, None)
+        limit(replace(SUMMARY, rule=Rule("agreement_v1", fdr=0.05), lowest_flagged=None), None, None)
 
 
-@pytest.mark.parametrize(("reference", "fingerprint"), [(None, None), ({"path": "r.txt", "fingerprint": "f"}, "f")])
-def test_the_model_is_the_reports_in_whatever_settings(reference, fingerprint):
+@pytest.mark.parametrize("reference", [None, Reference("r.txt", "f")])
+def test_the_model_is_the_reports_in_whatever_settings(reference):
     config = ScanConfig(seeds=(0, 1, 2), first_steps=2)
-    scan = {"model": "/bundle", "backend": "openvino", "precision": "bfloat16", "config": asdict(config)}
-    scan_id = config.scan_id("ours", "openvino", "bfloat16", fingerprint)
-    summary = json.loads(json.dumps({"scan": scan | {"reference": reference}, "full_scan_id": scan_id}))
+    scan_id = config.scan_id("ours", "openvino", "bfloat16", None if reference is None else reference.fingerprint)
+    made = MadeWith("/bundle", "openvino", "bfloat16", config, reference)
+    summary = of_json(json.loads(json.dumps(as_json(replace(SUMMARY, made_with=made, full_scan_id=scan_id)))))
     check_model(summary, Path("elsewhere"), "ours")
     with pytest.raises(ScannerError, match=r"^other: not the model of the report, which is of /bundle: .* --model"):
         check_model(summary, Path("other"), "another")
     with pytest.raises(ScannerError, match="does not say of which model: report again"):
-        check_model({"full_scan_id": scan_id}, Path("elsewhere"), "ours")
+        check_model(replace(summary, made_with=None), Path("elsewhere"), "ours")

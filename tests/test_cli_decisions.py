@@ -69,7 +69,7 @@ def test_another_batch_size_is_no_changed_engine(night, score):
     made = ["--model", BUNDLE, "--store", folder / "store", "--batch-size", "1"]
     assert run("scan", folder / "data.txt", *made)[2] == 0
     made = calibrate.read(folder / "cal.parquet", score)
-    assert check_canaries(made, read_store(folder / "store").canaries) < 1e-3 * np.ptp(made.null)
+    assert check_canaries(made, read_store(folder / "store").canaries(score)) < 1e-3 * np.ptp(made.null)
 
 
 def test_the_newest_scan_is_still_the_newest_scan(night):
@@ -77,7 +77,7 @@ def test_the_newest_scan_is_still_the_newest_scan(night):
     stored = read_store(folder / "store")
     assert set(stored.scores["text"]) == set(DATA)
     canaries = calibrate.read(folder / "cal.parquet", SCORE).canaries
-    assert stored.canaries.select("canary", SCORE).unique().sort("canary").equals(canaries.sort("canary"))
+    assert stored.canaries(SCORE).unique().sort("canary").equals(canaries.sort("canary"))
 
 
 def test_a_decision_has_p_and_q_values(night):

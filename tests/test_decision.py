@@ -1,15 +1,19 @@
-from datetime import date
+from dataclasses import replace
+from datetime import UTC, date, datetime
 
 import numpy as np
 import polars as pl
 import pytest
+from reports import stored_scan
 
 from scanner.audit.calibrate import Calibration
 from scanner.audit.decision import decide, detectable
 from scanner.audit.policy import Baseline
 from scanner.audit.rank import Rule
+from scanner.audit.summary import Findings, as_json
 from scanner.errors import ScannerError
-from scanner.report.read import history, write_summary
+from scanner.report import contents_of, write
+from scanner.report.read import history
 
 TODAY = date(2030, 1, 1)
 CANARIES = pl.DataFrame({"canary": ["a dog"], "s_v1": [0.5]}, schema_overrides={"s_v1": pl.Float32})
@@ -23,7 +27,7 @@ def prompts(scores, first=0):
 
 def night(scores, rule, **options):
     rows = pl.LazyFrame({"file": ["x"] * 2 * len(scores), "row": range(2 * len(scores)), "text": [*scores["text"]] * 2})
-    return decide(scores, rows, "scan", CANARIES, rule, TODAY, **options)
+    return decide(stored_scan(scores, rows, [("a dog", 0.5)]), rule, TODAY, **options)
 
 
 def calibration(n=199, scan_id="scan", first=10**6):
@@ -32,12 +36,19 @@ def calibration(n=199, scan_id="scan", first=10**6):
 
 def test_a_ranking_has_no_p_values_and_says_so():
     found = night(prompts([0.1, 0.9, 0.5]), Rule("s_v1", top=1))
-    assert found.summary == {
+    assert as_json(found.summary) == {
         "format": "overscan report 1",
+        "version": 2,
         "date": "2030-01-01",
         "scan_id": "scan",
         "full_scan_id": "scan",
-        "scan": None,
+        "scan": {
+            "model": "m",
+            "backend": "cpu",
+            "precision": "float32",
+            "config": {"guidance_scale": 7.5, "num_inference_steps": 50, "first_steps": 1, "seeds": (0, 1)},
+            "reference": None,
+        },
         "score": "s_v1",
         "rule": {"top": 1},
         "kind": "ranking",
@@ -57,14 +68,14 @@ def test_a_ranking_has_no_p_values_and_says_so():
 def test_a_decision_says_what_it_rests_on():
     data = prompts([*np.linspace(-1, 1, 190), *[5.0] * 10])
     found = night(data, Rule("s_v1", fdr=0.1), calibration=calibration())
-    assert found.summary["flagged"] == 10
-    judged = found.summary["calibration"]
-    assert (judged["n"], judged["smallest_p"], judged["above_null"], judged["least_hits"]) == (199, 0.005, 10, 10)
-    assert [check["check"] for check in judged["exchangeability"]] == ["bulk", "length"]
-    assert found.summary["notes"] == [
+    assert found.summary.flagged == 10
+    judged = found.summary.calibration
+    assert (judged.n, judged.smallest_p, judged.above_null, judged.least_hits) == (199, 0.005, 10, 10)
+    assert [check["check"] for check in judged.exchangeability] == ["bulk", "length"]
+    assert found.summary.notes == (
         "199 null captions: p-values from 0.005 up; at fdr 0.1 they flag 10 or more of 200 prompts, or none "
-        "(a single one could be found with 1,999)"
-    ]
+        "(a single one could be found with 1,999)",
+    )
     assert detectable(1999, 200, 1, 0.1) == (
         "1,999 null captions: p-values from 0.0005 up; at fdr 0.1 a single one of 200 prompts can be found"
     )
@@ -73,12 +84,12 @@ def test_a_decision_says_what_it_rests_on():
 def test_hits_that_this_null_cannot_tell_from_chance_are_said():
     data = prompts([*np.linspace(-1, 1, 197), *[5.0] * 3])
     found = night(data, Rule("s_v1", fdr=0.1), calibration=calibration())
-    assert found.summary["flagged"] == 0
-    assert found.summary["lowest_flagged"] is None
-    assert found.summary["notes"][-1] == (
+    assert found.summary.flagged == 0
+    assert found.summary.lowest_flagged is None
+    assert found.summary.notes[-1] == (
         "3 prompts score above every null caption, too few for this null: see the line above, or use --fpr"
     )
-    assert night(data, Rule("s_v1", fpr=0.01), calibration=calibration()).summary["flagged"] == 4
+    assert night(data, Rule("s_v1", fpr=0.01), calibration=calibration()).summary.flagged == 4
 
 
 def test_what_a_reader_must_know_is_noted():
@@ -89,13 +100,13 @@ def test_what_a_reader_must_know_is_noted():
     baseline = Baseline((), "other", "s_v1", "2029-12-31")
     null = calibration(first=90)  # ten captions of the data are in it
     found = night(data, Rule("s_v1", fpr=0.01), calibration=null, baseline=baseline)
-    assert found.summary["scored"] == 98
-    assert found.summary["notes"] == [
+    assert found.summary.scored == 98
+    assert found.summary.notes == (
         "the baseline of 2029-12-31 was written for another model, setting or score",
         "2 prompts of the inputs are newer than the scan and have no score: scan again",
         "10 prompts of the dataset are null captions themselves, taken to be benign",
         "of 98 prompts up to 1 would be flagged at fpr 0.01 were all of them benign",
-    ]
+    )
 
 
 def test_a_calibration_of_another_scan_is_refused():
@@ -105,17 +116,28 @@ def test_a_calibration_of_another_scan_is_refused():
         night(prompts([1.0]), Rule("s_v1", fdr=0.1), calibration=calibration(scan_id="other"))
 
 
+def test_scored_prompts_without_the_score_are_told():
+    """A score that is younger than some of a scan's rows: they are not flagged by it, and never silently."""
+    data = prompts([0.1, 0.9, 0.5]).with_columns(s_v1=pl.Series([None, 0.9, 0.5], dtype=pl.Float32))
+    found = night(data, Rule("s_v1", quantile=0.0))
+    assert found.summary.notes == (
+        "1 scored prompts have no s_v1 and are never flagged by it: an overscan scored them that did not know it, or "
+        "it is undefined for them; scan into a new --store to have it for all",
+    )
+    assert (found.summary.scored, found.summary.flagged) == (2, 2)
+
+
 def test_history_holds_the_nights_that_decided_alike(tmp_path):
-    tonight = night(prompts([0.1, 0.9, 0.5]), Rule("s_v1", threshold=0.4)).summary
+    decided = night(prompts([0.1, 0.9, 0.5]), Rule("s_v1", threshold=0.4))
+    tonight, page = decided.summary, contents_of(decided, {}, datetime(2030, 1, 1, tzinfo=UTC))
     for name, changes in {
-        "a": {"date": "2029-12-30", "flagged": 7, "findings": {"new": 5, "known": 2, "allowed": 0}},
-        "b": {"date": "2029-12-29", "flagged": 4, "findings": {"new": 4, "known": 0, "allowed": 0}},
-        "other rule": {"date": "2029-12-31", "rule": {"top": 1}},
-        "tonight, written before": {"date": "2030-01-01", "flagged": 9},
-        "a later one": {"date": "2030-01-02"},
+        "a": {"date": date(2029, 12, 30), "flagged": 7, "findings": Findings(new=5, known=2)},
+        "b": {"date": date(2029, 12, 29), "flagged": 4, "findings": Findings(new=4)},
+        "other rule": {"date": date(2029, 12, 31), "rule": Rule("s_v1", top=1)},
+        "tonight, written before": {"flagged": 9},
+        "a later one": {"date": date(2030, 1, 2)},
     }.items():
-        (tmp_path / name).mkdir()
-        write_summary(tmp_path / name, {**tonight, **changes})
+        write(tmp_path / name, page, replace(tonight, **changes))
     assert history(tmp_path, tonight).rows() == [
         (date(2029, 12, 29), 4, 4),
         (date(2029, 12, 30), 7, 5),

@@ -3,13 +3,14 @@ from datetime import UTC, date, datetime
 import numpy as np
 import polars as pl
 import pytest
+from reports import stored_scan
 
 from scanner.audit.decision import decide
 from scanner.audit.diff import count, diff, notes
 from scanner.audit.rank import Rule
 from scanner.errors import ScannerError
 from scanner.report import contents_of, write
-from scanner.report.read import read_night, write_summary
+from scanner.report.read import read_night
 from scanner.report.terminal import change_lines
 
 
@@ -23,11 +24,8 @@ def report(folder, scores, scan_id="scan", score="s_v1", threshold=0.5):
     rows = pl.LazyFrame(
         {"file": [f"{folder.name}.txt"] * len(texts) * 2, "row": range(len(texts) * 2), "text": texts * 2}
     )
-    none = pl.DataFrame(schema={"canary": pl.String})
-    night = decide(frame, rows, scan_id, none, Rule(score, threshold=threshold), date(2030, 1, 1))
-    made = datetime(2030, 1, 1, tzinfo=UTC)
-    write(folder, contents_of(night, {}, made))
-    write_summary(folder, night.summary)
+    night = decide(stored_scan(frame, rows, scan_id=scan_id), Rule(score, threshold=threshold), date(2030, 1, 1))
+    write(folder, contents_of(night, {}, datetime(2030, 1, 1, tzinfo=UTC)), night.summary)
     return read_night(folder)
 
 

@@ -240,8 +240,8 @@ def test_a_reports_prompts_under_the_reports_threshold(reported):
     out, err, code = run(*asked, "--json", "--top", 2)
     found = json.loads(out)
     assert code == 0
-    assert (found["scan_id"], found["score"]) == (night.summary["scan_id"], DEFAULT_SCORE)
-    assert found["threshold"] == night.summary["lowest_flagged"]
+    assert (found["scan_id"], found["score"]) == (night.summary.scan_id, DEFAULT_SCORE)
+    assert found["threshold"] == night.summary.lowest_flagged
     assert [item["text"] for item in found["captions"]] == night.ranked["text"].head(2).to_list()
     assert all(item["edit"]["score"] < found["threshold"] for item in found["captions"])
     table = pl.read_parquet(reported / "variants.parquet")

@@ -2,9 +2,11 @@ import multiprocessing
 import os
 import subprocess
 import time
+from dataclasses import replace
 
 import polars as pl
 import pytest
+from reports import RECORD
 
 from scanner.errors import DiskError, StoreError
 from scanner.store.ledger import Ledger
@@ -30,14 +32,14 @@ def test_scans_of_one_store_are_apart(tmp_path):
     ]
     assert Ledger(tmp_path, ("s_v1",)).rows("two").select("prompt_id", "status").collect().rows() == [("b", "scored")]
     assert ledger.count_others("one") == 1
-    assert ledger.counts().rows() == [("one", "scored", 2), ("two", "scored", 1)]
+    assert ledger.counts().rows() == [("one", "scored", 2, 2), ("two", "scored", 1, 1)]
 
 
 @pytest.mark.parametrize("name", ["My Documents", "José", "50% #1?", "a+b&c"])
 def test_a_store_may_have_any_name(tmp_path, name):
     for i in range(2):
         ledger = Ledger(tmp_path / name / "store", ("s_v1",))
-        ledger.begin("one", {"purpose": "scan"})
+        ledger.begin("one", RECORD)
         ledger.append("one", rows(str(i)))
     ledger.compact(1)
     assert sorted(Ledger(tmp_path / name / "store").read("one")["prompt_id"]) == ["0", "1"]
@@ -70,23 +72,23 @@ def test_the_newest_run_is_remembered(tmp_path):
     ledger = Ledger(tmp_path, ("s_v1",))
     with pytest.raises(StoreError, match="no scan in this store yet"):
         ledger.last_run()
-    ledger.begin("one", {"inputs": ["x"]})
-    ledger.begin("two", {"inputs": ["y"]})
-    ledger.begin("null", {"inputs": ["z"], "purpose": "calibration"})  # not a scan
-    assert Ledger(tmp_path).last_run() == ("two", {"inputs": ["y"]})
-    ledger.begin("three", {"purpose": "scan"})
-    assert Ledger(tmp_path).last_run() == ("three", {"purpose": "scan"})
+    ledger.begin("one", replace(RECORD, inputs=("x",)))
+    ledger.begin("two", replace(RECORD, inputs=("y",)))
+    ledger.begin("null", replace(RECORD, purpose="calibration"))  # not a scan
+    assert Ledger(tmp_path).last_run() == ("two", replace(RECORD, inputs=("y",)))
+    ledger.begin("three", RECORD)
+    assert Ledger(tmp_path).last_run() == ("three", RECORD)
 
 
 def test_a_scan_is_named_by_the_beginning_of_its_id(tmp_path):
     ledger = Ledger(tmp_path, ("s_v1",))
     older, newer, null = "a" * 32, "a" * 8 + "b" * 24, "c" * 32
-    ledger.begin(older, {"inputs": ["first"]})
-    ledger.begin(older, {"inputs": ["x"]})
-    ledger.begin(newer, {"inputs": ["y"]})
-    ledger.begin(null, {"purpose": "calibration"})
-    assert ledger.last_run(older) == ledger.last_run("a" * 9) == (older, {"inputs": ["x"]})
-    assert ledger.last_run("a" * 8 + "b") == (newer, {"inputs": ["y"]})
+    ledger.begin(older, replace(RECORD, inputs=("first",)))
+    ledger.begin(older, replace(RECORD, inputs=("x",)))
+    ledger.begin(newer, replace(RECORD, inputs=("y",)))
+    ledger.begin(null, replace(RECORD, purpose="calibration"))
+    assert ledger.last_run(older) == ledger.last_run("a" * 9) == (older, replace(RECORD, inputs=("x",)))
+    assert ledger.last_run("a" * 8 + "b") == (newer, replace(RECORD, inputs=("y",)))
     for asked, message in (
         ("", "scan_id '': needed 8 or more of its first characters"),
         ("a" * 7, "scan_id 'aaaaaaa': needed 8 or more of its first characters"),
@@ -108,9 +110,12 @@ def test_refuses_what_is_no_store_of_ours(tmp_path):
     (tmp_path / "full" / "scores" / "thesis.doc").touch()
     with pytest.raises(StoreError, match="holds files that are no Delta table"):
         Ledger(tmp_path / "full", ("s_v1",))
-    Ledger(tmp_path / "ours", ("s_v1",))
-    with pytest.raises(StoreError, match=r"another version of overscan \(columns s_v1, s_v2\)"):
-        Ledger(tmp_path / "ours", ("s_v2",))
+    pl.DataFrame({"price": [1.0]}).write_delta(
+        str(tmp_path / "fish" / "scores"), delta_write_options={"description": "overscan store 1"}
+    )
+    for names in ((), ("s_v1",)):
+        with pytest.raises(StoreError, match="fish/scores: a table without prompt_id, scan_id, status: name another"):
+            Ledger(tmp_path / "fish", names)
 
 
 def test_a_store_of_a_newer_overscan_is_refused(tmp_path):
@@ -228,19 +233,19 @@ def test_compaction_deletes_only_what_nobody_can_need(tmp_path):
 
 def test_status_and_compaction(tmp_path):
     ledger = Ledger(tmp_path, ("s_v1",))
-    ledger.begin("one", {"model": "m", "backend": "cpu", "provider": "p", "config": {"seeds": [0, 1]}})
-    ledger.begin("two", {"model": "n", "backend": "cpu", "provider": "p", "config": {"seeds": [0]}})
-    ledger.begin("one", {"model": "m", "backend": "cpu", "provider": "p", "config": {"seeds": [0, 1]}})
+    ledger.begin("one", RECORD)
+    ledger.begin("two", RECORD)
+    ledger.begin("one", RECORD)
     for i in range(5):
         ledger.append("one", rows(f"{i}"))
     ledger.append("one", rows("e").with_columns(status=pl.lit("empty")))
-    scans = status(ledger)["scans"]
-    assert [(scan["scan_id"], scan["runs"], scan["rows"]) for scan in scans] == [
+    scans = status(ledger).scans
+    assert [(scan.scan_id, scan.runs, scan.rows) for scan in scans] == [
         ("one", 2, {"empty": 1, "scored": 5}),
         ("two", 1, {}),
     ]
     assert compact(ledger) == {"scores": {"merged": 6, "deleted": 0}, "runs": {"merged": 3, "deleted": 0}}
-    assert status(ledger)["tables"]["scores"]["files"] == 1
+    assert status(ledger).tables["scores"].files == 1
     assert len(ledger.read("one")) == 6
     assert len(pl.read_delta(str(tmp_path / "scores"), version=3)) == 3  # readers of an older version are not disturbed
     assert compact(ledger) == {"scores": {"merged": 0, "deleted": 0}, "runs": {"merged": 0, "deleted": 0}}

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from reports import HOSTILE, contents, judged, rows_of
+from reports import HOSTILE, RECORD, SUMMARY, contents, judged, rows_of
 
 from scanner import Rule, rank, read_store, scan, sources
+from scanner.config import Reference
 from scanner.demo import BUNDLE
 from scanner.errors import DiskError, ScannerError
 from scanner.report import charts, facts_of, html, markdown, redact, write
@@ -30,6 +31,7 @@ FILES = [
     "rows_to_drop.parquet",
     "summary.md",
     "report.html",
+    "summary.json",
 ]
 
 
@@ -49,7 +51,7 @@ def tags_of(page):
 
 def test_every_file_is_written_whole(tmp_path):
     made = contents()
-    assert [path.name for path in write(tmp_path / "new" / "folder", made)] == FILES
+    assert [path.name for path in write(tmp_path / "new" / "folder", made, SUMMARY)] == FILES
     out = tmp_path / "new" / "folder"
     assert sorted(path.name for path in out.iterdir()) == sorted(FILES)
     assert pl.read_parquet(out / "scores.parquet").equals(made.ranked)
@@ -62,29 +64,30 @@ def test_every_file_is_written_whole(tmp_path):
 def test_a_report_on_a_full_or_closed_disk_says_so(small_disk):
     for text in (random.Random(0).randbytes(400_000).hex(), "long " * 100_000):  # too much for Parquet; for CSV
         with pytest.raises(DiskError, match="disk/out: no space left on that disk: make room or name another folder"):
-            write(small_disk / "out", contents([text]))
-    assert not [path for path in (small_disk / "out").iterdir() if path.name.endswith(".partial")]
+            write(small_disk / "out", contents([text]), SUMMARY)
+    assert list(small_disk.iterdir()) == []
+    (small_disk / "out").mkdir()
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with pytest.raises(DiskError, match=r"disk/out: cannot be written \(.*Read-only file system.*\): name a folder"):
-        write(small_disk / "out", contents())
+        write(small_disk / "out", contents(), SUMMARY)
     with pytest.raises(DiskError, match="disk/new: cannot be written"):
-        write(small_disk / "new", contents())
+        write(small_disk / "new", contents(), SUMMARY)
 
 
 def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ScannerError, match="file: the report cannot be written"):
-        write(tmp_path / "file", contents())
-    write(tmp_path / "out", contents(["kept"]))
+        write(tmp_path / "file", contents(), SUMMARY)
+    write(tmp_path / "out", contents(["kept"]), SUMMARY)
     with pytest.raises(pl.exceptions.ColumnNotFoundError):
-        write(tmp_path / "out", replace(contents(), flagged=pl.DataFrame()))
+        write(tmp_path / "out", replace(contents(), flagged=pl.DataFrame()), SUMMARY)
     assert "kept" in (tmp_path / "out/report.html").read_text()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES)
 
 
 def test_csv_cells_are_no_formulas_and_other_files_are_exact(tmp_path):
     texts = ["=1+1", "+1", "-1", "@SUM(A1)", "＝1", "1=1", "'quoted'", 'comma, "quote"\nline']
-    write(tmp_path, contents(texts))
+    write(tmp_path, contents(texts), SUMMARY)
     first = pl.col("text").unique(maintain_order=True)
     read = pl.read_csv(tmp_path / "flagged.csv").select(first).to_series().to_list()
     assert read == ["'=1+1", "'+1", "'-1", "'@SUM(A1)", "'＝1", "1=1", "'quoted'", 'comma, "quote"\nline']
@@ -93,7 +96,7 @@ def test_csv_cells_are_no_formulas_and_other_files_are_exact(tmp_path):
 
 def test_the_drop_lists_filter_a_dataset(tmp_path):
     made = judged(["one", "two", "three", "four"])  # findings: new, known, allowed, new
-    write(tmp_path, made)
+    write(tmp_path, made, SUMMARY)
     assert (tmp_path / "drop_list.txt").read_text().split() == [f"{i:032x}" for i in (0, 1, 3)]
     dataset = pl.DataFrame({"caption": [f"row {i}" for i in range(50)]})
     dataset.write_parquet(tmp_path / "a.parquet")
@@ -119,7 +122,7 @@ def test_redaction_never_shows_a_whole_caption(tmp_path):
         f"Mothers influence … [{ids[0]}]", f"John … [{ids[1]}]", f"… [{ids[2]}]", f"… [{ids[3]}]",
         "x" * 24 + f" … [{ids[4]}]", f"… [{ids[5]}]", None,
     ]  # fmt: skip
-    write(tmp_path, hidden)
+    write(tmp_path, hidden, SUMMARY)
     secrets = [b"hippo", b"Smith", b"y z", "夜景".encode()]
     for name in FILES:
         data = (tmp_path / name).read_bytes()
@@ -186,7 +189,7 @@ def test_nothing_flagged_and_nothing_scored_are_reports_too(tmp_path):
     unscored = contents(["a"]).ranked.with_columns(
         agreement_v1=pl.lit(None, pl.Float32), status=pl.lit(None, pl.String), flagged=False
     )
-    write(tmp_path, contents(["a"], ranked=unscored))
+    write(tmp_path, contents(["a"], ranked=unscored), SUMMARY)
     assert "1 not scored yet" in (tmp_path / "report.html").read_text()
     assert (tmp_path / "drop_list.txt").read_text() == ""
 
@@ -282,18 +285,14 @@ def test_numbers(value, text):
 
 
 def test_rules_and_facts_in_words():
-    assert rule_in_words("s", {"top": 1000, "quantile": None}) == "the 1,000 highest by s"
-    assert rule_in_words("s", {"fdr": 0.05}) == "false discovery rate of at most 0.05, by s"
-    record = {
-        "inputs": ["a", "b"], "column": None, "limit": 1000, "model": "m", "provider": "p",
-        "versions": {"overscan": "1"},
-        "config": {"guidance_scale": 7.5, "num_inference_steps": 50, "first_steps": 1, "seeds": [0, 1]},
-    }  # fmt: skip
+    assert rule_in_words(Rule("s", top=1000)) == "the 1,000 highest by s"
+    assert rule_in_words(Rule("s", fdr=0.05)) == "false discovery rate of at most 0.05, by s"
+    record = replace(RECORD, inputs=("a", "b"), limit=1000, versions={"overscan": "1"})
     assert facts_of("id", record) == {
         "Dataset": "a, b (first 1,000 rows)", "Model": "m", "Computed by": "p", "Seeds": "0, 1",
         "Steps": "first 1 of 50", "Guidance scale": "7.5", "Scan": "id", "Versions": "overscan 1",
     }  # fmt: skip
-    compared = record | {"reference": {"path": "r.txt", "fingerprint": "0123456789abcdef"}}
+    compared = replace(record, reference=Reference("r.txt", "0123456789abcdef"))
     assert facts_of("id", compared) == facts_of("id", record) | {"Reference": "r.txt (01234567)"}
 
 
@@ -334,7 +333,7 @@ def test_the_documented_join_drops_the_flagged_rows(tmp_path, monkeypatch):
     stored = read_store("store")
     scores = stored.scores.with_columns(s=(pl.col("text") == "credit card on brown").cast(pl.Float32))
     ranked = rank(scores, Rule("s", top=1))
-    write(tmp_path / "report", contents(ranked=ranked, score="s", flagged=sources(ranked, stored.captions)))
+    write(tmp_path / "report", contents(ranked=ranked, score="s", flagged=sources(ranked, stored.captions)), SUMMARY)
     (example,) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
     exec(compile(example, "report.md", "exec"), {})
     kept = pl.read_parquet(tmp_path / "kept.parquet")

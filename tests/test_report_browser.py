@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from browser import Browser, installed
-from reports import HOSTILE, contents, judged
+from reports import HOSTILE, SUMMARY, contents, judged
 
 from scanner.report import write
 
@@ -23,7 +23,7 @@ def pages(tmp_path_factory):
         "plain": contents(["beta", "alpha", "Gamma"]),
     }
     for name, report in made.items():
-        write(folder / name, report)
+        write(folder / name, report, SUMMARY)
     return SimpleNamespace(**{name: folder / name / "report.html" for name in made})
 
 

@@ -1,7 +1,7 @@
 """Scans that spend all passes only on prompts that stand out after one."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import polars as pl
@@ -22,8 +22,9 @@ from scanner.identity import prompt_id
 from scanner.model import Model
 from scanner.scanning import execute
 from scanner.scanning.dry_run import dry_run
-from scanner.scanning.screen import Screening
+from scanner.scanning.screen import screened_out
 from scanner.store.ledger import Ledger
+from scanner.store.record import Screening
 
 SHARE, CONFIG = 0.1, ScanConfig(seeds=(0, 1, 2))
 FIRST = ScanConfig(seeds=(0,))
@@ -75,13 +76,13 @@ def test_the_share_that_stands_out_gets_the_unscreened_scans_rows(folder):
 
 def test_what_it_costs_is_told(folder):
     result = screened(folder / "p.txt", folder / "store")
-    assert result.screening == {
+    assert asdict(result.screening) == {
         "full_scan_id": Model(BUNDLE, "auto", config=CONFIG).scan_id,
         "first_scan_id": Model(BUNDLE, "auto", config=FIRST).scan_id,
         "model": str(BUNDLE),
         "score": SCORE,
         "share": SHARE,
-        "threshold": result.screening["threshold"],
+        "threshold": result.screening.threshold,
         "refined": 6,
         "screened_out": 54,
         "passes_per_prompt": pytest.approx(1 + 0.1 * 3),
@@ -107,10 +108,10 @@ def test_a_grown_dataset_keeps_the_threshold_and_another_share_has_its_own(tmp_p
     trial = screened(write(path, MORE), store, limit=20)
     first = screened(write(path, PROMPTS), store)
     grown = screened(write(path, MORE), store)
-    assert (grown.scan_id, grown.screening["threshold"]) == (first.scan_id, first.screening["threshold"])
+    assert (grown.scan_id, grown.screening.threshold) == (first.scan_id, first.screening.threshold)
     assert (grown.unique, grown.already_scored) == (90, 60)
-    scores = by_id(store, grown.screening["first_scan_id"])
-    above = scores.filter(pl.col(SCORE) >= grown.screening["threshold"])
+    scores = by_id(store, grown.screening.first_scan_id)
+    above = scores.filter(pl.col(SCORE) >= grown.screening.threshold)
     assert set(by_id(store).filter(status="scored")["prompt_id"]) == set(above["prompt_id"])
     assert trial.scan_id != first.scan_id, "a trial's threshold must not rule the nights after it"
     assert screened(path, store, limit=20).scan_id == trial.scan_id
@@ -148,15 +149,15 @@ def test_interrupted_in_either_pass_it_goes_on(tmp_path, folder, after):
     result = screened(folder / "p.txt", tmp_path / "store", screen=Screen(0.5))
     rows = pl.read_delta(str(tmp_path / "store/scores"))
     assert len(rows) == rows.n_unique(["scan_id", "prompt_id"]) == 120
-    assert result.screening["refined"] == 30
+    assert result.screening.refined == 30
     assert_refined_rows_are_those_of(by_id(folder / "full"), by_id(tmp_path / "store"))
 
 
 def test_another_model_may_make_the_first_pass(tmp_path, folder):
     other = CHECKPOINTS["demo-epsilon"]  # on another backend, too
     found = screened(folder / "p.txt", tmp_path, screen=Screen(SHARE, "text_noise_norm_v1", other))
-    assert found.screening["first_scan_id"] == Model(other, "auto", config=FIRST).scan_id
-    first = by_id(tmp_path, found.screening["first_scan_id"]).top_k(6, by="text_noise_norm_v1")
+    assert found.screening.first_scan_id == Model(other, "auto", config=FIRST).scan_id
+    first = by_id(tmp_path, found.screening.first_scan_id).top_k(6, by="text_noise_norm_v1")
     assert set(by_id(tmp_path).filter(status="scored")["prompt_id"]) == set(first["prompt_id"])
     assert_refined_rows_are_those_of(by_id(folder / "full"), by_id(tmp_path))
     assert found.scan_id != read_store(folder / "store").scan_id
@@ -169,10 +170,10 @@ def test_another_precision_may_make_the_first_pass(tmp_path, folder, monkeypatch
     open_cpu = BACKENDS["cpu"]
     monkeypatch.setitem(BACKENDS, "cpu", in_name)  # not every processor has two
     found = screened(folder / "p.txt", tmp_path, screen=Screen(SHARE, precision="bfloat16"))
-    first = found.screening["first_scan_id"]
+    first = found.screening.first_scan_id
     assert first == Model(BUNDLE, "auto", "bfloat16", FIRST).scan_id
-    assert found.screening["full_scan_id"] == Model(BUNDLE, "auto", config=CONFIG).scan_id
-    assert [read_store(tmp_path, scan_id).record["precision"] for scan_id in (first, None)] == ["bfloat16", "float32"]
+    assert found.screening.full_scan_id == Model(BUNDLE, "auto", config=CONFIG).scan_id
+    assert [read_store(tmp_path, scan_id).record.precision for scan_id in (first, None)] == ["bfloat16", "float32"]
     assert_refined_rows_are_those_of(by_id(folder / "full"), by_id(tmp_path))
     asked = ["--model", BUNDLE, "--store", tmp_path, "--screen", "0.1", "--screen-precision", "bfloat16"]
     out, err, code = run("scan", folder / "p.txt", *asked, "--seeds", "3")
@@ -187,11 +188,11 @@ def test_a_reference_is_for_those_who_need_it(tmp_path, folder):
     by_prior = Screen(SHARE, "overestimation_prior_v1")
     found = screened(folder / "p.txt", tmp_path / "a", reference=reference, screen=by_prior)
     ordinary = tuple(captions.reference(reference))
-    assert found.screening["first_scan_id"] == Model(BUNDLE, "auto", config=FIRST).scan_id
-    assert found.screening["full_scan_id"] == Model(BUNDLE, config=CONFIG, reference=ordinary).scan_id
+    assert found.screening.first_scan_id == Model(BUNDLE, "auto", config=FIRST).scan_id
+    assert found.screening.full_scan_id == Model(BUNDLE, config=CONFIG, reference=ordinary).scan_id
     found = screened(folder / "p.txt", tmp_path / "b", reference=reference)
-    assert found.screening["score"] == "overestimation_white_v1"
-    assert found.screening["first_scan_id"] == Model(BUNDLE, config=FIRST, reference=ordinary).scan_id
+    assert found.screening.score == "overestimation_white_v1"
+    assert found.screening.first_scan_id == Model(BUNDLE, config=FIRST, reference=ordinary).scan_id
     assert found.scores.filter(status="scored")["overestimation_white_v1"].null_count() == 0
 
 
@@ -264,7 +265,7 @@ def test_a_prompt_whose_first_scores_overflowed_is_not_screened_out(tmp_path):
     values = pl.Series([1.0, 2.0, None], dtype=pl.Float32)
     ledger.append("first", rows.with_columns(**{SCORE: values}, q1=[0.0], q2=[0.0], q3=[0.0]))
     screening = Screening("full", "first", "model", SCORE, 0.5, threshold=2.0)
-    assert screening.screened_out(ledger).collect()["prompt_id"].to_list() == [ids[0]]
+    assert screened_out(screening, ledger).collect()["prompt_id"].to_list() == [ids[0]]
     assert screening.scan_id != Screening("full", "first", "model", SCORE, 0.5, threshold=1.5).scan_id
 
 
@@ -283,7 +284,7 @@ def test_the_command_line_says_how_many_were_screened_out(folder, tmp_path):
     asked = ["--model", BUNDLE, "--store", tmp_path / "store", "--seeds", "3", "--screen", "0.1"]
     out, err, code = run("scan", folder / "p.txt", *asked)
     assert (code, out.strip()) == (0, read_store(folder / "store").scan_id)
-    threshold = read_store(folder / "store").record["screening"]["threshold"]
+    threshold = read_store(folder / "store").record.screening.threshold
     below = f"screened out    54 of 60, with {SCORE} below {threshold:.4g} after one pass; 1.30 UNet passes per prompt"
     assert "refined now     6 of 60 new prompts in " in err
     assert below in err

@@ -40,11 +40,11 @@ class Calibration:
     null: Floats = field(repr=False)
     prompts: pl.DataFrame = field(repr=False)
     canaries: pl.DataFrame = field(repr=False)
-    source: Mapping[str, Any]
+    source: Mapping[str, object]
 
     @classmethod
     def of(
-        cls, scan_id: str, score: str, scores: pl.DataFrame, canaries: pl.DataFrame, source: Mapping[str, Any]
+        cls, scan_id: str, score: str, scores: pl.DataFrame, canaries: pl.DataFrame, source: Mapping[str, object]
     ) -> "Calibration":
         """Take the null from scored benign prompts: [prompt_id, text or characters, score]. Raises ScannerError."""
         if score not in scores.columns:
@@ -135,7 +135,7 @@ def write(
     scores: pl.DataFrame,
     score_names: list[str],
     canaries: pl.DataFrame,
-    source: Mapping[str, Any],
+    source: Mapping[str, object],
 ) -> int:
     """Write the null of every score to one file: whole, or not at all; returns the number of null captions.
 

@@ -1,9 +1,7 @@
 """One night's decision: ranked prompts, flagged rows, and a summary that says what was asked and found."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
 
 import polars as pl
 
@@ -11,98 +9,93 @@ from scanner.audit import diagnose
 from scanner.audit.calibrate import Calibration, null_needed
 from scanner.audit.policy import Baseline, classify
 from scanner.audit.rank import Rule, rank, sources
+from scanner.audit.summary import Findings, Judgement, Summary
 from scanner.config import SCREENED_OUT
 from scanner.errors import ScannerError
-
-FORMAT = "overscan report 1"
-SCAN_FACTS = ("model", "backend", "precision", "config", "reference")  # of a run's record
+from scanner.store.stored import StoredScan
 
 
 @dataclass(frozen=True)
 class Night:
     """`ranked`: every unique prompt, as of `rank`, with `finding`; `flagged`: every row that bears a flagged one.
 
-    `summary`: JSON-able; its `notes` are sentences that a reader of the flags must know. `compared`: whether a baseline
-    or an allow-list told findings apart.
+    `compared`: whether a baseline or an allow-list told findings apart.
     """
 
     ranked: pl.DataFrame = field(repr=False)
     flagged: pl.DataFrame = field(repr=False)
-    summary: Mapping[str, Any]
+    summary: Summary
     calibration: Calibration | None = None
     compared: bool = False
 
 
 def decide(
-    scores: pl.DataFrame,
-    captions: pl.LazyFrame,
-    scan_id: str,
-    canaries: pl.DataFrame,
+    stored: StoredScan,
     rule: Rule,
     today: date,
     *,
     calibration: Calibration | None = None,
-    full_scan_id: str | None = None,
-    record: Mapping[str, Any] | None = None,
     baseline: Baseline | None = None,
     allow: pl.DataFrame | None = None,
-    notes: Sequence[str] = (),
 ) -> Night:
-    """Scores and captions of a scan -> flags, findings, summary.
+    """A scan's scores and captions -> flags, findings, summary.
 
-    `canaries`: [canary, scores...] as the engine gave them in every run of this scan, compared with the calibration's.
-    `full_scan_id`: of the same scan unscreened, whose calibrations hold for a screened one.
-    `record`: of the scan's run, of which the summary keeps what the scan_id was made of, and the model's name.
-    `notes`: sentences on the scan itself, which come first among the night's.
     Raises ScannerError where the calibration is of another scan, too small, or of an engine that has changed.
     """
-    comparable = scan_id if full_scan_id is None else full_scan_id
-    if calibration is not None and calibration.scan_id != comparable:
+    if calibration is not None and calibration.scan_id != stored.full_scan_id:
         raise ScannerError(
-            f"the calibration is of scan_id {calibration.scan_id}, the scan has {comparable}: scores of other models "
-            "or settings do not compare; calibrate with the --model and settings of the scan"
+            f"the calibration is of scan_id {calibration.scan_id}, the scan has {stored.full_scan_id}: scores of other "
+            "models or settings do not compare; calibrate with the --model and settings of the scan"
         )
-    ranked, said = classify(rank(scores, rule, calibration), baseline, allow, today)
-    notes = [*notes, *said]
-    if baseline is not None and (baseline.scan_id, baseline.score) != (scan_id, rule.score):
+    ranked, said = classify(rank(stored.scores, rule, calibration), baseline, allow, today)
+    notes = [*stored.notes, *said]
+    if baseline is not None and (baseline.scan_id, baseline.score) != (stored.scan_id, rule.score):
         notes.append(f"the baseline of {baseline.date} was written for another model, setting or score")
+    notes += _of_the_prompts(ranked, rule.score)
+    judged = None
+    if calibration is not None:
+        judged, found = _judge(ranked, rule, calibration, stored.canaries(rule.score))
+        notes += found
+    flagged, rows = ranked.filter("flagged"), sources(ranked, stored.captions)
+    summary = Summary(
+        date=today,
+        scan_id=stored.scan_id,
+        full_scan_id=stored.full_scan_id,
+        made_with=stored.record.made_with,
+        rule=rule,
+        prompts=len(ranked),
+        scored=ranked["rank"].count(),
+        flagged=len(flagged),
+        flagged_rows=len(rows),
+        findings=Findings(**dict(flagged.group_by("finding").len().iter_rows())),
+        lowest_flagged=flagged[rule.score].min(),  # type: ignore[arg-type]
+        calibration=judged,
+        notes=tuple(notes),
+    )
+    return Night(ranked, rows, summary, calibration, compared=baseline is not None or allow is not None)
+
+
+def _of_the_prompts(ranked: pl.DataFrame, score: str) -> list[str]:
+    """Who has no score, and why, in sentences."""
+    said = []
     if unscored := ranked["status"].null_count():
-        notes.append(f"{unscored:,} prompts of the inputs are newer than the scan and have no score: scan again")
+        said.append(f"{unscored:,} prompts of the inputs are newer than the scan and have no score: scan again")
+    if lacking := len(ranked.filter(pl.col("status") == "scored", pl.col(score).is_null())):
+        said.append(
+            f"{lacking:,} scored prompts have no {score} and are never flagged by it: an overscan scored them that did "
+            "not know it, or it is undefined for them; scan into a new --store to have it for all"
+        )
     if out := ranked["status"].eq_missing(SCREENED_OUT).sum():
-        notes.append(
+        said.append(
             f"screened: {out:,} prompts were found ordinary by a first pass, got no other, and are never flagged; all "
             "counts of scored prompts include them"
         )
-    judged = None
-    if calibration is not None:
-        judged, found = _judge(ranked, rule, calibration, canaries)
-        notes += found
-    flagged, rows = ranked.filter("flagged"), sources(ranked, captions)
-    kinds = dict(flagged.group_by("finding").len().iter_rows())
-    summary = {
-        "format": FORMAT,
-        "date": today.isoformat(),
-        "scan_id": scan_id,
-        "full_scan_id": comparable,
-        "scan": None if record is None else {name: record.get(name) for name in SCAN_FACTS},
-        "score": rule.score,
-        "rule": rule.limit,
-        "kind": "decision" if rule.decides else "ranking",
-        "prompts": len(ranked),
-        "scored": ranked["rank"].count(),
-        "flagged": len(flagged),
-        "flagged_rows": len(rows),
-        "findings": {kind: kinds.get(kind, 0) for kind in ("new", "known", "allowed")},
-        "lowest_flagged": flagged[rule.score].min(),
-        "calibration": judged,
-        "notes": notes,
-    }
-    return Night(ranked, rows, summary, calibration, compared=baseline is not None or allow is not None)
+    return said
 
 
 def _judge(
     ranked: pl.DataFrame, rule: Rule, calibration: Calibration, canaries: pl.DataFrame
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[Judgement, list[str]]:
     """What the calibration can tell of this dataset, and the signs against it."""
     difference = diagnose.check_canaries(calibration, canaries)
     checks = diagnose.exchangeability(calibration, ranked)
@@ -112,28 +105,31 @@ def _judge(
     notes = diagnose.warnings(checks)
     if len(shared):
         notes.append(f"{len(shared):,} prompts of the dataset are null captions themselves, taken to be benign")
-    judged: dict[str, Any] = {
-        "source": dict(calibration.source),
-        "n": n,
-        "smallest_p": calibration.smallest_p,
-        "above_null": len(above),
-        "canary_difference": difference,
-        "exchangeability": checks.to_dicts(),
-    }
+    threshold, expected, least = None, None, None
     if rule.fpr is not None:
-        judged |= {"threshold": calibration.threshold(rule.fpr), "expected_false_alarms": rule.fpr * m}
+        threshold, expected = calibration.threshold(rule.fpr), rule.fpr * m
         notes.append(
-            f"of {m:,} prompts up to {rule.fpr * m:,.0f} would be flagged at fpr {rule.fpr:g} were all of them benign"
+            f"of {m:,} prompts up to {expected:,.0f} would be flagged at fpr {rule.fpr:g} were all of them benign"
         )
     if rule.fdr is not None:
         least = calibration.least_hits(m, rule.fdr)
-        judged["least_hits"] = least
         notes.append(detectable(n, m, least, rule.fdr))
         if len(above) and not ranked["flagged"].any():
             notes.append(
                 f"{len(above):,} prompts score above every null caption, too few for this null: see the line above, or "
                 "use --fpr"
             )
+    judged = Judgement(
+        source=dict(calibration.source),
+        n=n,
+        smallest_p=calibration.smallest_p,
+        above_null=len(above),
+        canary_difference=difference,
+        exchangeability=tuple(checks.to_dicts()),
+        threshold=threshold,
+        expected_false_alarms=expected,
+        least_hits=least,
+    )
     return judged, notes
 
 

@@ -22,7 +22,7 @@ def diff(before: Night, after: Night) -> pl.DataFrame:
     and `unflagged` (there both nights, the flag differs), `gone` (was flagged, no longer in the dataset), `moved`
     (flagged both nights, another score, by more than rounding). Raises ScannerError for reports of different scores.
     """
-    first, second = before.summary["score"], after.summary["score"]
+    first, second = before.summary.score, after.summary.score
     if first != second:
         raise ScannerError(f"reports of {first} and of {second} do not compare: report both with one --score")
     both = _side(before, "before").join(_side(after, "after"), on="prompt_id", how="full", coalesce=True)
@@ -61,11 +61,12 @@ def notes(before: Night, after: Night) -> list[str]:
     Prompts of both nights tell nothing of drift: under one scan_id their scores are computed once.
     """
     said = []
-    if before.summary["scan_id"] != after.summary["scan_id"]:
+    if before.summary.scan_id != after.summary.scan_id:
         said.append("the nights are of different models or settings: scores moved for that reason")
-    if before.summary["rule"] != after.summary["rule"]:
-        said.append(f"the nights flag by different rules, {before.summary['rule']} and {after.summary['rule']}")
-    score = before.summary["score"]
+    first, second = before.summary.rule, after.summary.rule
+    if first.limit != second.limit:
+        said.append(f"the nights flag by different rules, {first.limit} and {second.limit}")
+    score = first.score
     new = after.ranked.join(before.ranked, on="prompt_id", how="anti")[score].drop_nulls()
     old = before.ranked[score].drop_nulls()
     if len(new) and len(old) and (drift := compare(old, new))["differs"]:
@@ -82,7 +83,7 @@ _NIGHTS = ("before", "after")
 
 
 def _side(night: Night, when: str) -> pl.DataFrame:
-    names = {"text": "text", "rank": "rank", "flagged": "flagged", night.summary["score"]: "score"}
+    names = {"text": "text", "rank": "rank", "flagged": "flagged", night.summary.score: "score"}
     return night.ranked.select("prompt_id", **{f"{new}_{when}": old for old, new in names.items()})
 
 

@@ -48,7 +48,8 @@ def calibrate(
             **options,
         )
     source = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "inputs": list(inputs), "model": str(options["model"])}
-    n = calibrations.write(out, result.scan_id, result.scores, list(SCORES), canaries_of([result.record]), source)
+    names = list(SCORES)
+    n = calibrations.write(out, result.scan_id, result.scores, names, canaries_of([result.record], names), source)
     click.echo(f"{summary(result)}\n{calibrations.reach(n)}", err=True)
     facts = {"calibration": str(out), "scan_id": result.scan_id, "null_captions": n}
     click.echo(dumps(facts, indent=1) if json else str(out))

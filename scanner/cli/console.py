@@ -1,9 +1,8 @@
 """What the commands share: two consoles and a progress display. Data goes to stdout, words for people to stderr."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import click
 from rich.console import Console
@@ -17,6 +16,8 @@ from scanner.diffusion.trace import Watch
 from scanner.identity import shown
 from scanner.scanning.dry_run import DryRun
 from scanner.scanning.result import ScanResult
+from scanner.store.record import Screened
+from scanner.store.status import StoreStatus
 
 PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
 SHOWN_PROBLEMS = 5
@@ -104,9 +105,9 @@ def _engine(result: ScanResult | DryRun) -> str:
     return f"{result.backend} {result.precision}: {result.provider}, batch {result.batch_size}"
 
 
-def _screening(screening: Mapping[str, Any]) -> str:
-    out, refined, passes = screening["screened_out"], screening["refined"], screening["passes_per_prompt"]
-    below = f"{screening['score']} below {screening['threshold']:.4g}"
+def _screening(screening: Screened) -> str:
+    out, refined, passes = screening.screened_out, screening.refined, screening.passes_per_prompt
+    below = f"{screening.score} below {screening.threshold:.4g}"
     return (
         f"screened out    {out:,} of {out + refined:,}, with {below} after one pass; {passes:.2f} UNet passes per "
         "prompt on average"
@@ -125,27 +126,26 @@ def duration(seconds: float) -> str:
     return f"{seconds / size:.1f} {unit}"
 
 
-def status_table(found: dict[str, Any]) -> str:
+def status_table(found: StoreStatus) -> str:
     """A store's scans and tables as lines."""
-    lines = [f"store {found['store']}"]
-    for scan in found["scans"]:
-        config, rows, reference = scan["config"], scan["rows"], scan["reference"]
-        counts = ", ".join(f"{count:,} {status}" for status, count in rows.items()) or "none yet"
+    lines = [f"store {found.store}"]
+    for scan in found.scans:
+        config, reference = scan.config, scan.reference
+        counts = ", ".join(f"{count:,} {status}" for status, count in scan.rows.items()) or "none yet"
         lines += [
-            f"\nscan {shown(scan['scan_id'])}",
-            f"  model     {scan['model']}",
-            f"  backend   {scan['backend']} {scan['precision']} ({scan['provider']})",
-            f"  settings  seeds {', '.join(map(str, config['seeds']))}; first {config['first_steps']} of "
-            f"{config['num_inference_steps']} steps; guidance scale {config['guidance_scale']}",
-            *([f"  reference {reference['path']} ({shown(reference['fingerprint'])})"] if reference else []),
-            *([f"  {_screening(scan['screening'])}"] if scan["screening"] else []),
-            f"  last run  {scan['last_run']} ({scan['runs']} in all)",
+            f"\nscan {shown(scan.scan_id)}",
+            f"  model     {scan.model}",
+            f"  backend   {scan.backend} {scan.precision} ({scan.provider})",
+            f"  settings  seeds {', '.join(map(str, config.seeds))}; first {config.first_steps} of "
+            f"{config.num_inference_steps} steps; guidance scale {config.guidance_scale}",
+            *([] if reference is None else [f"  reference {reference.path} ({shown(reference.fingerprint)})"]),
+            *([] if scan.screening is None else [f"  {_screening(scan.screening)}"]),
+            f"  last run  {scan.last_run} ({scan.runs} in all)",
             f"  rows      {counts}",
+            *([f"  lacks     {', '.join(scan.lacks)}: younger than its rows"] if scan.lacks else []),
         ]
     lines.append("")
-    for name, table in found["tables"].items():
-        size = table["bytes"] / 1e6
-        lines.append(
-            f"table {name:6}  version {table['version']}, {table['files']} files, {size:,.1f} MB with old versions"
-        )
+    for name, table in found.tables.items():
+        size = table.bytes / 1e6
+        lines.append(f"table {name:6}  version {table.version}, {table.files} files, {size:,.1f} MB with old versions")
     return "\n".join(lines)

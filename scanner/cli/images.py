@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from scanner.audit.choice import best
 from scanner.cli import options
 from scanner.cli.console import progress
 from scanner.evidence import images as paired_images
@@ -44,7 +45,7 @@ def images(
     Also names the nearest of all images looked at: a caption may be memorized with another image than its own.
     """
     stored = read_store(store, scan_id)
-    score = stored.best_score if score is None else score
+    score = best(stored) if score is None else score
     opened = Model(model, backend, precision, batch_size=batch_size)
     with progress() as watch:
         found = paired_images.look(stored, opened, images, score, top, watch)

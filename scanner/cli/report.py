@@ -11,14 +11,16 @@ from click.core import ParameterSource
 from scanner import report as reports
 from scanner.audit import calibrate, policy
 from scanner.audit.calibrate import DEFAULT_FDR
+from scanner.audit.choice import best
 from scanner.audit.decision import decide
 from scanner.audit.rank import Rule
+from scanner.audit.summary import as_json
 from scanner.cli import options
 from scanner.cli.console import out_console
 from scanner.cli.options import FILE, FOLDER
 from scanner.diffusion.scores import DEFAULT_SCORE
 from scanner.errors import ScannerError
-from scanner.report.read import history, write_summary
+from scanner.report.read import history
 from scanner.store.stored import StoredScan, read_store
 
 DEFAULT_QUANTILE = 0.99
@@ -75,32 +77,26 @@ def report(
         rule = replace(rule, score=score)
         facts["Score"] = f"{score}, the best measured of those that the scan has"
     night = decide(
-        stored.scores,
-        stored.captions,
-        stored.scan_id,
-        stored.canaries,
+        stored,
         rule,
         made.date(),
         calibration=None if calibration is None else calibrate.read(calibration, score),
-        full_scan_id=stored.full_scan_id,
-        record=stored.record,
         baseline=None if baseline is None else policy.read_baseline(baseline),
         allow=None if allow is None else policy.read_allow(allow),
-        notes=stored.notes,
     )
     past = None if nights is None else history(nights, night.summary)
     contents = reports.contents_of(night, facts, made, past)
     if redact:
         contents = reports.redact(contents)
-    paths = [*reports.write(out, contents), write_summary(out, night.summary)]
+    paths = reports.write(out, contents, night.summary)
     if write_baseline is not None:
         policy.write_baseline(write_baseline, night.ranked, stored.scan_id, score, made.date())
         paths.append(write_baseline)
     if json:
-        click.echo(dumps(night.summary, indent=1))
+        click.echo(dumps(as_json(night.summary), indent=1))
     else:
         out_console.print(reports.table(contents))
-    for note in night.summary["notes"]:
+    for note in night.summary.notes:
         click.echo(f"note: {note}", err=True)
     kind = "A decision" if rule.decides else "A ranking"
     click.echo(f"{kind}: flagged is not memorized. Written: {', '.join(map(str, paths))}", err=True)
@@ -111,7 +107,7 @@ def report(
 
 def _default_score(stored: StoredScan, rule: Rule) -> str:
     """The score where none is named. Raises ScannerError for a threshold that is likely of another score."""
-    score = stored.best_score
+    score = best(stored)
     if rule.threshold is not None and score != DEFAULT_SCORE:
         raise ScannerError(
             f"a threshold without a score: by default this scan is ranked by {score}, as it has a reference or one "

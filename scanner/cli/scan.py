@@ -60,4 +60,6 @@ def scan(
 def _facts(result: ScanResult) -> dict[str, Any]:
     names = [item.name for item in fields(result) if item.name not in ("captions", "record")]
     facts = {name: getattr(result, name) for name in names}
-    return facts | {"store": str(result.store), "left_out": [asdict(problem) for problem in result.left_out]}
+    left_out, screening = [asdict(problem) for problem in result.left_out], result.screening
+    screened = None if screening is None else asdict(screening)
+    return facts | {"store": str(result.store), "left_out": left_out, "screening": screened}

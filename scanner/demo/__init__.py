@@ -17,7 +17,6 @@ from scanner.diffusion.scores import DEFAULT_SCORE
 from scanner.diffusion.trace import Watch, unwatched
 from scanner.evidence.metrics import auroc, precision_recall
 from scanner.report import Contents, contents_of, facts_of, write
-from scanner.report.read import write_summary
 from scanner.scanning.result import ScanResult
 from scanner.scanning.run import scan
 from scanner.store.stored import read_store
@@ -45,11 +44,9 @@ def run(out: Path, watch: Watch = unwatched) -> Demo:
     """Scan the bundled captions with the bundled model into `out/store`, report into `out`, compare with the labels."""
     result = scan(CAPTIONS, model=BUNDLE, store=out / "store", watch=watch)
     stored, made = read_store(out / "store"), datetime.now(UTC)
-    scores, rows, record = stored.scores, stored.captions, stored.record
-    night = decide(scores, rows, stored.scan_id, stored.canaries, RULE, made.date(), record=record)
+    night = decide(stored, RULE, made.date())
     contents = contents_of(night, facts_of(stored.scan_id, stored.record), made)
-    write(out, contents)
-    write_summary(out, night.summary)
+    write(out, contents, night.summary)
     truth = pl.read_parquet(LABELS).select(text="prompt", label="label").drop_nulls("label")
     judged = night.ranked.join(truth, on="text", how="inner")
     score, flagged, label = (judged[name].to_numpy() for name in (RULE.score, "flagged", "label"))

@@ -209,6 +209,7 @@ class Score:
     """A row of SCORES. `compute(trace)` gives [B] for a trace of at least so many `seeds` and `steps`.
 
     `every_step`: it looks at all scanned steps, not only at so many. `needs`: the baseline that it measures by.
+    `guided`: it is undefined without guidance.
     """
 
     compute: Callable[[Trace], Array]
@@ -216,6 +217,7 @@ class Score:
     steps: int = 1
     every_step: bool = False
     needs: Literal["prior", "reference"] | None = None
+    guided: bool = False
 
     def __call__(self, trace: Trace) -> Array:
         """Float32 [B], dimensionless, higher = more likely memorized; NaN where the trace is too small for it."""
@@ -239,7 +241,7 @@ SCORES: Mapping[str, Score] = {
     "estimate_ratio_white_v1": Score(_estimate_ratio_white, seeds=2, needs="reference"),
     "guidance_spread_v1": Score(_guidance_spread, seeds=2),
     "text_noise_norm_steps_v1": Score(_text_noise_norm_steps, steps=2, every_step=True),
-    "steadiness_v1": Score(_steadiness, steps=2),
+    "steadiness_v1": Score(_steadiness, steps=2, guided=True),
     "growth_v1": Score(_growth, steps=2),
     "schedule_deviation_v1": Score(_schedule_deviation, steps=2, every_step=True),
 }
@@ -254,10 +256,22 @@ BEST_SCORES = (  # first the one that held up best over our models, docs/detecti
 )
 
 
+def best_scores(seeds: int, reference: bool) -> tuple[str, ...]:
+    """Those of BEST_SCORES that a scan of so many seeds, with a reference or not, has."""
+    able = (name for name in BEST_SCORES if SCORES[name].seeds <= seeds)
+    return tuple(name for name in able if reference or SCORES[name].needs != "reference")
+
+
 def best_score(seeds: int, reference: bool) -> str:
     """What to rank by where no score is named: the best that a scan of so many seeds, with a reference or not, has."""
-    able = (name for name in BEST_SCORES if SCORES[name].seeds <= seeds)
-    return next(name for name in able if reference or SCORES[name].needs != "reference")
+    return best_scores(seeds, reference)[0]
+
+
+def possible_scores(seeds: int, steps: int, guidance_scale: float, reference: bool) -> tuple[str, ...]:
+    """The scores that a scan with such settings can give a prompt."""
+    able = ((name, score) for name, score in SCORES.items() if score.seeds <= seeds and score.steps <= steps)
+    baselines = ("prior", "reference", None) if reference else ("prior", None)
+    return tuple(name for name, score in able if score.needs in baselines and (guidance_scale != 1 or not score.guided))
 
 
 DEFAULT_SCORE = best_score(seeds=2, reference=False)  # of a scan with default settings

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from engines import BACKENDS, Bundle, BundleError, EngineError, is_checkpoint, prove, read_bundle
 from scanner.demo import BUNDLE
-from scanner.diffusion.scores import SCORES
 from scanner.doctor.finding import Asked, Finding
 from scanner.doctor.machine import writable
 from scanner.errors import ScannerError
@@ -87,15 +86,13 @@ def store(asked: Asked) -> Iterator[Finding]:
         yield Finding("store", "note", f"{folder}: no store there yet", "none needed: `overscan scan` makes it")
         return
     try:
-        Ledger(folder)
-        ledger = Ledger(folder, tuple(SCORES))  # which makes nothing, as both tables are there, but compares columns
-        held = status(ledger)
+        held = status(Ledger(folder))
     except ScannerError as error:
         yield Finding("store", "problem", str(error))
         return
-    rows = sum(sum(scan["rows"].values()) for scan in held["scans"])
-    size = sum(table["bytes"] for table in held["tables"].values())
-    found = f"{folder}: {len(held['scans']):,} scans, {rows:,} rows, {size / 1e6:,.1f} MB"
+    rows = sum(sum(scan.rows.values()) for scan in held.scans)
+    size = sum(table.bytes for table in held.tables.values())
+    found = f"{folder}: {len(held.scans):,} scans, {rows:,} rows, {size / 1e6:,.1f} MB"
     yield Finding("store", "ok", found)
 
 

@@ -1,13 +1,12 @@
 """Some of a report's prompts, for a closer look under the report's own model, settings and threshold."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from scanner.audit.decision import Night
-from scanner.config import scan_id_by
+from scanner.audit.summary import Summary
 from scanner.dataset.captions import prompt_ids
 from scanner.errors import ScannerError
 from scanner.identity import LEAST
@@ -27,43 +26,39 @@ def choose(night: Night, ids: Sequence[str], top: int) -> list[str]:
     return chosen["text"].unique(maintain_order=True).to_list()
 
 
-def limit(summary: Mapping[str, Any], score: str | None, threshold: float | None) -> tuple[str, float]:
+def limit(summary: Summary, score: str | None, threshold: float | None) -> tuple[str, float]:
     """The score to look at and the threshold to get under: those asked for, else the report's.
 
     The report's threshold is its rule's, its calibration's, or else the lowest flagged score. Raises ScannerError where
     it flags nothing, or by another score.
     """
     if threshold is not None:
-        return summary["score"] if score is None else score, threshold
-    if score not in (None, summary["score"]):
-        raise ScannerError(f"the report flags by {summary['score']}, not by {score}: name a --threshold for that")
-    calibrated = (summary["calibration"] or {}).get("threshold")
-    limits = (summary["rule"].get("threshold"), calibrated, summary["lowest_flagged"])
-    found = next((value for value in limits if value is not None), None)
-    if found is None:
+        return summary.score if score is None else score, threshold
+    if score not in (None, summary.score):
+        raise ScannerError(f"the report flags by {summary.score}, not by {score}: name a --threshold for that")
+    if summary.threshold is None:
         raise ScannerError("the report flags nothing, so it has no threshold to get under: name a --threshold")
-    return summary["score"], float(found)
+    return summary.score, summary.threshold
 
 
-def check_scan(summary: Mapping[str, Any], scan_id: str) -> None:
+def check_scan(summary: Summary, scan_id: str) -> None:
     """Raises ScannerError if a report is of another model or other settings than `scan_id`."""
-    made = summary.get("full_scan_id", summary["scan_id"])  # an older overscan did not screen
-    if made != scan_id:
+    if summary.full_scan_id != scan_id:
         raise ScannerError(
-            f"the report is of scan_id {made}, this model and these settings make {scan_id}: scores of "
+            f"the report is of scan_id {summary.full_scan_id}, this model and these settings make {scan_id}: scores of "
             "others do not compare; give the --model, --backend, --seeds, --first-steps, --guidance-scale and "
             "--reference of the scan (`overscan status` tells them)"
         )
 
 
-def check_model(summary: Mapping[str, Any], model: Path, manifest_fingerprint: str) -> None:
+def check_model(summary: Summary, model: Path, manifest_fingerprint: str) -> None:
     """Raises ScannerError unless a report's scan is of `model`, in whatever settings, backend and precision."""
-    scan = summary.get("scan")
-    if scan is None:
+    made = summary.made_with
+    if made is None:
         raise ScannerError("an older overscan wrote the report, which does not say of which model: report again")
-    if scan_id_by(manifest_fingerprint, scan) != summary["full_scan_id"]:
+    if made.scan_id(manifest_fingerprint) != summary.full_scan_id:
         raise ScannerError(
-            f"{model}: not the model of the report, which is of {scan['model']}: its prompts stand out under that one; "
+            f"{model}: not the model of the report, which is of {made.model}: its prompts stand out under that one; "
             "give that as --model, or choose prompts with --prompt"
         )
 

@@ -1,4 +1,4 @@
-"""An Evaluation as files: Markdown, JSON, parquet and two SVG plots; each appears whole or not at all."""
+"""An Evaluation as files: Markdown, JSON, parquet and two SVG plots, which appear together."""
 
 import json
 from collections.abc import Sequence
@@ -11,8 +11,11 @@ from scanner.diffusion.scores import DEFAULT_SCORE
 from scanner.evidence.evaluate import COLLAPSED, FPRS, NORM, Evaluation, Setting
 from scanner.evidence.metrics import roc
 from scanner.evidence.plots import roc_plot, severity_plot
-from scanner.files import replacing
+from scanner.files import replacing_folder
 
+FILES = (
+    "detection.md", "detection.json", "roc.svg", "severity.svg", "detection.parquet", "differences.parquet",
+)  # fmt: skip
 MAIN = "left out"  # the treatment of collapsed prompts whose table comes first
 SHOWN = 5  # curves beside the norm's in the ROC plot
 SHOWN_SEEDS = 2
@@ -28,13 +31,12 @@ def write(out: Path, evaluation: Evaluation, model: str) -> list[Path]:
     }
     if evaluation.labels["similarity"].null_count() < len(evaluation.labels):
         contents["severity.svg"] = _severity(evaluation, model)
-    for name, text in contents.items():
-        with replacing(out / name) as partial:
-            partial.write_text(text)
     frames = {"detection.parquet": evaluation.detection, "differences.parquet": evaluation.differences}
-    for name, frame in frames.items():
-        with replacing(out / name) as partial:
-            frame.write_parquet(partial)
+    with replacing_folder(out, FILES.__contains__) as partial:
+        for name, text in contents.items():
+            (partial / name).write_text(text)
+        for name, frame in frames.items():
+            frame.write_parquet(partial / name)
     return [out / name for name in (*contents, *frames)]
 
 

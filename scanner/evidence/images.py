@@ -7,20 +7,20 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from scanner.config import ScanConfig, scan_id_by
 from scanner.dataset.paired_images import Picture, pictures
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.injection import injection, latents
 from scanner.diffusion.schedule import Array
 from scanner.diffusion.trace import Watch, unwatched
-from scanner.errors import InputError, ScannerError
+from scanner.errors import InputError, ScannerError, disk_error, first_line
 from scanner.evidence.decomposition import least_squares
-from scanner.files import replacing
+from scanner.files import replacing_folder
 from scanner.identity import shown
 from scanner.model import Model, Scorer
 from scanner.store.stored import StoredScan
 
 ROWS = 16  # of one prompt whose images are looked at: the first ones; a web dataset has captions of thousands
+FILES = ("images.parquet", "images.jsonl")
 SCHEMA: dict[str, pl.DataType] = {
     "prompt_id": pl.String(), "text": pl.String(), "file": pl.String(), "row": pl.Int64(), "image": pl.String(),
     "status": pl.String(), "problem": pl.String(), "injection": pl.Float32(), "injection_cosine": pl.Float32(),
@@ -53,12 +53,11 @@ def look(
     caption may be memorized with another image than its own. Raises ScannerError for another model, InputError
     for a column or tar that is not there, or no readable image.
     """
-    if scan_id_by(model.bundle.manifest.fingerprint, stored.record) != stored.full_scan_id:
-        raise ScannerError(
-            f"{model.path}: not the model of scan {shown(stored.scan_id)}, {stored.record['model']}: name it"
-        )
+    made = stored.record.made_with
+    if made.scan_id(model.bundle.manifest.fingerprint) != stored.full_scan_id:
+        raise ScannerError(f"{model.path}: not the model of scan {shown(stored.scan_id)}, {made.model}: name it")
     rows = _candidates(stored, score, top)
-    scorer = model.adapted(config=ScanConfig.of_record(stored.record)).scorer(watch)
+    scorer = model.adapted(config=made.config).scorer(watch)
     found, gallery = _gallery(rows, column, scorer.denoiser)
     prompts = rows.unique("prompt_id", maintain_order=True)
     parts = []
@@ -71,13 +70,16 @@ def look(
 
 
 def write(out: Path, found: pl.DataFrame) -> list[Path]:
-    """images.parquet and images.jsonl in the folder `out`, each whole or not at all; returns the paths."""
-    paths = [out / "images.parquet", out / "images.jsonl"]
-    with replacing(paths[0]) as partial:
-        found.write_parquet(partial)
-    with replacing(paths[1]) as partial:
-        found.write_ndjson(partial)
-    return paths
+    """images.parquet and images.jsonl in the folder `out`, both together; returns the paths. Raises ScannerError."""
+    try:
+        with replacing_folder(out, FILES.__contains__) as partial:
+            found.write_parquet(partial / "images.parquet")
+            found.write_ndjson(partial / "images.jsonl")
+    except (OSError, pl.exceptions.ComputeError) as error:
+        raise disk_error(out, error) or ScannerError(
+            f"{out}: cannot be written ({first_line(error)}): needed a folder to write to"
+        ) from error
+    return [out / name for name in FILES]
 
 
 def _candidates(stored: StoredScan, score: str, top: int) -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,11 +16,12 @@ from scanner.dataset import images
 from scanner.errors import ScannerError, disk_error, first_line
 from scanner.evidence.plots import COLOURS, Line, step_plot
 from scanner.evidence.verify import AGREE, THUMBNAIL, Fit, Sampling, Similarity, Verification, verdict
-from scanner.files import replacing
+from scanner.files import replacing_folder
 from scanner.identity import prompt_id
 from scanner.pages import page, safe
 
 TEMPLATE = Path(__file__).parent / "verify.html.j2"
+FILES = ("verify.html", "verify.json", "verify.parquet")
 CHARACTERS = 500  # of a prompt; text encoders read fewer
 BLUE, ORANGE, GREEN, GREY = COLOURS[0], COLOURS[2], COLOURS[3], COLOURS[5]
 
@@ -27,29 +29,32 @@ BLUE, ORANGE, GREEN, GREY = COLOURS[0], COLOURS[2], COLOURS[3], COLOURS[5]
 def write(out: Path, found: Sequence[Verification], sampling: Sampling, model: str) -> list[Path]:
     """Write `verify.html`, `verify.json`, `verify.parquet` and a folder of pictures per prompt into the folder `out`.
 
-    Returns the paths of the three files. Raises ScannerError where it cannot.
+    All appear together, as `scanner.files.replacing_folder` has it, and pictures of an earlier verification go. Returns
+    the paths of the three files. Raises ScannerError where it cannot.
     """
     drawn = [_pictures(one) | charts(one) for one in found]
     try:
-        for one, files in zip(found, drawn, strict=True):
-            for name, data in files.items():
-                _put(out / _folder(one) / name, data)
-        numbers = {"model": model, "sampling": asdict(sampling), "prompts": [summary(one) for one in found]}
-        _put(out / "verify.json", (json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
-        with replacing(out / "verify.parquet") as partial:
-            steps(found).write_parquet(partial)
-        cards = [_card(one, files) for one, files in zip(found, drawn, strict=True)]
-        _put(out / "verify.html", _page(cards, sampling, model).encode())
+        with replacing_folder(out, _ours) as partial:
+            for one, files in zip(found, drawn, strict=True):
+                (partial / _folder(one)).mkdir(exist_ok=True)
+                for name, data in files.items():
+                    (partial / _folder(one) / name).write_bytes(data)
+            numbers = {"model": model, "sampling": asdict(sampling), "prompts": [summary(one) for one in found]}
+            text = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+            (partial / "verify.json").write_bytes(text.encode())
+            steps(found).write_parquet(partial / "verify.parquet")
+            cards = [_card(one, files) for one, files in zip(found, drawn, strict=True)]
+            (partial / "verify.html").write_bytes(_page(cards, sampling, model).encode())
     except (OSError, pl.exceptions.ComputeError) as error:
         raise disk_error(out, error) or ScannerError(
             f"{out}: cannot be written ({first_line(error)}): needed a folder to write to"
         ) from error
-    return [out / name for name in ("verify.html", "verify.json", "verify.parquet")]
+    return [out / name for name in FILES]
 
 
-def _put(path: Path, data: bytes) -> None:
-    with replacing(path) as partial:
-        partial.write_bytes(data)
+def _ours(name: str) -> bool:
+    """Whether a file or folder of that name is of a verification: also pictures of prompts of an earlier one."""
+    return name in FILES or re.fullmatch(r"[0-9a-f]{12}", name) is not None
 
 
 def _folder(found: Verification) -> str:

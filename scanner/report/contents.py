@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
 
 import polars as pl
 
 from scanner.audit.decision import Night
+from scanner.audit.rank import Rule
 from scanner.identity import LEAST, shown
+from scanner.store.record import RunRecord
 
 REDACTED_WORDS = 2
 REDACTED_CHARACTERS = 24  # a caption without spaces, or a link, is one long word
@@ -65,18 +66,19 @@ def contents_of(night: Night, facts: Mapping[str, str], made: datetime, nights: 
     summary, calibration = night.summary, night.calibration
     null = None
     if calibration is not None:
-        source = ", ".join(map(str, calibration.source.get("inputs", ("a calibration",))))
+        inputs = calibration.source.get("inputs")
+        source = ", ".join(map(str, inputs)) if isinstance(inputs, list) else "a calibration"
         null = NullScores(pl.Series(calibration.null), source)
     return Contents(
-        score=summary["score"],
-        rule=rule_in_words(summary["score"], summary["rule"]),
+        score=summary.score,
+        rule=rule_in_words(summary.rule),
         made=made,
         facts=facts,
         ranked=night.ranked,
         flagged=night.flagged,
-        notes=summary["notes"],
+        notes=summary.notes,
         compared=night.compared,
-        threshold=summary["rule"].get("threshold", summary["lowest_flagged"]),
+        threshold=summary.lowest_flagged if summary.rule.threshold is None else summary.rule.threshold,
         null=null,
         nights=nights,
     )
@@ -128,24 +130,24 @@ def counts_by_status(contents: Contents) -> dict[str, int]:
     return dict(counted.sort("len", "status", descending=[True, False]).iter_rows())
 
 
-def facts_of(scan_id: str, record: Mapping[str, Any]) -> dict[str, str]:
-    """A run's record, as the store keeps it, in words."""
-    config, reference = record["config"], record.get("reference")  # an older overscan did not note it
-    named = {"Reference": f"{reference['path']} ({shown(reference['fingerprint'])})"} if reference else {}
+def facts_of(scan_id: str, record: RunRecord) -> dict[str, str]:
+    """A run's record in words."""
+    config, reference = record.config, record.reference
+    named = {} if reference is None else {"Reference": f"{reference.path} ({shown(reference.fingerprint)})"}
     return {
-        "Dataset": ", ".join(record["inputs"]) + (f" (first {record['limit']:,} rows)" if record["limit"] else ""),
-        "Model": record["model"],
-        "Computed by": record["provider"],
-        "Seeds": ", ".join(map(str, config["seeds"])),
-        "Steps": f"first {config['first_steps']} of {config['num_inference_steps']}",
-        "Guidance scale": f"{config['guidance_scale']:g}",
+        "Dataset": ", ".join(record.inputs) + (f" (first {record.limit:,} rows)" if record.limit is not None else ""),
+        "Model": record.model,
+        "Computed by": record.provider,
+        "Seeds": ", ".join(map(str, config.seeds)),
+        "Steps": f"first {config.first_steps} of {config.num_inference_steps}",
+        "Guidance scale": f"{config.guidance_scale:g}",
         **named,
         "Scan": scan_id,
-        "Versions": ", ".join(f"{name} {version}" for name, version in record["versions"].items()),
+        "Versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
     }
 
 
-def rule_in_words(score: str, limit: Mapping[str, float | None]) -> str:
-    """A rule's one limit that is set, as a clause."""
-    ((name, value),) = ((name, value) for name, value in limit.items() if value is not None)
-    return RULES[name].format(value=value, score=score)
+def rule_in_words(rule: Rule) -> str:
+    """A rule as a clause."""
+    ((name, value),) = rule.limit.items()
+    return RULES[name].format(value=value, score=rule.score)

@@ -1,12 +1,14 @@
-"""A report as files: a table of formats, each one function; each file appears whole or not at all."""
+"""A report as files: a table of formats, each one function. `scanner.report.read` reads a report back."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import polars as pl
 
+from scanner.audit.summary import Summary, as_json
 from scanner.errors import ScannerError, disk_error, first_line
-from scanner.files import replacing
+from scanner.files import replacing_folder
 from scanner.pages.safe import spreadsheet
 from scanner.report import html, markdown
 from scanner.report.contents import Contents, rows_to_drop, to_drop
@@ -34,20 +36,23 @@ FORMATS: Mapping[str, Callable[[Contents, Path], None]] = {
     "summary.md": _summary,
     "report.html": _page,
 }
+SUMMARY = "summary.json"
+FILES = (*FORMATS, SUMMARY)
 
 
-def write(out: Path, contents: Contents) -> list[Path]:
-    """Write every format into the folder `out`; returns the paths. Raises ScannerError where it cannot."""
+def write(out: Path, contents: Contents, summary: Summary) -> list[Path]:
+    """Write every format and `summary.json` into the folder `out`, all together; returns the paths.
+
+    Whoever looks finds the report of before or this one, as `scanner.files.replacing_folder` has it; other files in
+    the folder stay. Raises ScannerError where it cannot.
+    """
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        return [_write(contents, out / name) for name in FORMATS]
+        with replacing_folder(out, FILES.__contains__) as partial:
+            for name, form in FORMATS.items():
+                form(contents, partial / name)
+            (partial / SUMMARY).write_text(json.dumps(as_json(summary), indent=1) + "\n")
     except (OSError, pl.exceptions.ComputeError) as error:
         raise disk_error(out, error) or ScannerError(
             f"{out}: the report cannot be written ({first_line(error)}): needed a folder to write to"
         ) from error
-
-
-def _write(contents: Contents, path: Path) -> Path:
-    with replacing(path) as partial:
-        FORMATS[path.name](contents, partial)
-    return path
+    return [out / name for name in FILES]

@@ -11,6 +11,7 @@ from scanner.dataset.readers import Problem
 from scanner.diffusion.trace import Watch, unwatched
 from scanner.model import Model
 from scanner.scanning.request import Asked, Inputs, Request, dataset, stopping
+from scanner.scanning.screen import remembered, screened_out
 from scanner.store.ledger import Ledger
 from scanner.store.pending import Pending
 
@@ -63,8 +64,8 @@ def dry_run(
             full, first_pass, out = request.after(first), pending.to_score, None
             screening = request.screening(full, first)
             if ledger is not None:
-                screening = screening.remembered(ledger, request.limit)
-                out = screening.screened_out(ledger) if screening.threshold is not None else None
+                screening = remembered(screening, ledger, request.limit)
+                out = screened_out(screening, ledger) if screening.threshold is not None else None
             scan_id = None if screening.threshold is None else screening.scan_id
             pending = data.pending(ledger, scan_id, out)
             unknown = pending.to_score if scan_id is None else first_pass  # nobody knows yet who will pass the screen

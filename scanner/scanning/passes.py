@@ -4,24 +4,25 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import polars as pl
 
+from scanner.config import Reference
 from scanner.dataset import readers
-from scanner.diffusion.scores import SCORES
 from scanner.diffusion.trace import Watch
 from scanner.errors import Interrupted
 from scanner.identity import captions_fingerprint
 from scanner.model import Model
 from scanner.scanning.execute import Executor
 from scanner.scanning.request import Dataset, Request
-from scanner.scanning.screen import Screening
+from scanner.scanning.screen import screened_out
 from scanner.store.ledger import Ledger
 from scanner.store.pending import BLOCK, Pending
+from scanner.store.record import RunRecord, Screening
 
 COMMIT_SECONDS = 10.0  # the most work that a kill can cost
 Purpose = Literal["scan", "calibration", "first pass"]
@@ -30,7 +31,7 @@ Purpose = Literal["scan", "calibration", "first pass"]
 class Done(NamedTuple):
     """One pass: the record of its run, what it was to do, and rows committed by status."""
 
-    record: dict[str, Any]
+    record: RunRecord
     pending: Pending
     statuses: Counter[str]
 
@@ -50,9 +51,9 @@ class Passes:
         """Give every prompt without one a row under the scan_id of a prepared model, or of its screening."""
         scan_id, out = model.scan_id, None
         if screening is not None:
-            scan_id, out = screening.scan_id, screening.screened_out(self.ledger)
+            scan_id, out = screening.scan_id, screened_out(screening, self.ledger)
         pending = self.data.pending(self.ledger, scan_id, out)
-        record = self._record(model, purpose) | {"screening": None if screening is None else asdict(screening)}
+        record = self._record(model, purpose, screening)
         self.ledger.begin(scan_id, record)
         return Done(record, pending, self._rows(model, scan_id, pending))
 
@@ -67,7 +68,7 @@ class Passes:
             if computed:
                 rows = pl.concat(computed, how="diagonal")
                 computed.clear()
-                self.ledger.append(scan_id, _complete(rows))
+                self.ledger.append(scan_id, rows)
                 statuses.update(rows["status"])
 
         self.watch("scan", 0, pending.to_score)
@@ -93,36 +94,28 @@ class Passes:
         self.ledger.compact()
         return statuses
 
-    def _record(self, model: Model, purpose: Purpose) -> dict[str, Any]:
-        request, bundle, prepared = self.request, model.bundle, model.prepared
+    def _record(self, model: Model, purpose: Purpose, screening: Screening | None) -> RunRecord:
+        request, prepared = self.request, model.prepared
         assert prepared is not None
         named = None
         if model.reference and request.reference is not None:
-            path = readers.absolute([request.reference])[0]
-            named = {"path": path, "fingerprint": captions_fingerprint(model.reference)}
-        return {
-            "purpose": purpose,
-            "inputs": request.files,
-            "column": request.column,
-            "limit": request.limit,
-            "left_out": [problem.file for problem in self.data.rows.problems],
-            "model": str(Path(model.path).absolute()),
-            "backend": model.backend,
-            "precision": model.precision,
-            "passed_over": list(bundle.passed_over),
-            "provider": prepared.provider,
-            "batch_size": model.batch_size,
-            "config": asdict(model.config),
-            "reference": named,
-            "host": platform.node(),
-            "versions": {name: version(name) for name in ("overscan", "polars", "deltalake", "numpy")},
-            "canaries": prepared.canaries.to_dicts(),
-        }
-
-
-def _complete(rows: pl.DataFrame) -> pl.DataFrame:
-    """Columns that no row of a commit has (all of it was skipped), as nulls."""
-    columns = {"truncated": pl.Boolean(), **dict.fromkeys(SCORES, pl.Float32())}
-    columns |= dict.fromkeys(("q1", "q2", "q3"), pl.List(pl.Float32))
-    missing = {name: pl.lit(None, dtype) for name, dtype in columns.items() if name not in rows.columns}
-    return rows.with_columns(**missing)
+            named = Reference(readers.absolute([request.reference])[0], captions_fingerprint(model.reference))
+        return RunRecord(
+            purpose=purpose,
+            inputs=tuple(request.files),
+            column=request.column,
+            limit=request.limit,
+            left_out=tuple(problem.file for problem in self.data.rows.problems),
+            model=str(Path(model.path).absolute()),
+            backend=model.backend,
+            precision=model.precision,
+            passed_over=tuple(model.bundle.passed_over),
+            provider=prepared.provider,
+            batch_size=model.batch_size,
+            config=model.config,
+            reference=named,
+            host=platform.node(),
+            versions={name: version(name) for name in ("overscan", "polars", "deltalake", "numpy")},
+            canaries=tuple(prepared.canaries.to_dicts()),
+            screening=screening,
+        )

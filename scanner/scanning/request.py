@@ -17,9 +17,9 @@ from scanner.diffusion.scores import FIRST_PASS_SCORES, SCORES, best_score
 from scanner.diffusion.trace import Watch
 from scanner.errors import InputError, Interrupted, ScannerError
 from scanner.model import Model
-from scanner.scanning.screen import Screening
 from scanner.store.ledger import Ledger
 from scanner.store.pending import SCORED, Pending, compare
+from scanner.store.record import Screening
 
 Inputs = str | Path | Sequence[str | Path]
 

@@ -1,9 +1,8 @@
 """What a scan found and did."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from scanner.store.record import Screened
 from scanner.store.stored import StoredScan
 
 
@@ -12,7 +11,7 @@ class ScanResult(StoredScan):
     """What a scan found and did.
 
     `scored`: prompts that this run gave scores, or all passes of a screened scan; `skipped`: status -> unique prompts
-    of the whole input that have no scores; `screening`: as of `scanner.store.status.screened`.
+    of the whole input that have no scores; `screening`: what a screen came to.
     """
 
     backend: str
@@ -26,4 +25,4 @@ class ScanResult(StoredScan):
     skipped: dict[str, int]
     other_scans: int  # rows in the store that belong to other models or settings
     seconds: float
-    screening: Mapping[str, Any] | None = None
+    screening: Screened | None = None

@@ -12,8 +12,9 @@ from scanner.scanning.execute import Executor, local
 from scanner.scanning.passes import Passes, Purpose
 from scanner.scanning.request import Asked, Inputs, Request, dataset, stopping
 from scanner.scanning.result import ScanResult
-from scanner.store.ledger import FIRST_PASS, Ledger
-from scanner.store.status import screened
+from scanner.scanning.screen import chosen, remembered
+from scanner.store.ledger import Ledger
+from scanner.store.record import FIRST_PASS
 
 
 def scan(
@@ -45,12 +46,12 @@ def scan(
         if request.screen is not None:
             passes.score(first, FIRST_PASS)
             full = request.after(first)
-            screening = request.screening(full, first).remembered(ledger, request.limit)
-            screening = screening.chosen(ledger, data.captions, data.folder / "first pass")
+            screening = remembered(request.screening(full, first), ledger, request.limit)
+            screening = chosen(screening, ledger, data.captions, data.folder / "first pass")
             first.close()  # a large model is not held twice
             model = full.prepare(preparing)
         done = passes.score(model, purpose, screening)
-    assert model.prepared is not None
+    assert model.prepared is not None and model.batch_size is not None
     scan_id = model.scan_id if screening is None else screening.scan_id
     statuses = done.pending.statuses + done.statuses
     return ScanResult(
@@ -62,7 +63,7 @@ def scan(
         backend=model.backend,
         precision=model.precision,
         provider=model.prepared.provider,
-        batch_size=done.record["batch_size"],
+        batch_size=model.batch_size,
         rows=done.pending.rows,
         unique=done.pending.unique,
         already_scored=done.pending.already_scored,
@@ -70,5 +71,5 @@ def scan(
         skipped={status: count for status, count in sorted(statuses.items()) if status != "scored"},
         other_scans=ledger.count_others(scan_id, first.scan_id),
         seconds=time.monotonic() - started,
-        screening=screened(done.record, statuses),
+        screening=done.record.screened(statuses),
     )

@@ -7,7 +7,7 @@ found again in the records of that night's runs: a dataset that grows does not m
 """
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,68 +17,48 @@ import polars as pl
 from scanner.dataset.captions import IDENTIFIED
 from scanner.dataset.shards import SHARDS, shard, split
 from scanner.errors import ScannerError
-from scanner.identity import identity
 from scanner.store.ledger import Ledger
+from scanner.store.record import Screening
 
 
-@dataclass(frozen=True)
-class Screening:
-    """The policy of a screened scan: prompts whose `score` of the first pass is below `threshold` get no other pass.
+def remembered(screening: Screening, ledger: Ledger, limit: int | None) -> Screening:
+    """With the threshold of the first run of this policy in the store, if there is one.
 
-    `full_scan_id`: of the same scan unscreened, whose calibrations hold; `first_scan_id`: of the first pass, by
-    `model`; `share`: what the threshold was chosen for, None: not chosen yet.
+    A threshold that was chosen among a `limit` of rows is a trial's, and serves only runs of the same limit.
     """
+    asked = replace(screening, threshold=None, model="")
+    for record in reversed(ledger.records()):  # oldest first: two first nights at once end up with one threshold
+        found = record.screening
+        if found and record.limit in (None, limit) and replace(found, threshold=None, model="") == asked:
+            return replace(screening, threshold=found.threshold)
+    return screening
 
-    full_scan_id: str
-    first_scan_id: str
-    model: str
-    score: str
-    share: float
-    threshold: float | None = None
 
-    @property
-    def scan_id(self) -> str:
-        """Identity of all that a screened scan's rows depend on, the threshold among it."""
-        assert self.threshold is not None
-        return identity(
-            {"full": self.full_scan_id, "first": self.first_scan_id, "score": self.score, "threshold": self.threshold}
-        )
+def chosen(screening: Screening, ledger: Ledger, captions: Path, folder: Path) -> Screening:
+    """With a threshold: the one it has, else the score from which `share` of the split `captions` lie.
 
-    def remembered(self, ledger: Ledger, limit: int | None) -> "Screening":
-        """With the threshold of the first run of this policy in the store, if there is one.
+    Prompts of equal score are on one side of it. Raises ScannerError where no prompt has a score.
+    """
+    if screening.threshold is not None:
+        return screening
+    score = screening.score
+    with ledger.refusals():
+        scores = ledger.rows(screening.first_scan_id).select("prompt_id", score)
+        split(scores, folder)
+    schema, parts = dict(scores.collect_schema()), []
+    for digit in SHARDS:
+        held = shard(folder, digit, schema).filter(pl.col(score).is_finite()).unique("prompt_id")
+        here = shard(captions, digit, IDENTIFIED)
+        parts.append(held.join(here, on="prompt_id", how="semi").collect()[score].to_numpy())
+    values = np.sort(np.concatenate(parts))  # 4 bytes per prompt
+    if not len(values):
+        raise ScannerError(f"screen: no caption has {score} after the first pass: scan without a screen")
+    kept = math.ceil(Fraction(str(screening.share)) * len(values))
+    return replace(screening, threshold=float(values[-kept]))
 
-        A threshold that was chosen among a `limit` of rows is a trial's, and serves only runs of the same limit.
-        """
-        asked = asdict(replace(self, threshold=None, model=""))
-        for record in reversed(ledger.records()):  # oldest first: two first nights at once end up with one threshold
-            found = record.get("screening")
-            if found and record["limit"] in (None, limit) and found | {"threshold": None, "model": ""} == asked:
-                return replace(self, threshold=found["threshold"])
-        return self
 
-    def chosen(self, ledger: Ledger, captions: Path, folder: Path) -> "Screening":
-        """With a threshold: the one it has, else the score from which `share` of the split `captions` lie.
-
-        Prompts of equal score are on one side of it. Raises ScannerError where no prompt has a score.
-        """
-        if self.threshold is not None:
-            return self
-        with ledger.refusals():
-            scores = ledger.rows(self.first_scan_id).select("prompt_id", self.score)
-            split(scores, folder)
-        schema, parts = dict(scores.collect_schema()), []
-        for digit in SHARDS:
-            held = shard(folder, digit, schema).filter(pl.col(self.score).is_finite()).unique("prompt_id")
-            here = shard(captions, digit, IDENTIFIED)
-            parts.append(held.join(here, on="prompt_id", how="semi").collect()[self.score].to_numpy())
-        values = np.sort(np.concatenate(parts))  # 4 bytes per prompt
-        if not len(values):
-            raise ScannerError(f"screen: no caption has {self.score} after the first pass: scan without a screen")
-        kept = math.ceil(Fraction(str(self.share)) * len(values))
-        return replace(self, threshold=float(values[-kept]))
-
-    def screened_out(self, ledger: Ledger) -> pl.LazyFrame:
-        """[prompt_id] of the prompts below the threshold. One whose first scores overflowed is not among them."""
-        assert self.threshold is not None
-        below = pl.col(self.score).cast(pl.Float64) < self.threshold
-        return ledger.rows(self.first_scan_id).filter(below).select("prompt_id")
+def screened_out(screening: Screening, ledger: Ledger) -> pl.LazyFrame:
+    """[prompt_id] of the prompts below the threshold. One whose first scores overflowed is not among them."""
+    assert screening.threshold is not None
+    below = pl.col(screening.score).cast(pl.Float64) < screening.threshold
+    return ledger.rows(screening.first_scan_id).filter(below).select("prompt_id")

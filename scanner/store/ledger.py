@@ -7,109 +7,144 @@ Several scans may append at once. A row that two of them computed is stored twic
 of (scan_id, prompt_id), while refusing the second copy would make every writer wait and read what others wrote.
 """
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Collection
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
 from urllib.parse import unquote
 
 import polars as pl
-from deltalake import CommitProperties, DeltaTable
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError
 
-from scanner.errors import ScannerError, StoreError, disk_error, first_line
+from scanner.errors import DiskError, StoreError
 from scanner.identity import LEAST
+from scanner.store import record
+from scanner.store.record import FIRST_PASS, RunRecord
+from scanner.store.tables import Columns, Table, refusals
 
-KIND, FORMAT = "overscan store", 1
-COMPACT_AFTER = 20  # commits of one run
-Columns = dict[str, pl.DataType]
+MERGE_EVERY = 20  # commits of one ledger
 SCORE_KEYS: Columns = {
     "scan_id": pl.String(),
     "prompt_id": pl.String(),
     "status": pl.String(),
     "truncated": pl.Boolean(),
 }
-RAW: Columns = dict.fromkeys(("q1", "q2", "q3"), pl.List(pl.Float32))  # a number per seed
-RUNS: Columns = {"scan_id": pl.String(), "started": pl.Datetime("us", "UTC"), "record": pl.String()}
-FIRST_PASS: Final = "first pass"  # the purpose of a screened scan's first run; others are scan and calibration
-PURPOSE = pl.col("record").str.json_path_match("$.purpose").fill_null("scan")
+SCORE = pl.Float32()  # every column of this type is a score, whichever overscan computed it
+RAW: Columns = dict.fromkeys(("q1", "q2", "q3"), pl.List(pl.Float32))  # a number per seed; another definition: q1_v2
+RUNS: Columns = {
+    "scan_id": pl.String(),
+    "started": pl.Datetime("us", "UTC"),
+    "record": pl.String(),
+    "sequence": pl.Int64(),  # 1, 2, ... in the order of the commits; null: of the first edition, before them
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of the store. `started`: by the clock of the run's host."""
+
+    scan_id: str
+    started: datetime
+    record: RunRecord
 
 
 class Ledger:
-    """A store folder, opened. `score_names` become columns; a store made with other columns is refused.
+    """A store folder, opened. `score_names` become columns, beside those that it has.
 
-    Without `score_names` the store must exist. Every method raises StoreError where the store cannot be read and
-    DiskError where it cannot be written.
+    Without `score_names` the store must exist, and is left as it is. Every method raises StoreError where the store
+    cannot be read and DiskError where it cannot be written.
     """
 
-    def __init__(self, folder: str | Path, score_names: tuple[str, ...] = ()):
+    def __init__(self, folder: str | Path, score_names: Collection[str] = ()):
         self.folder = Path(folder)
         self._commits = 0
         path = str(self.folder.absolute())
         if unquote(path) != path or not {"[", "]"}.isdisjoint(path):
             raise StoreError(f"{self.folder}: deltalake cannot hold a path with %XX, [ or ]: name another --store")
-        for table, columns, partition_by in (
-            ("scores", SCORE_KEYS | dict.fromkeys(score_names, pl.Float32()) | RAW, ["scan_id"]),
-            ("runs", RUNS, None),
-        ):
-            with self.refusals():
-                if score_names:
-                    self._create(table, columns, partition_by)
-                else:
-                    self._verify(table)
+        self._scores = Table(self.folder, "scores", ("scan_id", "prompt_id", "status"))
+        self._runs = Table(self.folder, "runs", ("scan_id", "started", "record"))
+        with self.refusals():
+            if score_names:
+                self._scores.create({**SCORE_KEYS, **dict.fromkeys(score_names, SCORE), **RAW}, ["scan_id"])
+                self._runs.create(RUNS, None)
+            else:
+                self._scores.verify()
+                self._runs.verify()
 
     def rows(self, scan_id: str) -> pl.LazyFrame:
-        """Score rows of one scan, to be streamed; two scans at once may have stored a prompt_id twice."""
+        """Score rows of one scan, to be streamed: [prompt_id, status, truncated, scores..., q1, q2, q3].
+
+        Two scans at once may have stored a prompt_id twice. A score that the rows were not given is null. What is
+        neither a score nor known to this overscan stays in the store.
+        """
         with self.refusals():
             scores = pl.scan_delta(self.table("scores"))
-            return scores.filter(pl.col("scan_id") == scan_id).drop("scan_id")
+            known = SCORE_KEYS.keys() | RAW.keys()
+            read = [name for name, dtype in scores.collect_schema().items() if name in known or dtype == SCORE]
+            return scores.filter(pl.col("scan_id") == scan_id).select(read).drop("scan_id")
 
     def append(self, scan_id: str, rows: pl.DataFrame) -> None:
-        """Commit rows: all of them, or, interrupted, none."""
-        self._write("scores", rows.with_columns(scan_id=pl.lit(scan_id)))
-        self._commits += 1
-
-    def begin(self, scan_id: str, record: Mapping[str, Any]) -> None:
-        """Note what a run was asked: inputs, settings, versions. A report reads the captions again from there."""
-        row = {"scan_id": scan_id, "started": datetime.now(UTC), "record": json.dumps(dict(record))}
-        self._write("runs", pl.DataFrame([row]).with_columns(pl.col("started").dt.cast_time_unit("us")))
-
-    def runs(self) -> pl.DataFrame:
-        """[scan_id, started, record as JSON] of every run, newest first."""
+        """Commit rows: all of them, or, interrupted, none. Now and then the files of earlier ones are merged."""
+        whole = rows.with_columns(scan_id=pl.lit(scan_id))
         with self.refusals():
-            return pl.scan_delta(self.table("runs")).sort("started", descending=True).collect()
+            self._scores.append(lambda table: (whole, None))
+        self._commits += 1
+        if self._commits % MERGE_EVERY == 0:
+            self._merge(levels(self._commits))
 
-    def last_run(self, scan_id: str | None = None) -> tuple[str, dict[str, Any]]:
+    def begin(self, scan_id: str, asked: RunRecord) -> None:
+        """Note what a run was asked: inputs, settings, versions. A report reads the captions again from there."""
+        row = {"scan_id": scan_id, "started": datetime.now(UTC), "record": record.as_json(asked)}
+        frame = pl.DataFrame([row]).with_columns(pl.col("started").dt.cast_time_unit("us"))
+
+        def numbered(table: DeltaTable) -> tuple[pl.DataFrame, int]:
+            last = pl.scan_delta(table).select(pl.col("sequence").max()).collect().item()
+            number = 1 if last is None else last + 1
+            return frame.with_columns(sequence=pl.lit(number, pl.Int64)), number
+
+        with self.refusals():
+            self._runs.append(numbered)
+
+    def runs(self) -> list[Run]:
+        """Every run, the newest first: in the order of the table's commits, whatever the hosts' clocks said."""
+        with self.refusals():
+            runs = pl.scan_delta(self.table("runs")).collect()
+        if "sequence" not in runs.columns:
+            runs = runs.with_columns(sequence=pl.lit(None, pl.Int64))
+        ordered = runs.sort("sequence", "started", descending=True, nulls_last=True)
+        found = ordered.select("scan_id", "started", "record").iter_rows()
+        return [Run(scan_id, started, record.of_json(text)) for scan_id, started, text in found]
+
+    def last_run(self, scan_id: str | None = None) -> tuple[str, RunRecord]:
         """scan_id and record of the scan (no calibration, no first pass of a screened scan) that began last.
 
         `scan_id`: only a scan, or first pass, whose id begins so. Raises StoreError where there is none, or more than
         one.
         """
         asked = ("scan",) if scan_id is None else ("scan", FIRST_PASS)
-        scans = self.runs().filter(PURPOSE.is_in(asked))
-        if scans.is_empty():
+        scans = [run for run in self.runs() if run.record.purpose in asked]
+        if not scans:
             raise StoreError(f"{self.folder}: no scan in this store yet: run `overscan scan` first")
         if scan_id is not None:
             scans = self._one(scans, scan_id)
-        return scans["scan_id"][0], json.loads(scans["record"][0])
+        return scans[0].scan_id, scans[0].record
 
-    def _one(self, scans: pl.DataFrame, scan_id: str) -> pl.DataFrame:
+    def _one(self, scans: list[Run], scan_id: str) -> list[Run]:
         """The runs of the one scan whose id begins so."""
         if len(scan_id) < LEAST:
             raise StoreError(f"scan_id {scan_id!r}: needed {LEAST} or more of its first characters")
-        found = scans.filter(pl.col("scan_id").str.starts_with(scan_id))
-        if found["scan_id"].n_unique() == 1:
+        found = [run for run in scans if run.scan_id.startswith(scan_id)]
+        held = list(dict.fromkeys(run.scan_id for run in found or scans))
+        if found and len(held) == 1:
             return found
-        held = (scans if found.is_empty() else found)["scan_id"].unique(maintain_order=True)
-        said = "no scan" if found.is_empty() else f"{len(held)} scans"
+        said = f"{len(held)} scans" if found else "no scan"
         raise StoreError(f"{self.folder}: {said} of scan_id {scan_id}; there are {', '.join(held)}")
 
-    def records(self, scan_id: str | None = None) -> list[dict[str, Any]]:
+    def records(self, scan_id: str | None = None) -> list[RunRecord]:
         """Records of all runs, newest first; `scan_id`: of one scan, calibrations among them."""
-        runs = self.runs() if scan_id is None else self.runs().filter(scan_id=scan_id)
-        return [json.loads(record) for record in runs["record"]]
+        return [run.record for run in self.runs() if scan_id in (None, run.scan_id)]
 
     def read(self, scan_id: str) -> pl.DataFrame:
         """Score rows of one scan in memory, one per prompt_id."""
@@ -117,10 +152,19 @@ class Ledger:
             return self.rows(scan_id).unique("prompt_id", keep="any").collect(engine="streaming")
 
     def counts(self) -> pl.DataFrame:
-        """[scan_id, status, rows] of the whole store, rows computed twice counted twice."""
+        """[scan_id, status, rows, scores...] of the whole store, rows computed twice counted twice.
+
+        Of each score, how many of the rows have it.
+        """
         with self.refusals():
-            counted = pl.scan_delta(self.table("scores")).group_by("scan_id", "status").agg(rows=pl.len())
-            return counted.sort("scan_id", "status").collect(engine="streaming")
+            scores = pl.scan_delta(self.table("scores"))
+            names = [name for name, dtype in scores.collect_schema().items() if dtype == SCORE]
+            counted = scores.group_by("scan_id", "status").agg(pl.col(names).count(), rows=pl.len())
+            return (
+                counted.sort("scan_id", "status")
+                .select("scan_id", "status", "rows", *names)
+                .collect(engine="streaming")
+            )
 
     def count_others(self, *scan_ids: str) -> int:
         """Rows under other scan_ids than these: other models, settings or backends."""
@@ -131,93 +175,29 @@ class Ledger:
     def table(self, name: str) -> DeltaTable:
         """The Delta table `scores` or `runs`, freshly loaded."""
         with self.refusals():
-            return _Table(str(self.folder / name))
+            return Table(self.folder, name).load()
 
-    def compact(self, after_commits: int = COMPACT_AFTER) -> None:
+    def compact(self, after_commits: int = MERGE_EVERY) -> None:
         """Merge small files, if this ledger has made as many commits. Old files stay for readers at work."""
         if self._commits >= after_commits:
-            with self.refusals(), suppress(CommitFailedError):  # somebody else is merging them
-                self.table("scores").optimize.compact()
+            self._merge(None)
 
-    @contextmanager
-    def refusals(self) -> Iterator[None]:
+    def refusals(self) -> AbstractContextManager[None]:
         """Say what is wrong with the store instead of what a library found."""
-        try:
-            yield
-        except ScannerError:
-            raise
-        except CommitFailedError as error:
-            raise StoreError(
-                f"{self.folder}: another process changed the store meanwhile ({first_line(error)}): run again"
-            ) from error
-        except (DeltaError, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-            raise disk_error(self.folder, error) or _damaged(self.folder, error) from error
+        return refusals(self.folder)
 
-    def _write(self, table: str, frame: pl.DataFrame) -> None:
-        path = self.folder / table
-        with self.refusals():
-            names = pl.scan_delta(self.table(table)).collect_schema().names()
-            options = {"commit_properties": CommitProperties(max_commit_retries=200)}
-            frame.select(names).write_delta(str(path), mode="append", delta_write_options=options)
+    def _merge(self, levels: int | None) -> None:
+        """Merge the files of the last commits, as many as `levels` says; None: all small ones.
 
-    def _create(self, table: str, columns: Columns, partition_by: list[str] | None) -> None:
-        path = self.folder / table
-        try:
-            found = _Table(str(path))
-        except TableNotFoundError:
-            begun = {"_delta_log"}  # all there is of a table that another scan creates just now, or was killed creating
-            if self.folder.is_file() or (path.exists() and {item.name for item in path.iterdir()} - begun):
-                raise StoreError(f"{path}: holds files that are no Delta table: name another --store") from None
-            options = {"name": table, "description": f"{KIND} {FORMAT}", "partition_by": partition_by}
-            options |= {"commit_properties": CommitProperties(max_commit_retries=0)}  # a retry would create it again
-            with suppress(CommitFailedError):  # another scan created it at the same moment
-                pl.DataFrame(schema=columns).write_delta(str(path), mode="ignore", delta_write_options=options)
-            found = _Table(str(path))
-        self._check(path, found)
-        names = pl.scan_delta(found).collect_schema().names()
-        if set(names) != set(columns):
-            different = ", ".join(sorted(set(names) ^ set(columns)))
-            raise StoreError(f"{path}: made by another version of overscan (columns {different}): name another --store")
-
-    def _verify(self, table: str) -> None:
-        path = self.folder / table
-        try:
-            found = _Table(str(path))
-        except TableNotFoundError:
-            raise StoreError(
-                f"{self.folder}: no store there: `overscan scan ... --store {self.folder}` makes it"
-            ) from None
-        self._check(path, found)
-
-    def _check(self, path: Path, found: DeltaTable) -> None:
-        description = found.metadata().description
-        if description == f"{KIND} {FORMAT}":
-            return
-        kind, _, number = (description or "").rpartition(" ")
-        if kind == KIND and number.isdigit():
-            raise StoreError(
-                f"{path}: store format {number}, this overscan reads {FORMAT}: upgrade it, or name another --store"
-            )
-        raise StoreError(
-            f"{path}: a Delta table described {description!r}, needed '{KIND} {FORMAT}': name another --store"
-        )
+        A full disk, or somebody else at the same work, is no reason to end a scan whose rows are committed.
+        """
+        with suppress(DiskError), self.refusals(), suppress(CommitFailedError):
+            self._scores.merge(None if levels is None else MERGE_EVERY**levels / 2)
 
 
-class _Table(DeltaTable):  # type: ignore[misc]
-    """A local table whose files Polars finds: it takes paths as they are, deltalake tells them percent-encoded."""
+def levels(commits: int) -> int:
+    """How often MERGE_EVERY divides a number of commits: each level merges what that many of the one below left.
 
-    def file_uris(self, *arguments: Any, **options: Any) -> list[str]:
-        """Paths of the table's files."""
-        return [unquote(uri) for uri in super().file_uris(*arguments, **options)]
-
-    @property
-    def table_uri(self) -> str:
-        """The table's own, as the files' begin with it."""
-        return unquote(super().table_uri)
-
-
-def _damaged(folder: Path, error: BaseException) -> StoreError:
-    return StoreError(
-        f"{folder}: the store cannot be read ({first_line(error)}): restore it from a copy, or name another --store "
-        "and scan again"
-    )
+    So a row is written a few times for each level, and some tens of files are left of any number of commits.
+    """
+    return 0 if commits == 0 or commits % MERGE_EVERY else 1 + levels(commits // MERGE_EVERY)

@@ -1,64 +1,97 @@
 """What a store holds, and the upkeep of its files."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
-from scanner.config import SCREENED_OUT, ScanConfig
-from scanner.store.ledger import Ledger
+from scanner.config import Reference, ScanConfig
+from scanner.store.ledger import Ledger, Run
+from scanner.store.record import RunRecord, Screened
+from scanner.store.tables import Table
 
 TABLES = ("scores", "runs")
 RETENTION = timedelta(days=7)  # replaced files stay as long: longer than any scan or report that may still read them
 
 
-def status(ledger: Ledger) -> dict[str, Any]:
-    """Scans of a store, newest run first, and its tables; everything is plain data, ready for JSON.
+@dataclass(frozen=True)
+class ScanStatus:
+    """A scan of a store, by its newest run. `last_run`: when that began; `rows`: score rows by status.
 
-    `rows` counts score rows by status; where two scans ran at once, a row may be stored twice, but is read once.
+    `lacks`: scores that its settings allow, but that none of its rows has: they are younger than the rows.
+    """
+
+    scan_id: str
+    model: str
+    backend: str
+    precision: str
+    provider: str
+    config: ScanConfig
+    reference: Reference | None
+    purpose: str
+    screening: Screened | None
+    runs: int
+    last_run: str
+    rows: Mapping[str, int]
+    lacks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TableStatus:
+    """A table of a store. `bytes`: on disk, of old versions and of the log too."""
+
+    version: int
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class StoreStatus:
+    """What a store holds: `dataclasses.asdict` makes of it what JSON can hold."""
+
+    store: str
+    scans: tuple[ScanStatus, ...]
+    tables: Mapping[str, TableStatus]
+
+
+def status(ledger: Ledger, possible: Callable[[RunRecord], Collection[str]] = lambda record: ()) -> StoreStatus:
+    """Scans of a store, newest run first, and its tables.
+
+    `possible`: scores that a run with such a record would compute today. Where two scans ran at once, a row may be
+    stored twice, but is read once.
     """
     counts = ledger.counts()
-    runs = ledger.runs()
-    scans = []
-    for scan_id, number, record in (
-        runs.group_by("scan_id", maintain_order=True).agg(pl.len(), pl.struct("started", "record").first()).iter_rows()
-    ):
-        asked = json.loads(record["record"])
-        rows = dict(counts.filter(scan_id=scan_id).select("status", "rows").iter_rows())
-        scans.append(
-            {
-                "scan_id": scan_id,
-                "model": asked["model"],
-                "backend": asked["backend"],
-                "precision": asked.get("precision", "float32"),  # an older overscan knew no other on its backends
-                "provider": asked["provider"],
-                "config": asked["config"],
-                "reference": asked.get("reference"),  # an older overscan did not note it
-                "purpose": asked.get("purpose", "scan"),
-                "screening": screened(asked, rows),
-                "runs": number,
-                "last_run": f"{record['started']:%Y-%m-%dT%H:%M:%SZ}",
-                "rows": rows,
-            }
-        )
-    return {"store": str(ledger.folder), "scans": scans, "tables": {name: _table(ledger, name) for name in TABLES}}
+    by_scan: dict[str, list[Run]] = {}
+    for run in ledger.runs():
+        by_scan.setdefault(run.scan_id, []).append(run)
+    scans = tuple(
+        _scan(runs, counts.filter(scan_id=scan_id), possible(runs[0].record)) for scan_id, runs in by_scan.items()
+    )
+    return StoreStatus(str(ledger.folder), scans, {name: _table(ledger, name) for name in TABLES})
 
 
-def screened(record: Mapping[str, Any], statuses: Mapping[str, int]) -> dict[str, Any] | None:
-    """A run's screening and what it came to, from prompts by status; None for a scan without a screen.
-
-    `passes_per_prompt`: one for everyone, and all of the scan's for the refined, whose first pass is thus paid twice.
-    """
-    screening = record.get("screening")
-    if screening is None:
-        return None
-    passes = ScanConfig.of_record(record).passes
-    refined, out = statuses.get("scored", 0) + statuses.get("non_finite", 0), statuses.get(SCREENED_OUT, 0)
-    average = 1 + passes * refined / max(1, refined + out)
-    return {**screening, "refined": refined, "screened_out": out, "passes_per_prompt": average}
+def _scan(runs: list[Run], counts: pl.DataFrame, possible: Collection[str]) -> ScanStatus:
+    newest, record = runs[0], runs[0].record
+    rows = dict(counts.select("status", "rows").iter_rows())
+    scored = counts.filter(status="scored")
+    held = {name for name in possible if name in scored.columns and scored[name].sum()}
+    return ScanStatus(
+        scan_id=newest.scan_id,
+        model=record.model,
+        backend=record.backend,
+        precision=record.precision,
+        provider=record.provider,
+        config=record.config,
+        reference=record.reference,
+        purpose=record.purpose,
+        screening=record.screened(rows),
+        runs=len(runs),
+        last_run=f"{newest.started:%Y-%m-%dT%H:%M:%SZ}",
+        rows=rows,
+        lacks=tuple(name for name in possible if name not in held) if len(scored) else (),
+    )
 
 
 def compact(ledger: Ledger) -> dict[str, dict[str, int]]:
@@ -68,22 +101,23 @@ def compact(ledger: Ledger) -> dict[str, dict[str, int]]:
     table, `merged` and `deleted` numbers of files.
     """
     done = {}
+    hours = int(RETENTION.total_seconds() // 3600)
     for name in TABLES:
         with ledger.refusals():
-            table = ledger.table(name)
-            merged = table.optimize.compact()["numFilesRemoved"]
-            hours = int(RETENTION.total_seconds() // 3600)
-            deleted = table.vacuum(
+            table = Table(ledger.folder, name)
+            merged = table.merge()
+            delta = table.load()
+            deleted = delta.vacuum(
                 retention_hours=hours, dry_run=False, full=True
             )  # full: what killed commits left too
-            table.create_checkpoint()
-            done[name] = {"merged": int(merged), "deleted": len(deleted)}
+            delta.create_checkpoint()
+            done[name] = {"merged": merged, "deleted": len(deleted)}
     return done
 
 
-def _table(ledger: Ledger, name: str) -> dict[str, int]:
+def _table(ledger: Ledger, name: str) -> TableStatus:
     table = ledger.table(name)
-    return {"version": table.version(), "files": len(table.file_uris()), "bytes": _size(ledger.folder / name)}
+    return TableStatus(table.version(), len(table.file_uris()), _size(ledger.folder / name))
 
 
 def _size(folder: Path) -> int:

@@ -1,17 +1,16 @@
 """A scan read back from its store: the captions as they are now, joined with their scores."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from scanner.dataset import captions, readers, shards
-from scanner.diffusion.scores import SCORES, best_score
-from scanner.store.ledger import Ledger
+from scanner.store.ledger import SCORE, Ledger
+from scanner.store.record import RunRecord
 
 FILES_NAMED = 3  # in a sentence
 
@@ -26,7 +25,7 @@ class StoredScan:
 
     scan_id: str
     store: Path
-    record: Mapping[str, Any] = field(repr=False)
+    record: RunRecord = field(repr=False)
     captions: pl.LazyFrame = field(repr=False)
     left_out: tuple[readers.Problem, ...] = field(repr=False)
 
@@ -43,26 +42,19 @@ class StoredScan:
     @property
     def full_scan_id(self) -> str:
         """The scan_id whose calibrations hold: of a screened scan, that of the same scan unscreened."""
-        screening = self.record.get("screening")
-        return self.scan_id if screening is None else str(screening["full_scan_id"])
-
-    @property
-    def best_score(self) -> str:
-        """What to rank by where no score is named."""
-        return best_score(len(self.record["config"]["seeds"]), self.record.get("reference") is not None)
+        return self.record.full_scan_id(self.scan_id)
 
     @property
     def notes(self) -> list[str]:
         """Whose captions are missing: files that the scan, or now the reader, could not read, in sentences."""
-        then = self.record["left_out"]
+        then = self.record.left_out
         now = [problem.file for problem in self.left_out if problem.file not in then]
         whose = (("could not be read when scanned", then), ("cannot be read now", now))
         return [f"files that {why}, whose captions are missing: {_some(files)}" for why, files in whose if files]
 
-    @cached_property
-    def canaries(self) -> pl.DataFrame:
-        """[canary, scores...] of fixed prompts, as every run that scored for this scan computed them."""
-        return canaries_of(Ledger(self.store).records(self.scan_id))
+    def canaries(self, score: str) -> pl.DataFrame:
+        """[canary, score] of fixed prompts, as every run that computed the score for this scan found it."""
+        return canaries_of(Ledger(self.store).records(self.scan_id), [score])
 
 
 def read_store(store: str | Path, scan_id: str | None = None) -> StoredScan:
@@ -71,7 +63,7 @@ def read_store(store: str | Path, scan_id: str | None = None) -> StoredScan:
     `scan_id`: another scan of the store, by its id or 8 or more of the first characters. Raises ScannerError.
     """
     scan_id, record = Ledger(store).last_run(scan_id)
-    rows = readers.read(record["inputs"], record["column"], record["limit"]).without(record["left_out"])
+    rows = readers.read(record.inputs, record.column, record.limit).without(record.left_out)
     return StoredScan(scan_id, Path(store), record, captions.texts(rows), rows.problems)
 
 
@@ -80,7 +72,7 @@ def _some(files: Sequence[str]) -> str:
     return ", ".join(files[:FILES_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
-def canaries_of(records: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
-    """[canary, scores...] in the records of runs; none where an older overscan scanned."""
-    rows = [row for record in records for row in record.get("canaries", [])]
-    return pl.DataFrame(rows, schema={"canary": pl.String} | dict.fromkeys(SCORES, pl.Float32))
+def canaries_of(records: Iterable[RunRecord], scores: Sequence[str]) -> pl.DataFrame:
+    """[canary, scores...] in the records of those runs that computed these scores; older ones may know fewer."""
+    rows = [row for record in records for row in record.canaries if all(score in row for score in scores)]
+    return pl.DataFrame(rows, schema={"canary": pl.String(), **dict.fromkeys(scores, SCORE)})

@@ -1,0 +1,21 @@
+"""Which scores a scan can have, and which of those that it has to rank by."""
+
+from scanner.diffusion.scores import best_scores, possible_scores
+from scanner.store.record import RunRecord
+from scanner.store.stored import StoredScan
+
+
+def possible(record: RunRecord) -> tuple[str, ...]:
+    """The scores that a run with such a record computes today."""
+    config = record.config
+    return possible_scores(len(config.seeds), config.first_steps, config.guidance_scale, record.reference is not None)
+
+
+def best(stored: StoredScan) -> str:
+    """What to rank by where no score is named: of the scores that most prompts have, the one that measured best.
+
+    A score that is younger than some rows of a scan is thus no better than none.
+    """
+    able = best_scores(len(stored.record.config.seeds), stored.record.reference is not None)
+    scores = stored.scores
+    return max(able, key=lambda name: scores[name].count() if name in scores.columns else 0)

@@ -1,0 +1,143 @@
+"""What a run was asked and with what it computed: written once, when it begins; read by reports years later.
+
+This is the one place that knows how a record looks in the store, and how older versions of overscan wrote it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from scanner.config import SCREENED_OUT, MadeWith, Reference, ScanConfig
+from scanner.errors import StoreError
+from scanner.identity import identity
+
+VERSION = 2  # 1: the first edition, whose records do not say so
+FIRST_PASS: Final = "first pass"  # the purpose of a screened scan's first run; others are scan and calibration
+Canary = Mapping[str, str | float | None]  # canary, and a number, or null where it has none, for each score
+
+
+@dataclass(frozen=True)
+class Screening:
+    """The policy of a screened scan: prompts whose `score` of the first pass is below `threshold` get no other pass.
+
+    `full_scan_id`: of the same scan unscreened, whose calibrations hold; `first_scan_id`: of the first pass, by
+    `model`; `share`: what the threshold was chosen for, None: not chosen yet.
+    """
+
+    full_scan_id: str
+    first_scan_id: str
+    model: str
+    score: str
+    share: float
+    threshold: float | None = None
+
+    @property
+    def scan_id(self) -> str:
+        """Identity of all that a screened scan's rows depend on, the threshold among it."""
+        assert self.threshold is not None
+        return identity(
+            {"full": self.full_scan_id, "first": self.first_scan_id, "score": self.score, "threshold": self.threshold}
+        )
+
+
+@dataclass(frozen=True)
+class Screened(Screening):
+    """A screening and what it came to.
+
+    `passes_per_prompt`: one for everyone, and all of the scan's for the refined, whose first pass is thus paid twice.
+    """
+
+    refined: int = 0
+    screened_out: int = 0
+    passes_per_prompt: float = 1.0
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run of a scan, of a screened scan's first pass, or of a calibration (`purpose`).
+
+    `inputs`, `column`, `limit`: the captions, which a report reads again; `left_out`: files of them that could not be
+    read; `passed_over`: backends that `auto` could not take, and why; `canaries`: scores of fixed prompts on that day.
+    `version`: of the record, as it was written.
+    """
+
+    purpose: str
+    inputs: tuple[str, ...]
+    column: str | None
+    limit: int | None
+    left_out: tuple[str, ...]
+    model: str
+    backend: str
+    precision: str
+    passed_over: tuple[str, ...]
+    provider: str
+    batch_size: int | None
+    config: ScanConfig
+    reference: Reference | None
+    host: str | None
+    versions: Mapping[str, str]
+    canaries: tuple[Canary, ...] = ()
+    screening: Screening | None = None
+    version: int = VERSION
+
+    @property
+    def made_with(self) -> MadeWith:
+        """What the run's scan_id was made of, and the model's name."""
+        return MadeWith(self.model, self.backend, self.precision, self.config, self.reference)
+
+    def full_scan_id(self, scan_id: str) -> str:
+        """Of the same scan unscreened, given the run's own."""
+        return scan_id if self.screening is None else self.screening.full_scan_id
+
+    def screened(self, statuses: Mapping[str, int]) -> Screened | None:
+        """The screening and what it came to, from prompts by status; None for a scan without a screen."""
+        if self.screening is None:
+            return None
+        refined, out = statuses.get("scored", 0) + statuses.get("non_finite", 0), statuses.get(SCREENED_OUT, 0)
+        average = 1 + self.config.passes * refined / max(1, refined + out)
+        return Screened(**vars(self.screening), refined=refined, screened_out=out, passes_per_prompt=average)
+
+
+def as_json(record: RunRecord) -> str:
+    """A record as the store keeps it."""
+    return json.dumps(asdict(record))
+
+
+def of_json(text: str) -> RunRecord:
+    """Read a record of this version or an older one; keys that a newer one has added are passed over.
+
+    Raises StoreError where it is none.
+    """
+    try:
+        raw: dict[str, Any] = json.loads(text)
+        made = MadeWith.of_json(raw)
+        screening = raw.get("screening")  # older versions did not screen
+        return RunRecord(
+            purpose=raw.get("purpose", "scan"),  # before there were calibrations
+            inputs=tuple(raw["inputs"]),
+            column=raw["column"],
+            limit=raw["limit"],
+            left_out=tuple(raw["left_out"]),
+            model=made.model,
+            backend=made.backend,
+            precision=made.precision,
+            passed_over=tuple(raw.get("passed_over", ())),
+            provider=raw["provider"],
+            batch_size=raw.get("batch_size"),
+            config=made.config,
+            reference=made.reference,
+            host=raw.get("host"),
+            versions=raw["versions"],
+            canaries=tuple(raw.get("canaries", ())),
+            screening=None if screening is None else _screening(screening),
+            version=raw.get("version", 1),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"the record of a run cannot be read ({error!r}): {text[:200]}") from error
+
+
+def _screening(raw: Mapping[str, Any]) -> Screening:
+    return Screening(
+        raw["full_scan_id"], raw["first_scan_id"], raw["model"], raw["score"], raw["share"], raw["threshold"]
+    )
