@@ -1,16 +1,24 @@
+import json
 import multiprocessing
 import os
 import subprocess
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
+from deltalake import Schema
+from deltalake.exceptions import CommitFailedError
 from reports import RECORD
 
+from scanner.config import Reference
 from scanner.errors import DiskError, StoreError
-from scanner.store.ledger import Ledger
+from scanner.store.ledger import MERGE_EVERY, Ledger, levels
+from scanner.store.record import Screening, as_json, of_json
 from scanner.store.status import compact, status
+from scanner.store.tables import Table
 
 
 def rows(*ids, score=1.0):
@@ -249,3 +257,134 @@ def test_status_and_compaction(tmp_path):
     assert len(ledger.read("one")) == 6
     assert len(pl.read_delta(str(tmp_path / "scores"), version=3)) == 3  # readers of an older version are not disturbed
     assert compact(ledger) == {"scores": {"merged": 0, "deleted": 0}, "runs": {"merged": 0, "deleted": 0}}
+
+
+def test_a_score_of_a_newer_overscan_joins_a_store_and_stays(tmp_path):
+    """Columns are added as nulls; an overscan that does not know one keeps it on append and on merging."""
+    Ledger(tmp_path, ("s_v1",)).append("one", rows("a"))
+    newer = Ledger(tmp_path, ("s_v1", "t_v1"))
+    newer.append("one", rows("b").with_columns(t_v1=pl.lit(2.0, pl.Float32)))
+    older = Ledger(tmp_path, ("s_v1",))
+    older.append("one", rows("c"))
+    assert older.read("one").select("prompt_id", "s_v1", "t_v1").sort("prompt_id").rows() == [
+        ("a", 1.0, None),
+        ("b", 1.0, 2.0),
+        ("c", 1.0, None),
+    ]
+    before = older.read("one").sort("prompt_id")
+    assert compact(older)["scores"]["merged"] == 3
+    assert Ledger(tmp_path).read("one").sort("prompt_id").equals(before)
+    assert older.table("scores").metadata().description == "overscan store 1"
+
+
+def test_what_is_no_score_and_unknown_is_kept_and_not_read(tmp_path):
+    Ledger(tmp_path, ("s_v1",)).append("one", rows("a"))
+    table = Ledger(tmp_path).table("scores")
+    table.alter.add_columns(Schema.from_arrow(pl.Schema({"q4_v2": pl.List(pl.Float32)})).fields)
+    ledger = Ledger(tmp_path, ("s_v1",))
+    ledger.append("one", rows("b"))
+    compact(ledger)
+    assert "q4_v2" in pl.read_delta(str(tmp_path / "scores")).columns
+    assert ledger.read("one").columns == ["prompt_id", "status", "truncated", "s_v1", "q1", "q2", "q3"]
+
+
+def grow(folder, i, ready):
+    ready.wait()
+    ledger = Ledger(folder, (f"s{i}_v1",))
+    for j in range(5):
+        ledger.append("one", rows(f"{i} {j}").rename({"s_v1": f"s{i}_v1"}))
+    ledger.begin(f"{i}", RECORD)
+
+
+def test_scans_at_once_may_add_scores_append_and_begin(tmp_path):
+    Ledger(tmp_path, ("s_v1",))
+    context = multiprocessing.get_context("forkserver")
+    ready = context.Barrier(4)
+    processes = [context.Process(target=grow, args=(tmp_path, i % 3, ready)) for i in range(4)]  # two add the same
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    held = pl.read_delta(str(tmp_path / "scores"))
+    assert len(held) == 20
+    assert held.select("s0_v1", "s1_v1", "s2_v1", "s_v1").count().row(0) == (10, 5, 5, 0)
+    assert sorted(pl.read_delta(str(tmp_path / "runs"))["sequence"]) == [1, 2, 3, 4]
+
+
+def test_the_newest_is_what_was_committed_last_whatever_the_clocks_say(tmp_path, monkeypatch):
+    """Two hosts whose clocks differ by an hour; runs of the first edition, which have no number, come before them."""
+
+    def at(hour):
+        monkeypatch.setattr("scanner.store.ledger.datetime", SimpleNamespace(now=lambda zone: clock(hour)))
+
+    def clock(hour):
+        return datetime(2030, 1, 1, hour, tzinfo=UTC)
+
+    ledger = Ledger(tmp_path, ("s_v1",))
+    old = pl.DataFrame(
+        {"scan_id": ["old", "older"], "started": [clock(23), clock(22)], "record": [as_json(RECORD)] * 2}
+    )
+    ledger._runs.append(lambda table: (old, None))
+    for hour, scan_id in ((12, "fast clock"), (11, "slow clock")):
+        at(hour)
+        Ledger(tmp_path, ("s_v1",)).begin(scan_id, RECORD)
+    assert [run.scan_id for run in ledger.runs()] == ["slow clock", "fast clock", "old", "older"]
+    compact(ledger)
+    assert ledger.last_run() == ("slow clock", RECORD)
+    assert [scan.last_run for scan in status(ledger).scans][:2] == ["2030-01-01T11:00:00Z", "2030-01-01T12:00:00Z"]
+
+
+def test_files_are_merged_while_a_scan_runs(tmp_path):
+    """Some tens of files are left of any number of commits, and every row is there."""
+    ledger, readers = Ledger(tmp_path, ("s_v1",)), []
+    for i in range(2 * MERGE_EVERY + 5):
+        ledger.append("one", rows(f"{i:03}"))
+        readers += [ledger.rows("one")] if i == 10 else []
+    assert len(ledger.table("scores").file_uris()) <= 5 + 2 * 3
+    assert ledger.read("one")["prompt_id"].sort().to_list() == [f"{i:03}" for i in range(2 * MERGE_EVERY + 5)]
+    assert readers[0].collect().height == 11, "who began to read before the merge reads on"
+    assert [levels(n) for n in (0, 1, 19, 20, 40, 399, 400, 8000)] == [0, 0, 0, 1, 1, 0, 2, 3]
+
+
+def test_a_merge_that_others_do_ends_no_scan(tmp_path, monkeypatch):
+    def merge(table, commits):
+        raise CommitFailedError("somebody else")
+
+    monkeypatch.setattr(Table, "merge", merge)
+    ledger = Ledger(tmp_path, ("s_v1",))
+    for i in range(MERGE_EVERY):
+        ledger.append("one", rows(f"{i}"))
+    ledger.compact()
+    assert len(ledger.read("one")) == MERGE_EVERY
+
+
+def test_status_tells_which_scores_a_scan_lacks(tmp_path):
+    ledger = Ledger(tmp_path, ("s_v1", "t_v1"))
+    ledger.begin("one", RECORD)
+    ledger.begin("none yet", RECORD)
+    ledger.append("one", rows("a"))
+    ledger.append("one", rows("b").with_columns(status=pl.lit("non_finite"), t_v1=pl.lit(1.0, pl.Float32)))
+    lacks = {scan.scan_id: scan.lacks for scan in status(ledger, lambda record: ("s_v1", "t_v1", "u_v1")).scans}
+    assert lacks == {"one": ("t_v1", "u_v1"), "none yet": ()}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"purpose": "scan"}', as_json(RECORD).replace('"seeds"', '"s"')])
+def test_a_record_that_is_none_is_refused(text):
+    with pytest.raises(StoreError, match="the record of a run cannot be read"):
+        of_json(text)
+
+
+def test_records_of_other_versions_are_read():
+    """What older ones lacked has its meaning of then; what newer ones add is passed over."""
+    screening = Screening("full", "first", "m", "s_v1", 0.1, 0.5)
+    full = replace(RECORD, reference=Reference("r", "f"), screening=screening, canaries=({"canary": "a", "s_v1": 1.0},))
+    assert of_json(as_json(full)) == full
+    newer = json.loads(as_json(full)) | {"version": 3, "mood": "good"}
+    newer["config"]["temperature"] = 1
+    assert of_json(json.dumps(newer)) == replace(full, version=3)
+    older = json.loads(as_json(full))
+    for name in ("version", "precision", "reference", "purpose", "screening", "canaries", "batch_size", "host"):
+        del older[name]
+    kept = replace(full, version=1, reference=None, screening=None, canaries=(), batch_size=None, host=None)
+    assert of_json(json.dumps(older)) == kept

@@ -51,7 +51,8 @@ def scan(
             first.close()  # a large model is not held twice
             model = full.prepare(preparing)
         done = passes.score(model, purpose, screening)
-    assert model.prepared is not None and model.batch_size is not None
+    assert model.prepared is not None
+    assert model.batch_size is not None
     scan_id = model.scan_id if screening is None else screening.scan_id
     statuses = done.pending.statuses + done.statuses
     return ScanResult(
