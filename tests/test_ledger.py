@@ -325,7 +325,7 @@ def test_the_newest_is_what_was_committed_last_whatever_the_clocks_say(tmp_path,
     old = pl.DataFrame(
         {"scan_id": ["old", "older"], "started": [clock(23), clock(22)], "record": [as_json(RECORD)] * 2}
     )
-    ledger._runs.append(lambda table: (old, None))
+    ledger._runs.append(lambda table: (pl.DataFrame(old), None))
     for hour, scan_id in ((12, "fast clock"), (11, "slow clock")):
         at(hour)
         Ledger(tmp_path, ("s_v1",)).begin(scan_id, RECORD)

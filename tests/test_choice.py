@@ -1,0 +1,52 @@
+"""Which scores a scan can have, and which it is ranked by where none is named."""
+
+from dataclasses import replace
+
+import polars as pl
+import pytest
+from reports import RECORD, stored_scan
+
+from scanner.audit.choice import best, possible
+from scanner.config import Reference, ScanConfig
+from scanner.diffusion.scores import SCORES, best_score
+
+FIRST_STEP = {name for name, score in SCORES.items() if score.steps == 1}
+
+
+@pytest.mark.parametrize(
+    ("config", "reference", "lacking"),
+    [
+        (ScanConfig(seeds=(0, 1), first_steps=2), True, set()),
+        (ScanConfig(seeds=(0, 1), first_steps=2, guidance_scale=1), True, {"steadiness_v1"}),
+        (ScanConfig(seeds=(0, 1)), True, SCORES.keys() - FIRST_STEP),
+        (
+            ScanConfig(seeds=(0, 1), first_steps=2),
+            False,
+            {"overestimation_ref_v1", "overestimation_white_v1", "estimate_ratio_white_v1"},
+        ),
+        (
+            ScanConfig(seeds=(0,)),
+            True,
+            {name for name, score in SCORES.items() if score.seeds == 2} | (SCORES.keys() - FIRST_STEP),
+        ),
+    ],
+)
+def test_a_score_that_the_settings_do_not_allow_is_not_possible(config, reference, lacking):
+    record = replace(RECORD, config=config, reference=Reference("r", "f") if reference else None)
+    assert SCORES.keys() - set(possible(record)) == lacking
+
+
+def scan_of(**scores):
+    frame = pl.DataFrame({"prompt_id": ["a", "b"]}).with_columns(
+        **{name: pl.Series(values, dtype=pl.Float32) for name, values in scores.items()}
+    )
+    return stored_scan(frame, pl.LazyFrame())
+
+
+def test_the_best_is_one_that_most_prompts_have():
+    measured, second = best_score(2, reference=False), "overestimation_prior_v1"
+    assert best(scan_of(**{measured: [1.0, 2.0], second: [1.0, 2.0]})) == measured
+    assert best(scan_of(**{measured: [1.0, None], second: [1.0, 2.0]})) == second
+    assert best(scan_of(**{second: [1.0, 2.0]})) == second
+    assert best(scan_of(**{measured: [None, None], second: [None, None]})) == measured
+    assert best(scan_of()) == measured
