@@ -2,9 +2,8 @@
 
     python tools/bench_commits.py [--commits 900] [--rows 1000] [--every 100] [--json FILE]
 
-Appends made-up scores to a new store, ROWS at a time, as a scan does every ten seconds, and prints a line for each EVERY
-commits: means over them. At the end the exponent of an append's cost in the number of commits: 0 is constant, 1 is
-proportional.
+Appends made-up scores to a new store, ROWS at a time, as a scan does every ten seconds, and prints means over every
+EVERY commits. At the end the exponent of an append's cost in the number of commits: 0 is constant, 1 is proportional.
 """
 
 import argparse
