@@ -151,17 +151,16 @@ def _replaced(model: Model, worker: _Worker) -> _Worker:
     """Another worker in the place of one that died. Raises EngineError after DEATHS over one chunk, or over none."""
     worker.process.join()
     worker.connection.close()
-    hired = _hired(model, worker.cores)
     if worker.task is not None:
         worker.task.deaths += 1
-    elif not worker.ready:
-        hired.deaths = worker.deaths + 1
-    if DEATHS in (hired.deaths, worker.task.deaths if worker.task else 0):
-        hired.process.kill()
+    deaths = 0 if worker.ready else worker.deaths + 1
+    if DEATHS in (deaths, worker.task.deaths if worker.task else 0):
         raise EngineError(
             f"{DEATHS} workers died one after the other (exit code {worker.process.exitcode}; -9: killed, often for "
             "want of memory): name fewer workers or a smaller batch size, or none, to see the error in one process"
         )
+    hired = _hired(model, worker.cores)
+    hired.deaths = deaths
     return hired
 
 
