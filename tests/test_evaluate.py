@@ -14,7 +14,6 @@ from scanner.demo import BUNDLE
 from scanner.diffusion.scores import SCORES
 from scanner.errors import InputError, ScannerError
 from scanner.evidence.evaluate import NORM, Setting, evaluate, read_labels, settings
-from scanner.evidence.plots import roc_plot, severity_plot
 
 LABELS = pl.DataFrame(
     {
@@ -174,15 +173,3 @@ def test_evaluate_agrees_with_a_scan(evaluated):
         assert len(compared) >= 2
         for setting in compared:
             np.testing.assert_allclose(scored[setting], scan[setting.score], rtol=1e-3, err_msg=str(setting))
-
-
-def test_plots_place_their_points():
-    curve = {"a < b": (np.array([0, 0.01, 1]), np.array([0, 0.5, 1]))}
-    svg = roc_plot("title", curve, negatives=100)
-    (points,) = re.findall(r'points="([^"]+)"', svg)
-    assert points == "56,304 56,180 464,56"  # the axis starts at one false positive of a hundred
-    assert "a &lt; b" in svg
-    groups = {"no": np.array([True, False]), "yes": np.array([False, True])}
-    svg = severity_plot("title", np.array([1.0, 3.0]), np.array([0.2, 0.6]), groups)
-    assert re.findall(r' d="(M[^"]+h0)"', svg) == ["M56 304h0", "M464 56h0"]
-    assert ">yes (1)<" in svg

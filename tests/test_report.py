@@ -16,7 +16,7 @@ from scanner import Rule, rank, read_store, scan, sources
 from scanner.config import Reference
 from scanner.demo import BUNDLE
 from scanner.errors import DiskError, ScannerError
-from scanner.report import charts, facts_of, html, markdown, redact, write
+from scanner.report import facts_of, html, markdown, redact, write
 from scanner.report.contents import rule_in_words
 from scanner.report.wording import number
 
@@ -227,53 +227,6 @@ def test_the_summary_is_inert_markdown():
     assert not re.search(r"<(?!/?code>)|\]\(|@|`(?!report|flagged|,|\.| )", text)
     assert all(line.count("|") == 7 for line in text.splitlines() if line.startswith("|"))
     assert len(markdown.render(contents(["x"] * 5000))) < 3000
-
-
-def test_histogram_bars_count_prompts():
-    scores = pl.Series([0.0] * 100 + [1.0] * 10 + [2.0])
-    svg = charts.histogram(scores, scores > 1.5, None, 1.5)
-    bars = re.findall(r'<rect class="(bar[ a-z]*)" x="([\d.]+)" y="([\d.]+)" width="[\d.]+" height="([\d.]+)"/>', svg)
-    assert [bar[0] for bar in bars] == ["bar", "bar", "bar", "bar flag"]
-    heights = [float(bar[3]) for bar in bars]
-    assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2], abs=0.2)  # a decade each
-    assert bars[2][1:] == bars[3][1:]
-    assert ">threshold 1.5</text>" in svg
-
-
-def test_histogram_scales_the_null_to_the_prompts():
-    scores, null = pl.Series([0.0] * 50 + [1.0] * 50), pl.Series([0.0, 1.0])
-    svg = charts.histogram(scores, scores > 2, null, None)
-    tops = {float(y) for y in re.findall(r'<rect class="bar" [^>]*y="([\d.]+)"', svg)}
-    (points,) = re.findall(r'<polyline class="null" points="([^"]*)"', svg)
-    outline = {float(pair.split(",")[1]) for pair in points.split()}
-    assert min(outline) == min(tops)
-
-
-@pytest.mark.parametrize("values", [[0.5], [0.5] * 9, [-1e30, 1e30], [1e-12, 2e-12]])
-def test_charts_of_odd_scores_stay_in_the_picture(values):
-    scores = pl.Series(values, dtype=pl.Float32)
-    for svg in (charts.histogram(scores, scores > 0, scores, None), charts.qq(scores, scores)):
-        assert not re.search("nan|inf", svg)
-        assert all(-1 <= float(x) <= charts.WIDTH for x in re.findall(r' (?:x|cx|x1|x2)="([^"]*)"', svg))
-        assert all(0 <= float(y) <= charts.HEIGHT for y in re.findall(r' (?:y|cy|y1|y2)="([^"]*)"', svg))
-
-
-def test_quantiles_of_equal_distributions_lie_on_the_diagonal():
-    scores = pl.Series([i / 1000 for i in range(1000)])
-    points = re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', charts.qq(scores, scores.shuffle(seed=1)))
-    assert len(points) == charts.QUANTILES + 1
-    x, y = [float(p[0]) for p in points], [float(p[1]) for p in points]
-    across, up = charts.WIDTH - charts.RIGHT - charts.LEFT, charts.HEIGHT - charts.BOTTOM - charts.TOP
-    for a, b in zip(x, y, strict=True):
-        assert (a - charts.LEFT) / across == pytest.approx((charts.HEIGHT - charts.BOTTOM - b) / up, abs=0.001)
-
-
-def test_nights_are_bars_in_order():
-    history = pl.DataFrame({"date": ["2026-11-01<", "2026-11-02"], "n_flagged": [10, 5], "n_new": [0, 5]})
-    svg = charts.nights(history)
-    heights = [float(h) for h in re.findall(r'<rect class="bar[^>]* height="([\d.]+)"', svg)]
-    assert heights == [heights[0], heights[0] / 2, heights[0] / 2]
-    assert "2026-11-01&lt;" in svg
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,12 @@ from markupsafe import Markup
 
 from scanner.dataset import images
 from scanner.errors import ScannerError, disk_error, first_line
-from scanner.evidence.plots import COLOURS, Line, step_plot
+from scanner.evidence.plots import Line, step_plot
 from scanner.evidence.verify import AGREE, THUMBNAIL, Fit, Sampling, Similarity, Verification, verdict
 from scanner.files import replacing_folder
 from scanner.identity import prompt_id
 from scanner.pages import page, safe
+from scanner.pages.svg import COLOURS
 
 TEMPLATE = Path(__file__).parent / "verify.html.j2"
 FILES = ("verify.html", "verify.json", "verify.parquet")
@@ -129,12 +130,12 @@ def charts(found: Verification) -> dict[str, bytes]:
         [
             Line("guided", hat, ORANGE),
             Line("prompt, unguided", cond, BLUE),
-            Line("empty prompt, dashed", uncond, GREY, dashed=True),
+            Line("empty prompt", uncond, GREY, dashed=True),
         ],
     )  # fmt: skip
     drawn["distance"] = step_plot(
         "Collapse: distance between seeds", "mean distance / sqrt(d)",
-        [Line("this prompt", found.distance, ORANGE), Line("empty prompt, dashed", found.distance_uncond, GREY, True)],
+        [Line("this prompt", found.distance, ORANGE), Line("empty prompt", found.distance_uncond, GREY, True)],
     )  # fmt: skip
     return {f"{name}.svg": svg.encode() for name, svg in drawn.items()}
 
@@ -142,9 +143,9 @@ def charts(found: Verification) -> dict[str, bytes]:
 def _weights(title: str, found: Verification, fit: Fit) -> str:
     lines = [
         Line("w_0: the image", fit.weights.w_0.mean(1), ORANGE),
-        Line("schedule a_t, dashed", found.signal_rate, ORANGE, dashed=True),
+        Line("schedule a_t", found.signal_rate, ORANGE, dashed=True),
         Line("w_T: the noise", fit.weights.w_T.mean(1), BLUE),
-        Line("schedule s_t, dashed", found.noise_rate, BLUE, dashed=True),
+        Line("schedule s_t", found.noise_rate, BLUE, dashed=True),
         Line("residual", fit.weights.residual.mean(1), GREEN),
     ]
     return step_plot(title, "weight, mean of seeds", lines)
