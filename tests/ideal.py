@@ -9,12 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from scanner.diffusion.schedule import Schedule
+from scanner.diffusion.trace import Trace, start, trace
 
 SD = {
     "curve": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000,
     "timestep_spacing": "leading", "steps_offset": 1, "set_alpha_to_one": False,
 }  # fmt: skip
 FLOW = SD | {"curve": "flow", "shift": 3.0, "set_alpha_to_one": True}  # signal_rate + noise_rate = 1
+PREDICTION_TYPES = ["epsilon", "v_prediction", "flow"]
+G = 7.5  # guidance scale
+IMAGES = np.random.default_rng(7).standard_normal((6, 2, 4, 4)).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -57,3 +61,14 @@ class IdealDenoiser:
             "flow": (x_t - x0) / s,  # eps - x0, with a = 1 - s
         }[self.schedule.prediction_type]
         return self.schedule.to_eps(x_t, output.astype(np.float32), timestep)
+
+
+def first_step(denoiser: IdealDenoiser, subsets, seeds=(0, 1), steps=1, guidance_scale=G) -> Trace:
+    """The first steps of a prompt for each of `subsets`."""
+    return trace(denoiser, denoiser.encode(subsets), start(denoiser, seeds, 50), guidance_scale, 50, steps)
+
+
+def rates(some: Trace) -> tuple[float, ...]:
+    """a_0, a_k, s_0, s_k of a trace of k + 1 steps, and k = a_k - a_0*s_k/s_0."""
+    (a_0, a_k), (s_0, s_k) = some.signal_rate[[0, -1]], some.noise_rate[[0, -1]]
+    return a_0, a_k, s_0, s_k, a_k - a_0 * s_k / s_0

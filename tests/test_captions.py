@@ -1,6 +1,6 @@
 import polars as pl
 
-from scanner.dataset.captions import read, unique_prompts
+from scanner.dataset.captions import as_prompt, read, unique_prompts
 from scanner.identity import prompt_id
 
 
@@ -23,6 +23,14 @@ def test_captions_are_nfc_normalised_and_stripped_only(tmp_path):
     assert prompts["text"].to_list() == ["\u00e9tude", "\u00c9tude", "a  b", None, ""]
     assert prompts["n_rows"].to_list() == [2, 1, 1, 1, 2]
     assert prompts["status"].to_list() == ["pending", "pending", "pending", "null", "empty"]
+
+
+def test_compatibility_characters_are_other_words():
+    """NFKC would make them one with what they look like; a text encoder reads each as it is."""
+    words = ["\ufb01sh", "fish", "x\u00b2", "x2", "\uff21", "A", "\u2460", "1", "\u2126", "\u00bd"]
+    prompts = unique_prompts(pl.LazyFrame({"text": words}).select(as_prompt(pl.col("text"))))
+    assert prompts["text"].to_list() == [*words[:8], "\u03a9", "\u00bd"]  # the ohm sign is canonically omega
+    assert prompts["n_rows"].to_list() == [1] * 10
 
 
 def test_prompt_ids_never_change():

@@ -1,4 +1,4 @@
-"""Paired images: the quantities on paper, then tars, paths and damage on the demo model."""
+"""Paired images: tars, paths and damage, on the demo model."""
 
 import io
 import tarfile
@@ -8,68 +8,22 @@ import numpy as np
 import polars as pl
 import pytest
 from click.testing import CliRunner
-from ideal import IdealDenoiser
+from ideal import G
 
 from scanner.cli import cli
 from scanner.config import Screen
 from scanner.dataset import images
 from scanner.dataset.paired_images import pictures
 from scanner.demo import BUNDLE
-from scanner.diffusion.baselines import Covariance
 from scanner.diffusion.denoiser import Denoiser
-from scanner.diffusion.injection import injection, latents
-from scanner.diffusion.trace import denoise, start, trace
+from scanner.diffusion.trace import denoise, start
 from scanner.errors import InputError, ScannerError
 from scanner.evidence import images as paired_images
-from scanner.evidence.decomposition import least_squares
 from scanner.model import Model
 from scanner.scanning.run import scan
 from scanner.store.stored import read_store
 
 MEMORIZED = ["fondue on gray", "badger", "floppy disk"]  # 64 times in the demo model's training set
-G = 7.5
-
-
-@pytest.fixture
-def ideal():
-    rng = np.random.default_rng(0)
-    denoiser = IdealDenoiser(rng.standard_normal((6, 2, 4, 4)).astype(np.float32))
-    return denoiser, trace(denoiser, denoiser.encode([[2], list(range(6))]), start(denoiser, (0,), 50), G, 50, 2)
-
-
-@pytest.mark.parametrize("covariance", [None, Covariance(0.5, np.eye(3, 32, dtype=np.float32) * 0.7)])
-def test_a_prompt_of_one_image_injects_the_guidance_scale_times_it(ideal, covariance):
-    denoiser, found = ideal
-    mu = found.x0_uncond[0, 0, 0]  # one seed: exactly what guidance starts from
-    held = injection(found.x0_hat[0], denoiser.images.astype(np.float32), mu, covariance)
-    np.testing.assert_allclose(held.coefficient[0, 0, 2], G, rtol=1e-3)
-    np.testing.assert_allclose(held.cosine[0, 0, 2], 1, atol=1e-4)
-    assert held.cosine[0, 0].argmax() == 2  # of all images its own is the nearest
-    assert (np.delete(held.cosine[0, 0], 2) < 0.8).all()
-
-
-def test_a_null_prompt_injects_nothing_and_has_no_cosine(ideal):
-    denoiser, found = ideal
-    mu = found.x0_hat[0, 1, 0]
-    held = injection(found.x0_hat[0, 1:], denoiser.images.astype(np.float32), mu)
-    np.testing.assert_array_equal(held.coefficient, 0)
-    assert np.isnan(held.cosine).all()
-    itself = injection(found.x0_hat[0], mu[None], mu)
-    assert np.isnan(itself.coefficient).all()  # an image that is the mean
-
-
-def test_the_first_updates_decompose_as_on_paper(ideal):
-    denoiser, found = ideal
-    a, s = found.signal_rate, found.noise_rate
-    x_t = latents(found, denoiser.schedule, 50)
-    np.testing.assert_array_equal(x_t[0], found.x_t[1])
-    following = list(denoise(denoiser, denoiser.encode([[2]]), start(denoiser, (0,), 50), G, 50))[2].x_t
-    np.testing.assert_allclose(x_t[1, :1], following, rtol=1e-5)  # the last one, without a further UNet pass
-    x_0 = np.broadcast_to(denoiser.images[2].astype(np.float32), (2, 2, 4, 4))
-    mixed = np.float32(a[1]) * x_0[:, None] + np.float32(s[1]) * found.x_t[0]
-    w_0, w_T, _ = least_squares(mixed[None], x_0[:, None], found.x_t[0])
-    np.testing.assert_allclose((w_0, w_T), np.broadcast_to([[[[a[1]]]], [[[s[1]]]]], (2, 1, 2, 1)), rtol=1e-4)
-    assert np.isnan(least_squares(mixed[None], np.zeros_like(x_0)[:, None], found.x_t[0]).w_0).all()
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,10 @@
+import numpy as np
 import polars as pl
 import pytest
 
+from scanner.audit.calibrate import Calibration
 from scanner.audit.rank import Rule, rank, sources
 from scanner.errors import ScannerError
-from scanner.pages.safe import printable
 
 SCORES = pl.DataFrame(
     {
@@ -52,5 +53,12 @@ def test_flagged_rows_are_every_row_that_bears_the_prompt():
     assert flagged.select("rank", "prompt_id", "file", "row").rows() == [(1, "c", "x", 0), (1, "c", "y", 7)]
 
 
-def test_captions_cannot_control_the_terminal():
-    assert printable("a\x1b[31m\u202eb\n日本") == "a\\x1b[31m\\u202eb\\n日本"
+def test_a_q_value_that_equals_the_rate_flags_though_its_last_digit_lies_above():
+    """Three of six prompts above all of 39 null scores: q = (1/40)*6/3 = 0.05, in float64 0.05000000000000001."""
+    null = pl.DataFrame({"prompt_id": [f"n{i}" for i in range(39)], "text": ["x"] * 39, "s": np.arange(39.0)})
+    canaries = pl.DataFrame({"canary": ["a dog"], "s": [0.0]})
+    calibration = Calibration.of("scan", "s", null, canaries, {})
+    scores = pl.DataFrame({"prompt_id": list("abcdef"), "status": ["scored"] * 6, "s": [50.0] * 3 + [-1.0] * 3})
+    ranked = rank(scores, Rule("s", fdr=0.05), calibration)
+    assert ranked["q_value"][0] > 0.05
+    assert ranked["flagged"].to_list() == [True] * 3 + [False] * 3
