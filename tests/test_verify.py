@@ -13,7 +13,8 @@ from scanner.dataset import images
 from scanner.demo import BUNDLE, LABELS
 from scanner.diffusion.denoiser import Denoiser
 from scanner.errors import InputError
-from scanner.evidence.verify import AGREE, Network, Sampling, verdict, with_images
+from scanner.evidence.verification import AGREE, verdict
+from scanner.evidence.verify import Network, Sampling, with_images
 from scanner.identity import prompt_id
 
 MEMORIZED, ORDINARY = "fondue on gray", "spaghetti and broccoli"  # fixed, shown 64 times; composed, never shown

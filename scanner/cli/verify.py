@@ -9,7 +9,8 @@ from scanner.cli.console import progress
 from scanner.evidence import verify_page
 from scanner.evidence.chosen import check_model, choose
 from scanner.evidence.similarity import Descriptor
-from scanner.evidence.verify import FIRST_SEED, Network, Sampling, verdict, with_images
+from scanner.evidence.verification import verdict
+from scanner.evidence.verify import FIRST_SEED, Network, Sampling, with_images
 from scanner.model import Model
 from scanner.report.read import read_night
 

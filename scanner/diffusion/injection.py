@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from scanner.diffusion.baselines import Covariance
+from scanner.diffusion.lengths import ratio
 from scanner.diffusion.schedule import Array, Schedule
 from scanner.diffusion.trace import Trace
 
@@ -36,8 +37,8 @@ def injection(x0_hat: Array, x_0: Array, centre: Array, covariance: Covariance |
         p, q = push @ covariance.P.T, image @ covariance.P.T
         product, energy, own = product - p @ q.T, energy - np.square(p).sum(-1), own - np.square(q).sum(-1)
     return Injection(
-        _ratio(product, np.broadcast_to(own, product.shape)),
-        _ratio(product, np.sqrt(np.maximum(energy[..., None] * own, 0))),
+        ratio(product, np.broadcast_to(own, product.shape)),
+        ratio(product, np.sqrt(np.maximum(energy[..., None] * own, 0))),
     )
 
 
@@ -47,8 +48,3 @@ def latents(trace: Trace, schedule: Schedule, num_inference_steps: int) -> Array
     following = timesteps[K] if len(timesteps) > K else None
     last = schedule.step(trace.x_t[-1], trace.eps_hat[-1], trace.timesteps[-1], following)
     return np.concatenate([trace.x_t[1:], last[None]])
-
-
-def _ratio(numerator: Array, denominator: Array) -> Array:
-    out = np.full(numerator.shape, np.nan, np.float32)
-    return np.divide(numerator, denominator, out=out, where=denominator > 0)

@@ -14,25 +14,11 @@ from typing import Literal
 
 import numpy as np
 
-from scanner.diffusion.baselines import Covariance
+from scanner.diffusion.lengths import RESOLUTION, flat, measured_ratio, norm, ratio, spread
 from scanner.diffusion.schedule import Array
 from scanner.diffusion.trace import Trace
 
 TOP_POSITIONS = 0.05  # share of latent positions that `concentration_v1` looks at
-RESOLUTION = float(np.finfo(np.float32).eps)  # of the clean estimates: a smaller seed spread means nothing
-
-
-def _flat(array: Array) -> Array:
-    return np.reshape(array, (*array.shape[:2], -1))  # [B, S, C, H, W] -> [B, S, d]
-
-
-def _norm(array: Array) -> Array:
-    return np.asarray(np.linalg.norm(array, axis=-1).mean(-1), np.float32)  # [B, S, d] -> [B]
-
-
-def _spread(array: Array) -> Array:
-    """Standard deviation over seeds, as a length: [B, S, d] -> [B]."""
-    return np.asarray(np.sqrt(np.square(array - array.mean(1, keepdims=True)).sum((1, 2)) / (array.shape[1] - 1)))
 
 
 def _radii(trace: Trace) -> np.float32:
@@ -43,24 +29,19 @@ def _radii(trace: Trace) -> np.float32:
     )
 
 
-def _ratio(numerator: Array, denominator: Array) -> Array:
-    """NaN where the denominator is 0: no guidance, or a prompt that changes nothing."""
-    return np.divide(numerator, denominator, out=np.full_like(numerator, np.nan), where=denominator > 0)
-
-
 def gram(trace: Trace) -> dict[str, Array]:
     """First-step Gram entries per seed, float32 [B, S] each.
 
     q1 = ||De||^2/d, q2 = <De, eps_uncond>/d, q3 = <De, x_T>/d. Every norm, projection or global cosine of
     (x_T, eps_cond, eps_uncond) follows from them and prompt-free numbers, for any guidance scale.
     """
-    De, eps_uncond, x_T = _flat(trace.text_noise[0]), _flat(trace.eps_uncond[0]), _flat(trace.x_t[0])
+    De, eps_uncond, x_T = flat(trace.text_noise[0]), flat(trace.eps_uncond[0]), flat(trace.x_t[0])
     return {"q1": (De * De).mean(-1), "q2": (De * eps_uncond).mean(-1), "q3": (De * x_T).mean(-1)}
 
 
 def _text_noise_norm(trace: Trace) -> Array:
     """||De||_2, not normalised: Wen et al. (ICLR 2024) at the first step."""
-    return _norm(_flat(trace.text_noise[0]))
+    return norm(flat(trace.text_noise[0]))
 
 
 def _overestimation(trace: Trace) -> Array:
@@ -68,7 +49,7 @@ def _overestimation(trace: Trace) -> Array:
 
     How far guidance pushes past the data (arXiv 2509.25705); tends to g for a fully memorized prompt.
     """
-    return np.asarray(_radii(trace) * _norm(_flat(trace.text_noise[0])))
+    return np.asarray(_radii(trace) * norm(flat(trace.text_noise[0])))
 
 
 def _overestimation_prior(trace: Trace) -> Array:
@@ -77,7 +58,7 @@ def _overestimation_prior(trace: Trace) -> Array:
     Directions in which those vary anyway (say, the colour of a background) count for little.
     """
     assert trace.prior is not None
-    return np.asarray(trace.prior.covariance.distance(_flat(trace.x0_cond[0] - trace.x0_uncond[0])).mean(-1))
+    return np.asarray(trace.prior.covariance.distance(flat(trace.x0_cond[0] - trace.x0_uncond[0])).mean(-1))
 
 
 def _overestimation_ref(trace: Trace) -> Array:
@@ -86,7 +67,7 @@ def _overestimation_ref(trace: Trace) -> Array:
     Every caption moves the prediction a little just by being a caption.
     """
     assert trace.reference is not None
-    return _radii(trace) * _norm(_flat(trace.eps_cond[0] - trace.reference.mean))
+    return _radii(trace) * norm(flat(trace.eps_cond[0] - trace.reference.mean))
 
 
 def _overestimation_white(trace: Trace) -> Array:
@@ -95,7 +76,7 @@ def _overestimation_white(trace: Trace) -> Array:
     Directions in which captions differ anyway (say, the colour of the background) count for little.
     """
     assert trace.reference is not None
-    return np.asarray(trace.reference.covariance.distance(_flat(trace.eps_cond[0] - trace.reference.mean)).mean(-1))
+    return np.asarray(trace.reference.covariance.distance(flat(trace.eps_cond[0] - trace.reference.mean)).mean(-1))
 
 
 def _seed_independence(trace: Trace) -> Array:
@@ -104,7 +85,7 @@ def _seed_independence(trace: Trace) -> Array:
     slope = sum_s <X_c,s - mean X_c, X_u,s - mean X_u> / sum_s ||X_u,s - mean X_u||^2. 1: the prompt fixes the estimate
     whatever the noise; 0: it leaves the noise its say.
     """
-    cond, uncond = (_flat(x0[0]) for x0 in (trace.x0_cond, trace.x0_uncond))
+    cond, uncond = (flat(x0[0]) for x0 in (trace.x0_cond, trace.x0_uncond))
     cond, uncond = (x0 - x0.mean(1, keepdims=True) for x0 in (cond, uncond))
     return np.asarray(1 - (cond * uncond).sum((1, 2)) / (uncond * uncond).sum((1, 2)))
 
@@ -112,7 +93,7 @@ def _seed_independence(trace: Trace) -> Array:
 def _agreement(trace: Trace) -> Array:
     """Mean pairwise cosine of the conditional clean estimates over seeds."""
     S = trace.x_t.shape[2]
-    x0 = _flat(trace.x0_cond[0])
+    x0 = flat(trace.x0_cond[0])
     unit = x0 / np.linalg.norm(x0, axis=-1, keepdims=True)
     total = np.square(unit.sum(1)).sum(-1)  # [B]: S + the sum over ordered pairs
     return np.asarray((total - S) / (S * (S - 1)))
@@ -120,9 +101,9 @@ def _agreement(trace: Trace) -> Array:
 
 def _estimate_ratio(trace: Trace) -> Array:
     """log(||X_c|| / standard deviation of X_c over seeds), at most -log(float32's resolution), 15.9."""
-    x0 = _flat(trace.x0_cond[0])
-    length = _norm(x0)
-    return np.asarray(np.log(length / np.maximum(_spread(x0), RESOLUTION * length)))
+    x0 = flat(trace.x0_cond[0])
+    length = norm(x0)
+    return np.asarray(np.log(length / np.maximum(spread(x0), RESOLUTION * length)))
 
 
 def _estimate_ratio_prior(trace: Trace) -> Array:
@@ -131,7 +112,7 @@ def _estimate_ratio_prior(trace: Trace) -> Array:
     High where the estimate is far from those (overestimation) and the seeds agree on it (independence).
     """
     assert trace.prior is not None
-    return _measured_ratio(trace.x0_cond[0], trace.prior.mean, trace.prior.covariance)
+    return measured_ratio(trace.x0_cond[0], trace.prior.mean, trace.prior.covariance)
 
 
 def _estimate_ratio_white(trace: Trace) -> Array:
@@ -139,20 +120,12 @@ def _estimate_ratio_white(trace: Trace) -> Array:
     assert trace.reference is not None
     s = np.float32(trace.noise_rate[0])  # both estimates are left times a: the ratio does not know
     ordinary = (trace.x_t[0, 0] - s * trace.reference.mean).mean(0)  # [C, H, W]
-    return _measured_ratio(trace.x_t[0] - s * trace.eps_cond[0], ordinary, trace.reference.covariance)
-
-
-def _measured_ratio(estimate: Array, centre: Array, covariance: Covariance) -> Array:
-    """log(distance of estimates [B, S, C, H, W] from the centre / standard deviation over seeds)."""
-    length = covariance.distance(_flat(estimate - centre)).mean(-1)
-    deviations = covariance.distance(_flat(estimate - estimate.mean(1, keepdims=True)))
-    spread = np.sqrt(np.square(deviations).sum(-1) / (deviations.shape[1] - 1))
-    return np.asarray(np.log(length / np.maximum(spread, RESOLUTION * length)))
+    return measured_ratio(trace.x_t[0] - s * trace.eps_cond[0], ordinary, trace.reference.covariance)
 
 
 def _guidance_spread(trace: Trace) -> Array:
     """Standard deviation of De over seeds, as a length: an estimate fixed by the prompt undoes each seed's own."""
-    return _spread(_flat(trace.text_noise[0]))
+    return spread(flat(trace.text_noise[0]))
 
 
 def _concentration(trace: Trace) -> Array:
@@ -169,7 +142,7 @@ def _concentration(trace: Trace) -> Array:
 
 def _text_noise_norm_steps(trace: Trace) -> Array:
     """||De|| averaged over the scanned steps: Wen et al. with more than one step."""
-    return np.asarray(np.mean([_norm(_flat(trace.text_noise[step])) for step in range(len(trace.timesteps))], axis=0))
+    return np.asarray(np.mean([norm(flat(trace.text_noise[step])) for step in range(len(trace.timesteps))], axis=0))
 
 
 def _steadiness(trace: Trace) -> Array:
@@ -181,13 +154,13 @@ def _steadiness(trace: Trace) -> Array:
     (a_0, a_1), (s_0, s_1) = trace.signal_rate[:2], trace.noise_rate[:2]
     k = a_1 - a_0 * s_1 / s_0
     c = np.float32(k / s_1 * (trace.guidance_scale - 1) * s_0 / a_0)
-    return _ratio(_norm(_flat(trace.eps_cond[1] - trace.eps_cond[0])), c * _norm(_flat(trace.text_noise[0])))
+    return ratio(norm(flat(trace.eps_cond[1] - trace.eps_cond[0])), c * norm(flat(trace.text_noise[0])))
 
 
 def _growth(trace: Trace) -> Array:
     """G12 = ||De(x_1)||^2 / ||De(x_T)||^2: how fast the prompt gains on the empty one."""
-    now, next_ = (np.square(_flat(trace.text_noise[step])).sum((1, 2)) for step in (0, 1))
-    return _ratio(next_, now)
+    now, next_ = (np.square(flat(trace.text_noise[step])).sum((1, 2)) for step in (0, 1))
+    return ratio(next_, now)
 
 
 def _schedule_deviation(trace: Trace) -> Array:
@@ -198,7 +171,7 @@ def _schedule_deviation(trace: Trace) -> Array:
     trajectory towards X*; at the first update g where the prompt alone fixes the estimate.
     """
     a, s = trace.signal_rate, trace.noise_rate
-    x_T, x_k, X = _flat(trace.x_t[0]), _flat(trace.x_t[-1]), _flat(trace.x0_cond[0]).mean(1, keepdims=True)
+    x_T, x_k, X = flat(trace.x_t[0]), flat(trace.x_t[-1]), flat(trace.x0_cond[0]).mean(1, keepdims=True)
     aa, bb, ab = (X * X).sum(-1), (x_T * x_T).sum(-1), (X * x_T).sum(-1)
     w_0 = ((X * x_k).sum(-1) * bb - (x_T * x_k).sum(-1) * ab) / (aa * bb - ab * ab)  # [B, S]
     return np.asarray(w_0.mean(1) / np.float32(a[-1] - a[0] * s[-1] / s[0]))

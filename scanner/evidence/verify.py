@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -17,23 +17,15 @@ from scanner.dataset import captions, images
 from scanner.diffusion.schedule import Array
 from scanner.diffusion.trace import Start, Step, Watch, denoise, guided, start, unwatched
 from scanner.errors import InputError
-from scanner.evidence.decomposition import (
-    Deviation,
-    Floats,
-    Weights,
-    decompose,
-    deviation,
-    latent_norm,
-    seed_distance,
-)
+from scanner.evidence.decomposition import Floats, decompose, deviation, latent_norm, seed_distance
 from scanner.evidence.similarity import Descriptor, correlation, ssim
+from scanner.evidence.verification import Fit, Given, Similarity, Verification
 
 if TYPE_CHECKING:
     from scanner.diffusion.denoiser import Denoiser
     from scanner.diffusion.families import Conditioning
 
 FIRST_SEED = 1000  # scans count theirs from 0
-AGREE = 0.9  # correlation of images above which one copies the other: measured in docs/demo-model.md
 THUMBNAIL = 128  # pixels at most, about: of the path's images
 SHOWN_STEPS = 8  # of the denoising path, as images
 
@@ -45,78 +37,6 @@ class Sampling:
     seeds: tuple[int, ...] = tuple(range(FIRST_SEED, FIRST_SEED + 4))
     guidance_scale: float = 7.5
     num_inference_steps: int = 50
-
-
-class Similarity(NamedTuple):
-    """Of images with one another [S, S], or of the seeds' with a given one [S]; float64. `descriptor`: None unless
-    one was named."""
-
-    correlation: Floats
-    ssim: Floats
-    descriptor: Floats | None
-
-
-class Fit(NamedTuple):
-    """The path against one image x_0 per seed: weights [K, S], D1 and D2 of all seeds together."""
-
-    weights: Weights
-    deviation: Deviation
-
-
-@dataclass(frozen=True)
-class Given:
-    """An image to compare with: as the model's VAE reconstructs it, [3, h, w]; else its blur would hide true copies."""
-
-    image: Array
-    similarity: Similarity
-    fit: Fit
-
-
-@dataclass(frozen=True)
-class Verification:
-    """One prompt. `images`: [S, 3, h, w]; `path`: guided clean estimates, decoded, small, [M, S, 3, h', w'], at
-    `path_steps`.
-
-    Float64 over the steps: `signal_rate, noise_rate` [K]; `norm_hat, norm_cond, norm_uncond` [K, S], RMS of the clean
-    estimate with guidance, for the prompt and for the empty prompt at the same latents; `norm_final` [S], of the clean
-    latents; `distance` [K + 1], between seeds, the last of the clean latents. `fit_uncond`, `distance_uncond`: the same
-    of the empty prompt's path without guidance, what to compare with.
-    """
-
-    prompt: str
-    seeds: tuple[int, ...]
-    images: Array
-    among_seeds: Similarity
-    path: Array
-    path_steps: tuple[int, ...]
-    timesteps: tuple[int, ...]
-    signal_rate: Floats
-    noise_rate: Floats
-    fit: Fit
-    given: Given | None
-    norm_hat: Floats
-    norm_cond: Floats
-    norm_uncond: Floats
-    norm_final: Floats
-    distance: Floats
-    fit_uncond: Fit
-    distance_uncond: Floats
-
-    @cached_property
-    def agreeing(self) -> int:
-        """Seeds in the largest set around one of them, itself included, that it resembles above AGREE."""
-        return max(1, int((self.among_seeds.correlation > AGREE).sum(1).max()))
-
-    @property
-    def copying(self) -> int | None:
-        """Seeds whose image resembles the given one above AGREE."""
-        return None if self.given is None else int((self.given.similarity.correlation > AGREE).sum())
-
-    @property
-    def mean_correlation(self) -> float:
-        """Between the images of two different seeds, mean over pairs."""
-        pairs = self.among_seeds.correlation[np.triu_indices(len(self.seeds), 1)]
-        return float(pairs.mean())
 
 
 class Network:
@@ -232,22 +152,6 @@ def with_images(prompts: Sequence[str], paths: Sequence[Path]) -> dict[str, Path
     for text, status in unique.filter(pl.col("status") != "pending").select("text", "status").iter_rows():
         raise InputError(f"prompt {text!r} is {status}: needed a caption in UTF-8")
     return dict(zip_longest(unique["text"], paths))
-
-
-def verdict(found: Verification) -> str:
-    """What the images say, and no more."""
-    total = len(found.seeds)
-    if np.isnan(found.among_seeds.correlation).any():
-        return "An image is of one flat colour: correlation says nothing here; look at the images."
-    agree = "The seeds agree" if found.agreeing == total else f"{found.agreeing} of {total} seeds agree"
-    agree = "The seeds differ" if found.agreeing == 1 else agree
-    if found.copying is None:
-        unknown = ". Whether they reproduce a training image is not known: no image was given"
-        return agree + (unknown if found.agreeing > 1 else "") + "."
-    if found.copying:
-        whom = "every seed reproduces" if found.copying == total else f"{found.copying} of {total} seeds reproduce"
-        return f"{agree}; {whom} the given image."
-    return f"{agree}; none reproduces the given image."
 
 
 def _of_prompt(step: Step) -> Step:

@@ -15,7 +15,8 @@ from markupsafe import Markup
 from scanner.dataset import images
 from scanner.errors import ScannerError, disk_error, first_line
 from scanner.evidence.plots import Line, step_plot
-from scanner.evidence.verify import AGREE, THUMBNAIL, Fit, Sampling, Similarity, Verification, verdict
+from scanner.evidence.verification import AGREE, Fit, Similarity, Verification, verdict
+from scanner.evidence.verify import THUMBNAIL, Sampling
 from scanner.files import replacing_folder
 from scanner.identity import prompt_id
 from scanner.pages import page, safe
