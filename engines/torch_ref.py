@@ -86,7 +86,7 @@ class Checkpoint:
         return TorchEngine(self.modules[name], component.inputs, component.outputs, self.device, self.precision)
 
     def on(self, device: str, precision: str) -> "Checkpoint":
-        """The same modules, moved: they compute in `precision`, and still take and give float32."""
+        """Its modules on another device: they compute in `precision`, and still take and give float32."""
         layout = torch.preserve_format if device == "cpu" else torch.channels_last  # which tensor cores want
         for module in self.modules.values():
             module.to(device, getattr(torch, precision), memory_format=layout)  # type: ignore[call-overload]

@@ -87,7 +87,7 @@ def rows_of(ranked):
 
 
 def judged(texts=HOSTILE):
-    """The same with a null, p- and q-values, findings and former nights."""
+    """A report with a null, p- and q-values, findings and former nights."""
     plain = contents(texts)
     kinds = ["new", "known", "allowed"]
     ranked = plain.ranked.with_columns(

@@ -19,7 +19,10 @@ def read(path: Path, height: int, width: int) -> Array:
 
 
 def decode(data: bytes, height: int, width: int) -> Array:
-    """The same of a file's bytes: as large as covers the size, cut to it around the centre, on white."""
+    """The image in a file's bytes, float32 [3, height, width].
+
+    As large as covers the size, cut to it around the centre, on white. Raises InputError.
+    """
     pillow = _pillow()
     from PIL import ImageOps
 

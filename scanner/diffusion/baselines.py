@@ -71,7 +71,7 @@ class Reference:
     eps_cond: Array
 
     def first(self, seeds: int) -> "Reference":
-        """The same captions under the first seeds."""
+        """What a scan with only the first seeds compares with."""
         return self._parts.setdefault(seeds, Reference(self.eps_cond[:, :seeds]))
 
     @cached_property

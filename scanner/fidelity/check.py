@@ -36,7 +36,7 @@ def compare(reference: Model, candidate: Model, prompts: pl.DataFrame) -> pl.Dat
 
 
 def errors(expected: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
-    """The same of the scores of two engines."""
+    """[score, kind, largest_error, rank_correlation] of two engines' scores of the same prompts, as of `compare`."""
     rows = []
     for name in SCORES:
         pair = expected.select("prompt_id", a=name).join(found.select("prompt_id", b=name), on="prompt_id").drop_nulls()

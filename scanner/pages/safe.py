@@ -16,7 +16,7 @@ def visible(text: pl.Expr, longest: int) -> pl.Expr:
 
 
 def visible_text(text: str, longest: int) -> str:
-    """The same of one text."""
+    """One text, made `visible`."""
     return str(pl.select(visible(pl.lit(text), longest)).item())
 
 

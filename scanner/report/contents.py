@@ -85,7 +85,7 @@ def contents_of(night: Night, facts: Mapping[str, str], made: datetime, nights: 
 
 
 def redact(contents: Contents) -> Contents:
-    """The same report without captions: each text becomes its first words and its id, never the whole caption."""
+    """A report without its captions: each text becomes its first words and its id, never the whole caption."""
     frames = {name: getattr(contents, name).with_columns(text=_redacted()) for name in ("ranked", "flagged")}
     return replace(contents, **frames, redacted=True)
 
