@@ -13,7 +13,13 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 class EngineError(Exception):
-    """An engine or a bundle cannot do what was asked; the message says what was found, needed, and what to do."""
+    """An engine or a bundle cannot do what was asked; the message says what was found, needed, and what to do.
+
+    >>> open_bundle("nowhere")
+    Traceback (most recent call last):
+        ...
+    engines.interface.EngineError: nowhere: no such folder; needed a bundle (made by `overscan export`)
+    """
 
 
 class BundleError(EngineError):

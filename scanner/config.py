@@ -24,6 +24,9 @@ class ScanConfig:
 
     `guidance_scale`: 1 = no guidance. `num_inference_steps`: the sampler's grid, of which only the first
     `first_steps` run. `seeds`: one starting noise each, the same for every prompt.
+
+    >>> ScanConfig(seeds=(0, 1, 2), first_steps=2).passes
+    9
     """
 
     guidance_scale: float = 7.5

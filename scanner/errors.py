@@ -2,7 +2,13 @@
 
 
 class ScannerError(Exception):
-    """A bad run: what was found, what was needed, where, and what to do next."""
+    """A bad run: what was found, what was needed, where, and what to do next.
+
+    >>> ScanConfig(seeds=(0, 0))
+    Traceback (most recent call last):
+        ...
+    scanner.errors.ScannerError: seeds (0, 0): needed one or more different numbers from 0 up
+    """
 
     exit_code = 2
 

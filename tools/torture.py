@@ -111,7 +111,7 @@ def disturb(action: str, number: signal.Signals, seconds: float, commands: Mappi
 
 
 def same(found: pl.DataFrame, expected: pl.DataFrame) -> bool:
-    """Whether two stores hold the prompts and scores of one scan, to float32 rounding (see tests/test_end_to_end.py)."""
+    """Whether two stores hold one scan's prompts and scores, to float32 rounding (see tests/test_end_to_end.py)."""
     if found["prompt_id"].to_list() != expected["prompt_id"].to_list():
         return False
     return all(

@@ -21,6 +21,9 @@ class Rule:
 
     A ranking: the `top` n prompts, from a `quantile` up, from a `threshold` up. A decision, which needs a calibration:
     q-value up to `fdr` (false discovery rate), p-value up to `fpr` (false positive rate).
+
+    >>> Rule("agreement_v1", top=10).limit, Rule("agreement_v1", fdr=0.05).decides
+    ({'top': 10}, True)
     """
 
     score: str
@@ -61,6 +64,10 @@ def rank(scores: pl.DataFrame, rule: Rule, calibration: Calibration | None = Non
     With a calibration also `p_value` and `q_value`. Equal scores are ranked by prompt_id, so the order is the same
     every night. A score that is not finite is null, and never flagged. Prompts with the status `screened_out` rank
     below all others, as if their score were -inf: they are never flagged, and their p-value is 1. Raises ScannerError.
+
+    >>> ranked = rank(read_store("store").scores, Rule("agreement_v1", top=3))
+    >>> ranked.filter("flagged")["rank"].to_list()
+    [1, 2, 3]
     """
     if rule.score not in scores.columns:
         held = [name for name, dtype in scores.schema.items() if dtype == pl.Float32]
@@ -117,7 +124,12 @@ def _flagged(places: pl.Series, rule: Rule) -> pl.Expr:
 
 
 def sources(ranked: pl.DataFrame, captions: pl.LazyFrame) -> pl.DataFrame:
-    """Flagged prompts joined to every dataset row that bears them: one row per [file, row], best rank first."""
+    """Flagged prompts joined to every dataset row that bears them: one row per [file, row], best rank first.
+
+    >>> stored = read_store("store")
+    >>> sources(rank(stored.scores, Rule("agreement_v1", top=3)), stored.captions).columns[:5]
+    ['rank', 'prompt_id', 'text', 'file', 'row']
+    """
     flagged = ranked.filter("flagged").drop("flagged", "q1", "q2", "q3", strict=False)
     rows = captions.join(flagged.lazy(), on="text", how="inner", maintain_order="left").collect(engine="streaming")
     leading = ["rank", "prompt_id", "text", "file", "row", "n_rows"]

@@ -38,6 +38,9 @@ def initial_noise(seeds: Sequence[int], latent_shape: tuple[int, int, int]) -> A
     Reproducible with numpy only: `numpy.random.Generator(numpy.random.PCG64(seed)).standard_normal((C, H, W),
     numpy.float32)` for each seed, in C order. Every prompt starts from the same noise, so scores do not depend on row
     order, batch or chunk, and the unconditional prediction of the first step is computed once per seed.
+
+    >>> initial_noise(seeds=(0, 1), latent_shape=(4, 64, 64)).shape
+    (2, 4, 64, 64)
     """
     draws = [np.random.Generator(np.random.PCG64(seed)).standard_normal(latent_shape, np.float32) for seed in seeds]
     return np.stack(draws)

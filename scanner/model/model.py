@@ -55,8 +55,9 @@ class Model:
     a trial. Pickling keeps what is prepared and leaves opened engines behind, so another process opens its own and
     computes nothing twice.
 
-    >>> from scanner import Model
-    >>> Model("bundle", backend="cpu").scorer()(prompts)  # doctest: +SKIP
+    >>> model = Model("bundle", backend="cpu", batch_size=16).prepare()
+    >>> model.prepared.provider
+    'CPUExecutionProvider'
     """
 
     path: str | Path

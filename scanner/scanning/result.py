@@ -12,6 +12,10 @@ class ScanResult(StoredScan):
 
     `scored`: prompts that this run gave scores, or all passes of a screened scan; `skipped`: status -> unique prompts
     of the whole input that have no scores; `screening`: what a screen came to.
+
+    >>> again = scan("captions.parquet", model="bundle", store="store", limit=40, batch_size=16)
+    >>> again.scored, again.already_scored == again.unique
+    (0, True)
     """
 
     backend: str

@@ -35,6 +35,10 @@ def scan(
     `stop()` is true, chunks in hand are finished and committed and Interrupted raised. However it ends, nothing
     committed is lost or computed again.
     Raises ScannerError or engines.EngineError.
+
+    >>> result = scan("captions.parquet", model="bundle", store="store", limit=40, batch_size=16)
+    >>> len(result.scores) == result.unique, result.skipped
+    (True, {})
     """
     started = time.monotonic()
     request = Request(inputs, **asked)

@@ -21,6 +21,10 @@ class StoredScan:
 
     `record`: what the run was asked, and with which versions; `captions`: lazy [file, row, text]; `left_out`: files
     that cannot be read as they are now.
+
+    >>> stored = read_store("store")
+    >>> stored.best_score, stored.captions.collect_schema().names()
+    ('estimate_ratio_prior_v1', ['file', 'row', 'text'])
     """
 
     scan_id: str
@@ -61,6 +65,9 @@ def read_store(store: str | Path, scan_id: str | None = None) -> StoredScan:
     """The scan that began last; its captions are read again, but for the files that it left out.
 
     `scan_id`: another scan of the store, by its id or 8 or more of the first characters. Raises ScannerError.
+
+    >>> read_store("store").scores.filter(status="scored").columns[:4]
+    ['prompt_id', 'text', 'n_rows', 'status']
     """
     scan_id, record = Ledger(store).last_run(scan_id)
     rows = readers.read(record.inputs, record.column, record.limit).without(record.left_out)
