@@ -34,7 +34,7 @@ def export(
     dtype: str = "float32",
     latent_std: float = 1.0,
     check: Callable[[Path, Path], None] = lambda checkpoint, bundle: None,
-    report: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Manifest:
     """Write a bundle of `source` (a diffusers folder, or a hub id where a network is there) to `out`.
 
@@ -45,7 +45,7 @@ def export(
         raise EngineError(f"dtype {dtype!r}: needed {' or '.join(TOLERANCE)}")
     with new_folder(out) as partial:
         folder = _local(source)
-        manifest = _write(open_checkpoint(folder, latent_std), partial, dtype, report)  # gone before the check
+        manifest = _write(open_checkpoint(folder, latent_std), partial, dtype, say)  # gone before the check
         check(folder, partial)
     return manifest
 
@@ -63,14 +63,14 @@ def _local(source: Path) -> Path:
         raise EngineError(f"{source}: no such folder, and the hub gave {error!r}") from error
 
 
-def _write(checkpoint: Checkpoint, folder: Path, dtype: str, report: Callable[[str], None]) -> Manifest:
+def _write(checkpoint: Checkpoint, folder: Path, dtype: str, say: Callable[[str], None]) -> Manifest:
     (folder / "tokenizer.json").write_text(checkpoint.tokenizer)
     components = {}
     for name, component in checkpoint.manifest.components.items():
         engine = checkpoint.engine(name)
         component = replace(component, files=_export_component(name, engine, folder, dtype))
         error = _verify(name, engine, OrtEngine(folder, component), dtype)
-        report(f"{name}: largest relative error {error:.1e} at batch {', '.join(map(str, BATCHES))}")
+        say(f"{name}: largest relative error {error:.1e} at batch {', '.join(map(str, BATCHES))}")
         components[name] = component
     manifest = replace(
         checkpoint.manifest,

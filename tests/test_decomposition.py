@@ -7,7 +7,7 @@ from ideal import IdealDenoiser
 from scanner.diffusion.trace import denoise, initial_noise, start
 from scanner.errors import ScannerError
 from scanner.evidence.decomposition import decompose, deviation, latent_norm, seed_distance
-from scanner.evidence.verify import Network, Sampling
+from scanner.evidence.verify import Sampler, Sampling
 
 SHAPE = (2, 4, 4)
 X_0, X_T = initial_noise(range(3), SHAPE) * 2, initial_noise(range(10, 13), SHAPE)  # [S, C, H, W]
@@ -77,10 +77,10 @@ def test_an_unguided_path_to_one_image_deviates_by_its_start_alone(prediction_ty
 
 def test_many_prompts_at_once_have_the_deviations_of_each():
     images = np.random.default_rng(0).normal(size=(6, *SHAPE)).astype(np.float32)
-    network = Network(IdealDenoiser(images), Sampling((1000, 1001), num_inference_steps=20))
+    sampler = Sampler(IdealDenoiser(images), Sampling((1000, 1001), num_inference_steps=20))
     memorized, ordinary, alone = [0], [1, 2, 3, 4, 5], [5]
-    both = network.deviations([memorized, ordinary, alone], chunk=2)
-    one = network.deviations([memorized])
+    both = sampler.deviations([memorized, ordinary, alone], chunk=2)
+    one = sampler.deviations([memorized])
     assert both["D1"][0] == pytest.approx(one["D1"][0], abs=1e-5)
     assert both["D2"][0] == pytest.approx(one["D2"][0], abs=1e-5)
     assert both["D1"][0] > both["D1"][1] + 1

@@ -37,7 +37,7 @@ def test_a_reference_that_overflows_is_refused():
 
 def test_a_part_of_a_trace_is_the_smaller_trace(denoiser):
     large = first_step(denoiser, [[1], [2, 4]], seeds=(0, 1, 2), steps=3)
-    part, small = large.first(2, 2), first_step(denoiser, [[1], [2, 4]], seeds=(0, 1), steps=2)
+    part, small = large.part(2, 2), first_step(denoiser, [[1], [2, 4]], seeds=(0, 1), steps=2)
     assert part.timesteps == small.timesteps
     for name, score in SCORES.items():
         np.testing.assert_array_equal(score(part), score(small), err_msg=name)

@@ -14,25 +14,25 @@ from scanner.demo import BUNDLE, LABELS
 from scanner.diffusion.denoiser import Denoiser
 from scanner.errors import InputError
 from scanner.evidence.verification import AGREE, verdict
-from scanner.evidence.verify import Network, Sampling, with_images
+from scanner.evidence.verify import Sampler, Sampling, with_images
 from scanner.identity import prompt_id
 
 MEMORIZED, ORDINARY = "fondue on gray", "spaghetti and broccoli"  # fixed, shown 64 times; composed, never shown
 
 
 @pytest.fixture(scope="module")
-def network(bundle):
-    return Network(Denoiser(bundle), Sampling())
+def sampler(bundle):
+    return Sampler(Denoiser(bundle), Sampling())
 
 
 @pytest.fixture(scope="module")
-def memorized(network):
-    return network.verify(MEMORIZED)
+def memorized(sampler):
+    return sampler.verify(MEMORIZED)
 
 
 @pytest.fixture(scope="module")
-def ordinary(network):
-    return network.verify(ORDINARY)
+def ordinary(sampler):
+    return sampler.verify(ORDINARY)
 
 
 def test_the_two_prompts_are_what_generation_once_said():
@@ -72,12 +72,12 @@ def test_a_path_starts_at_the_noise_alone_and_ends_at_its_image(memorized):
     assert np.abs(memorized.path[-1] - memorized.images).mean() < 0.05
 
 
-def test_a_given_image_is_reproduced_or_not(network, memorized):
-    copy = network.verify(MEMORIZED, memorized.images[0])
+def test_a_given_image_is_reproduced_or_not(sampler, memorized):
+    copy = sampler.verify(MEMORIZED, memorized.images[0])
     assert copy.copying == 4
     assert verdict(copy) == "The seeds agree; every seed reproduces the given image."
     assert pytest.approx(float(copy.fit.deviation.D1), rel=0.1) == copy.given.fit.deviation.D1
-    other = network.verify(ORDINARY, memorized.images[0])
+    other = sampler.verify(ORDINARY, memorized.images[0])
     assert verdict(other) == "The seeds differ; none reproduces the given image."
     agreeing = "The seeds agree. Whether they reproduce a training image is not known: no image was given."
     assert verdict(memorized) == agreeing

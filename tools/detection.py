@@ -20,7 +20,7 @@ import polars as pl
 from reference_size import concept, table
 
 from scanner.dataset import captions
-from scanner.evidence import detection_report
+from scanner.evidence import evaluated
 from scanner.evidence.evaluate import COLLAPSED, NORM, Evaluation, Setting, evaluate, read_labels, score
 from scanner.evidence.metrics import Bootstrap, auroc, bootstrap, resample, tpr_at_fpr
 from scanner.model import Model
@@ -164,7 +164,7 @@ def write(page: Page) -> None:
         opened = Model(model, reference=tuple(reference), batch_size=128)
         scores = score(opened, labels["prompt"].to_list())
         found = evaluate(scores, labels)
-        detection_report.write(ROOT / "build" / page.stem / name, found, name)
+        evaluated.write(ROOT / "build" / page.stem / name, found, name)
         plots = []
         for plot in ("roc", "severity"):
             svg = (ROOT / "build" / page.stem / name / f"{plot}.svg").read_text()
@@ -178,7 +178,7 @@ def write(page: Page) -> None:
             misses_gone(found),
             FORM_TITLE,
             by_form(found),
-            detection_report.markdown(found),
+            evaluated.markdown(found),
         ]
         parts += ["### How many reference captions", "AUROC / TPR at 1 % FPR, two seeds, collapsed left out.", sizes]
         print(f"{name}: done", file=sys.stderr)

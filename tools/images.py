@@ -70,7 +70,7 @@ def measure(model: Trained, prompts: list[str], images: np.ndarray) -> dict[tupl
     for i in range(0, len(prompts), CHUNK):
         whole = trace(denoiser, denoiser.encode(prompts[i : i + CHUNK]), first, GUIDANCE_SCALE, NUM_INFERENCE_STEPS, 1)
         for seeds in (1, 2):
-            part = whole.first(seeds, 1)
+            part = whole.part(seeds, 1)
             values = {name: SCORES[name](part) for name in COMPARED if SCORES[name].seeds <= seeds}
             for mu, centre, covariance in measures:
                 held = injection(part.x0_hat[0], x_0[i : i + CHUNK], centre, covariance)

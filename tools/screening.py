@@ -53,7 +53,7 @@ def scored(model: Model, prompts: Sequence[str]) -> Mapping[str, np.ndarray]:
     values: dict[str, list[np.ndarray]] = {name: [] for pair in PAIRS for name in pair}
     for i in range(0, len(prompts), CHUNK):
         whole = scorer.trace(scorer.denoiser.encode(prompts[i : i + CHUNK]))
-        one = whole.first(1, 1)
+        one = whole.part(1, 1)
         for name, parts in values.items():
             parts.append(SCORES[name](one if SCORES[name].seeds == 1 else whole))
     return {name: np.concatenate(parts).astype(np.float64) for name, parts in values.items()}

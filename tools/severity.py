@@ -13,7 +13,7 @@ import polars as pl
 from detection import MODELS
 
 from scanner.config import ScanConfig
-from scanner.evidence.verify import Network, Sampling
+from scanner.evidence.verify import Sampler, Sampling
 from scanner.model import Model
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -44,7 +44,7 @@ def sample(labels: pl.DataFrame, n: int) -> pl.DataFrame:
 def measured(folder: Path, labels: pl.DataFrame) -> pl.DataFrame:
     """[similarity, D1, D2, first-step scores...] of labelled prompts, two seeds each."""
     model, prompts = Model(folder, config=ScanConfig(seeds=SEEDS)), labels["prompt"]
-    deviations = Network(model.denoiser, Sampling(SEEDS)).deviations(prompts.to_list())
+    deviations = Sampler(model.denoiser, Sampling(SEEDS)).deviations(prompts.to_list())
     scorer = model.scorer()
     frame = pl.DataFrame({"prompt_id": prompts, "text": prompts})
     scores = pl.concat([scorer(part) for part in frame.iter_slices(scorer.chunk)]).select(FIRST_STEP)

@@ -22,9 +22,9 @@ def diff(before: Night, after: Night) -> pl.DataFrame:
     and `unflagged` (there both nights, the flag differs), `gone` (was flagged, no longer in the dataset), `moved`
     (flagged both nights, another score, by more than rounding). Raises ScannerError for reports of different scores.
     """
-    first, second = before.summary.score, after.summary.score
-    if first != second:
-        raise ScannerError(f"reports of {first} and of {second} do not compare: report both with one --score")
+    score, other = before.summary.score, after.summary.score
+    if score != other:
+        raise ScannerError(f"reports of {score} and of {other} do not compare: report both with one --score")
     both = _side(before, "before").join(_side(after, "after"), on="prompt_id", how="full", coalesce=True)
     was, now = pl.col("flagged_before").fill_null(False), pl.col("flagged_after").fill_null(False)
     gap = (pl.col("score_after") - pl.col("score_before")).abs()

@@ -7,8 +7,8 @@ import click
 from scanner.cli import options
 from scanner.cli.console import progress
 from scanner.dataset import captions
-from scanner.evidence import detection_report
 from scanner.evidence import evaluate as evaluation
+from scanner.evidence import evaluated
 from scanner.model import Model
 
 
@@ -36,6 +36,6 @@ def evaluate(
     with progress() as watch:
         scores = evaluation.score(opened, labelled["prompt"].to_list(), watch)
     found = evaluation.evaluate(scores, labelled)
-    paths = detection_report.write(out, found, model.name)
-    click.echo(detection_report.markdown(found), nl=False)
+    paths = evaluated.write(out, found, model.name)
+    click.echo(evaluated.markdown(found), nl=False)
     click.echo("Written: " + ", ".join(map(str, paths)), err=True)

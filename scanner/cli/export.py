@@ -48,7 +48,7 @@ def _export(source: Path, out: Path, dtype: str) -> None:
         for row in check(Model(checkpoint, "torch"), Model(bundle, "cpu", batch_size=1)).iter_rows(named=True):
             _say(f"{row['score']}: largest {row['kind']} error {row['largest_error']:.1e}")
 
-    export_bundle(source, out, dtype, check=check_scores, report=_say)
+    export_bundle(source, out, dtype, check=check_scores, say=_say)
 
 
 def _export_int8(source: Path, out: Path, captions: str | None) -> None:

@@ -10,7 +10,7 @@ from scanner.evidence import verify_page
 from scanner.evidence.chosen import check_model, choose
 from scanner.evidence.similarity import Descriptor
 from scanner.evidence.verification import verdict
-from scanner.evidence.verify import FIRST_SEED, Network, Sampling, with_images
+from scanner.evidence.verify import FIRST_SEED, Sampler, Sampling, with_images
 from scanner.model import Model
 from scanner.report.read import read_night
 
@@ -48,7 +48,7 @@ def verify(
 ) -> None:
     """Generate images of chosen prompts over several seeds; compare them, and look at how they came about.
 
-    Images need the extra "images". A page, the pictures, and verify.json and verify.parquet with the numbers.
+    Images need the extra "images". A page, the images, and verify.json and verify.parquet with the numbers.
     """
     chosen = with_images([options.as_text(text) for text in prompt], image)
     if report is not None:
@@ -61,9 +61,9 @@ def verify(
     if report is not None:
         check_model(night.summary, model, opened.bundle.manifest.fingerprint)
     sampling = Sampling(tuple(range(FIRST_SEED, FIRST_SEED + seeds)), guidance_scale, num_inference_steps)
-    network = Network(opened.denoiser, sampling, None if descriptor is None else Descriptor(descriptor))
+    sampler = Sampler(opened.denoiser, sampling, None if descriptor is None else Descriptor(descriptor))
     with progress() as watch:
-        found = network.verify_all(chosen, watch)
+        found = sampler.verify_all(chosen, watch)
     paths = verify_page.write(out, found, sampling, model.name)
     for one in found:
         click.echo(f"{one.mean_correlation:.3f}  {verdict(one)}  {one.prompt}")

@@ -70,7 +70,7 @@ class Reference:
 
     eps_cond: Array
 
-    def first(self, seeds: int) -> "Reference":
+    def part(self, seeds: int) -> "Reference":
         """What a scan with only the first seeds compares with."""
         return self._parts.setdefault(seeds, Reference(self.eps_cond[:, :seeds]))
 

@@ -81,8 +81,8 @@ def predict_prior(denoiser: "Denoiser", num_inference_steps: int, watch: Watch =
     parts = []
     for i in range(0, len(PRIOR_SEEDS), denoiser.batch_size):
         watch("prior", i, len(PRIOR_SEEDS))
-        first = start(denoiser, PRIOR_SEEDS[i : i + denoiser.batch_size], num_inference_steps)
-        parts.append(denoiser.schedule.to_x0(first.x_T, first.eps_uncond, timestep))
+        drawn = start(denoiser, PRIOR_SEEDS[i : i + denoiser.batch_size], num_inference_steps)
+        parts.append(denoiser.schedule.to_x0(drawn.x_T, drawn.eps_uncond, timestep))
     x0_uncond = np.concatenate(parts)
     if not np.isfinite(x0_uncond).all():
         raise ScannerError("the empty prompt's predictions overflow in this model: export it in float32")
@@ -92,7 +92,7 @@ def predict_prior(denoiser: "Denoiser", num_inference_steps: int, watch: Watch =
 def predict_reference(
     denoiser: "Denoiser",
     captions: Sequence[str],
-    first: Start,
+    shared: Start,
     num_inference_steps: int,
     watch: Watch = unwatched,
 ) -> Reference:
@@ -102,11 +102,11 @@ def predict_reference(
     """
     timestep = denoiser.schedule.timesteps(num_inference_steps)[0]
     parts = []
-    chunk = max(1, denoiser.batch_size // len(first.x_T))
+    chunk = max(1, denoiser.batch_size // len(shared.x_T))
     for i in range(0, len(captions), chunk):
         watch("reference", i, len(captions))
         conditioning = denoiser.encode(captions[i : i + chunk])
-        x_T = np.broadcast_to(first.x_T, (len(conditioning), *first.x_T.shape))
+        x_T = np.broadcast_to(shared.x_T, (len(conditioning), *shared.x_T.shape))
         parts.append(denoiser.eps(x_T, timestep, conditioning))
     eps_cond = np.concatenate(parts)
     if bad := int((~np.isfinite(eps_cond).all((1, 2, 3, 4))).sum()):
@@ -120,7 +120,7 @@ def guided(eps_cond: Array, eps_uncond: Array, guidance_scale: float) -> Array:
 
 
 def denoise(
-    denoiser: "Denoiser", conditioning: "Conditioning", start: Start, guidance_scale: float, num_inference_steps: int
+    denoiser: "Denoiser", conditioning: "Conditioning", shared: Start, guidance_scale: float, num_inference_steps: int
 ) -> Iterator[Step]:
     """The denoising loop: yields each step before taking it; after the last, the clean latent as `x_t` at timestep -1.
 
@@ -128,9 +128,9 @@ def denoise(
     """
     schedule = denoiser.schedule
     timesteps = schedule.timesteps(num_inference_steps)
-    shape = (len(conditioning), *start.x_T.shape)  # [B, S, C, H, W]
-    x_t = np.broadcast_to(start.x_T, shape)
-    eps_uncond = np.broadcast_to(start.eps_uncond, shape)
+    shape = (len(conditioning), *shared.x_T.shape)  # [B, S, C, H, W]
+    x_t = np.broadcast_to(shared.x_T, shape)
+    eps_uncond = np.broadcast_to(shared.eps_uncond, shape)
     for step, timestep in enumerate(timesteps):
         if step > 0:
             eps_uncond = denoiser.eps(x_t, timestep, denoiser.null)
@@ -159,18 +159,18 @@ class Trace:
     prior: Prior | None = None
     reference: Reference | None = None
 
-    def first(self, seeds: int, steps: int) -> "Trace":
+    def part(self, seeds: int, steps: int) -> "Trace":
         """The part of it that a scan with fewer seeds and steps would have seen."""
-        part = np.s_[:steps, :, :seeds]
+        kept = np.s_[:steps, :, :seeds]
         return replace(
             self,
             timesteps=self.timesteps[:steps],
             signal_rate=self.signal_rate[:steps],
             noise_rate=self.noise_rate[:steps],
-            x_t=self.x_t[part],
-            eps_cond=self.eps_cond[part],
-            eps_uncond=self.eps_uncond[part],
-            reference=None if self.reference is None else self.reference.first(seeds),
+            x_t=self.x_t[kept],
+            eps_cond=self.eps_cond[kept],
+            eps_uncond=self.eps_uncond[kept],
+            reference=None if self.reference is None else self.reference.part(seeds),
         )
 
     @cached_property
@@ -206,13 +206,13 @@ class Trace:
 def trace(
     denoiser: "Denoiser",
     conditioning: "Conditioning",
-    start: Start,
+    shared: Start,
     guidance_scale: float,
     num_inference_steps: int,
     first_steps: int,
 ) -> Trace:
     """The first `first_steps` of the loop, stacked."""
-    loop = denoise(denoiser, conditioning, start, guidance_scale, num_inference_steps)
+    loop = denoise(denoiser, conditioning, shared, guidance_scale, num_inference_steps)
     steps = list(islice(loop, first_steps))
     timesteps = [step.timestep for step in steps]
     return Trace(
@@ -224,6 +224,6 @@ def trace(
         eps_uncond=np.stack([step.eps_uncond for step in steps]),
         guidance_scale=guidance_scale,
         latent_std=denoiser.latent_std,
-        prior=start.prior,
-        reference=start.reference,
+        prior=shared.prior,
+        reference=shared.reference,
     )

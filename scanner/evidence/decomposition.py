@@ -71,10 +71,10 @@ def seed_distance(x_t: Array) -> Floats:
     sqrt(2) for independent standard normal noise, 0 where all seeds have collapsed into one. NaN for one seed.
     """
     x = _flat(x_t)
-    first, second = np.triu_indices(x.shape[-2], 1)
-    if not len(first):
+    ones, others = np.triu_indices(x.shape[-2], 1)
+    if not len(ones):
         return np.full(x.shape[:-2], np.nan)
-    return np.asarray(np.stack([_rms(x[..., i, :] - x[..., j, :]) for i, j in zip(first, second, strict=True)]).mean(0))
+    return np.asarray(np.stack([_rms(x[..., i, :] - x[..., j, :]) for i, j in zip(ones, others, strict=True)]).mean(0))
 
 
 def latent_norm(latent: Array) -> Floats:

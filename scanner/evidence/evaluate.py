@@ -119,7 +119,7 @@ def score(
     for done, (wide, deep) in enumerate(_traces(model, prompts, watch)):
         watch("evaluate", done * CHUNK, len(prompts))
         for setting in wanted:
-            part = (wide if setting.steps == 1 else deep).first(setting.seeds, setting.steps)
+            part = (wide if setting.steps == 1 else deep).part(setting.seeds, setting.steps)
             values[setting].append(SCORES[setting.score](part))
     watch("evaluate", len(prompts), len(prompts))
     return {setting: np.concatenate(parts).astype(np.float64) for setting, parts in values.items()}

@@ -109,8 +109,10 @@ def explain(
     prompts = captions.unique_prompts(pl.LazyFrame({"text": texts}).select(text=captions.as_prompt(pl.col("text"))))
     cases = [Caption(scorer.denoiser.read, text) for text in prompts.filter(status="pending")["text"]]
     scores = EditedScores(scorer, score, watch)
-    first = [case.without(deleted) for case in cases for deleted in (NOTHING, *case.singles())]
-    announce(scores.unknown(first), 0 if threshold is None else sum(most(len(case.pieces)) for case in cases))
+    whole_and_singles = [case.without(deleted) for case in cases for deleted in (NOTHING, *case.singles())]
+    announce(
+        scores.unknown(whole_and_singles), 0 if threshold is None else sum(most(len(case.pieces)) for case in cases)
+    )
     explained = _side_by_side([_explain(case, scores, threshold) for case in cases], scores)
     if cases and all(found.score is None for found in explained):
         raise ScannerError(

@@ -91,8 +91,8 @@ def _candidates(stored: StoredScan, score: str, top: int) -> pl.DataFrame:
             f"{stored.store}: no prompt of scan {shown(stored.scan_id)} has a {score}: name another score"
         )
     bearing = stored.captions.join(best.lazy().with_row_index("place"), "text").collect(engine="streaming")
-    first = bearing.unique(["text", "file", "row"]).sort("place", "file", "row").group_by("text", maintain_order=True)
-    return first.head(ROWS).select("prompt_id", "text", "file", "row")
+    rows = bearing.unique(["text", "file", "row"]).sort("place", "file", "row").group_by("text", maintain_order=True)
+    return rows.head(ROWS).select("prompt_id", "text", "file", "row")
 
 
 def _gallery(rows: pl.DataFrame, column: str, denoiser: Denoiser) -> tuple[pl.DataFrame, Gallery]:

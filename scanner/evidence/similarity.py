@@ -17,13 +17,13 @@ DATA_RANGE = 2.0  # images lie in [-1, 1]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what SSCD and DINO were trained with
 
 
-def correlation(first: Array, second: Array) -> Floats:
+def correlation(images: Array, others: Array) -> Floats:
     """Of every image [N, 3, h, w] with every other [M, 3, h, w], in [-1, 1]: float64 [N, M].
 
     The correlation of pixels, each channel less its mean: with the means left in, two pictures of different things on
     orange would look alike. NaN where an image has flat channels only.
     """
-    return np.asarray(_units(first) @ _units(second).T)
+    return np.asarray(_units(images) @ _units(others).T)
 
 
 def _units(images: Array) -> Floats:
@@ -33,13 +33,13 @@ def _units(images: Array) -> Floats:
     return np.asarray(flat / np.where(norm > FLAT * np.sqrt(flat.shape[1]), norm, np.nan))
 
 
-def ssim(first: Array, second: Array) -> Floats:
+def ssim(images: Array, others: Array) -> Floats:
     """Structural similarity of every image [N, 3, h, w] with every other [M, 3, h, w], at most 1: float64 [N, M].
 
     Wang, Bovik, Sheikh, Simoncelli (2004): Gaussian window of 11 pixels, sigma 1.5, where it fits wholly; mean over
     positions and channels. Needs images of 11 pixels or more.
     """
-    a, b = (np.clip(images.astype(np.float64), -1, 1) for images in (first, second))
+    a, b = (np.clip(side.astype(np.float64), -1, 1) for side in (images, others))
     return np.array([[_ssim(one, other) for other in b] for one in a])
 
 
@@ -81,9 +81,9 @@ class Descriptor:
         (self._input,), (self._output,) = inputs, outputs
         self._size = shapes[0][2], shapes[0][3]
 
-    def similarity(self, first: Array, second: Array) -> Floats:
+    def similarity(self, images: Array, others: Array) -> Floats:
         """Cosine of the embeddings of every image [N, 3, h, w] with every other [M, 3, h, w]: float64 [N, M]."""
-        a, b = (np.stack([self._embed(image) for image in images]) for images in (first, second))
+        a, b = (np.stack([self._embed(image) for image in side]) for side in (images, others))
         return a @ b.T
 
     def _embed(self, image: Array) -> Floats:

@@ -39,7 +39,7 @@ class Sampling:
     num_inference_steps: int = 50
 
 
-class Network:
+class Sampler:
     """A denoiser and how to sample with it; what all prompts share is computed once.
 
     `descriptor`: a copy detector to compare images with, beside correlation and SSIM.
@@ -64,17 +64,17 @@ class Network:
         """Generate a prompt's images and measure them; `given`: an image [3, h, w] to compare with."""
         *steps, last = (_of_prompt(step) for step in self._loop(self._denoiser.encode([prompt]), None))
         x_t = np.stack([step.x_t for step in steps])  # [K, S, C, H, W]
-        pictures = self._denoiser.decode(last.x_t)
+        generated = self._denoiser.decode(last.x_t)
         x0_hat, x0_cond, x0_uncond = (self._clean(steps, g) for g in (self._sampling.guidance_scale, 1.0, 0.0))
         shown = _shown(len(steps))
         flat = x0_hat[list(shown)].reshape(-1, *x0_hat.shape[2:])  # [M*S, C, H, W]
         path = _thumbnails(self._denoiser.decode(flat))
         return Verification(
-            prompt=prompt, seeds=self._sampling.seeds, images=pictures,
-            among_seeds=self._similarity(pictures, pictures),
-            path=path.reshape(len(shown), len(pictures), *path.shape[1:]), path_steps=shown,
+            prompt=prompt, seeds=self._sampling.seeds, images=generated,
+            among_seeds=self._similarity(generated, generated),
+            path=path.reshape(len(shown), len(generated), *path.shape[1:]), path_steps=shown,
             timesteps=tuple(self._timesteps), signal_rate=self._rates[0], noise_rate=self._rates[1],
-            fit=self._fit(x_t, last.x_t), given=None if given is None else self._compare(given, pictures, x_t),
+            fit=self._fit(x_t, last.x_t), given=None if given is None else self._compare(given, generated, x_t),
             norm_hat=latent_norm(x0_hat), norm_cond=latent_norm(x0_cond), norm_uncond=latent_norm(x0_uncond),
             norm_final=latent_norm(last.x_t),
             distance=np.append(seed_distance(x_t), seed_distance(last.x_t)),
@@ -109,15 +109,15 @@ class Network:
         weights = decompose(x_t, x_0, self._start.x_T)
         return Fit(weights, deviation(weights, *self._rates))
 
-    def _compare(self, given: Array, pictures: Array, x_t: Array) -> Given:
+    def _compare(self, given: Array, generated: Array, x_t: Array) -> Given:
         latent = self._denoiser.encode_images(given[None])
         image = self._denoiser.decode(latent)
-        columns = (None if kind is None else kind[:, 0] for kind in self._similarity(pictures, image))
+        columns = (None if kind is None else kind[:, 0] for kind in self._similarity(generated, image))
         return Given(image[0], Similarity(*columns), self._fit(x_t, latent[0]))  # type: ignore[arg-type]
 
-    def _similarity(self, first: Array, second: Array) -> Similarity:
-        described = None if self._descriptor is None else self._descriptor.similarity(first, second)
-        return Similarity(correlation(first, second), ssim(first, second), described)
+    def _similarity(self, these: Array, others: Array) -> Similarity:
+        described = None if self._descriptor is None else self._descriptor.similarity(these, others)
+        return Similarity(correlation(these, others), ssim(these, others), described)
 
     def deviations(
         self,

@@ -1,4 +1,4 @@
-"""Verifications as files: one self-contained page, the pictures, and the numbers."""
+"""Verifications as files: one self-contained page, the images, and the numbers."""
 
 import base64
 import json
@@ -29,12 +29,12 @@ BLUE, ORANGE, GREEN, GREY = COLOURS[0], COLOURS[2], COLOURS[3], COLOURS[5]
 
 
 def write(out: Path, found: Sequence[Verification], sampling: Sampling, model: str) -> list[Path]:
-    """Write `verify.html`, `verify.json`, `verify.parquet` and a folder of pictures per prompt into the folder `out`.
+    """Write `verify.html`, `verify.json`, `verify.parquet` and a folder of images per prompt into the folder `out`.
 
     All appear together, as `scanner.files.replacing_folder` has it, and pictures of an earlier verification go. Returns
     the paths of the three files. Raises ScannerError where it cannot.
     """
-    drawn = [_pictures(one) | charts(one) for one in found]
+    drawn = [_images(one) | charts(one) for one in found]
     try:
         with replacing_folder(out, _ours) as partial:
             for one, files in zip(found, drawn, strict=True):
@@ -63,13 +63,13 @@ def _folder(found: Verification) -> str:
     return prompt_id(found.prompt)[:12]
 
 
-def _pictures(found: Verification) -> dict[str, bytes]:
+def _images(found: Verification) -> dict[str, bytes]:
     """PNG files by name."""
-    pictures = {f"seed-{seed}.png": images.png(image) for seed, image in zip(found.seeds, found.images, strict=True)}
+    files = {f"seed-{seed}.png": images.png(image) for seed, image in zip(found.seeds, found.images, strict=True)}
     if found.given is not None:
-        pictures["given.png"] = images.png(found.given.image)
+        files["given.png"] = images.png(found.given.image)
     grid = np.concatenate([np.concatenate(list(row), axis=1) for row in found.path], axis=2)  # [3, S*h, M*w]
-    return pictures | {"path.png": images.png(grid)}
+    return files | {"path.png": images.png(grid)}
 
 
 def _page(cards: Sequence[Mapping[str, Any]], sampling: Sampling, model: str) -> str:

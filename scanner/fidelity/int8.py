@@ -43,7 +43,7 @@ def prompts_of(source: str) -> list[str]:
 
 
 def export_int8(
-    source: Path, out: Path, prompts: Sequence[str], report: Callable[[str], None] = lambda line: None
+    source: Path, out: Path, prompts: Sequence[str], say: Callable[[str], None] = lambda line: None
 ) -> None:
     """Write an int8 bundle of the float32 bundle `source`. `prompts`: as of `prompts_of`.
 
@@ -63,7 +63,7 @@ def export_int8(
         found = fidelity.errors(expected, scores)
         found = found.filter(pl.col("score").is_in(FIRST_PASS_SCORES))
         for row in found.iter_rows(named=True):
-            report(f"{row['score']}: rank correlation with float32 {row['rank_correlation']:.4f}")
+            say(f"{row['score']}: rank correlation with float32 {row['rank_correlation']:.4f}")
         ranks = found.filter(score=RANKED)["rank_correlation"].item()
         if not ranks >= LEAST_RANK_CORRELATION:
             raise EngineError(
@@ -72,7 +72,7 @@ def export_int8(
                 "captions, or screen with a float32 bundle"
             )
 
-    report(f"unet: to int8, by {len(feeds)} captions; minutes on a large model")
+    say(f"unet: to int8, by {len(feeds)} captions; minutes on a large model")
     quantize(source, out, feeds, check)
 
 
