@@ -106,7 +106,7 @@ def latent_std(vae_encoder: object, data: dataset.Dataset) -> float:
 def export_bundle(place: Place, data: dataset.Dataset) -> None:
     """Export a checkpoint with the spread of its training latents."""
     std = latent_std(open_bundle(place.checkpoint).engine("vae_encoder"), data)
-    export(place.checkpoint, place.bundle, latent_std=round(std, 4), report=print)
+    export(place.checkpoint, place.bundle, latent_std=round(std, 4), say=print)
 
 
 def captions(data: dataset.Dataset) -> pl.DataFrame:
