@@ -71,8 +71,8 @@ def test_flags_at_an_fpr_are_the_scores_above_its_threshold(n, fpr):
 
 
 def test_what_cannot_be_told_is_refused_with_the_number_needed():
-    assert null_needed_for_fpr(1e-3) == 999
-    assert null_needed(10**6, 100, 0.05) == 199_999
+    assert (null_needed_for_fpr(1e-3), null_needed_for_fpr(3e-3)) == (999, 333)  # 1/334 is the first below 0.003
+    assert (null_needed(10**6, 100, 0.05), null_needed(100, 3, 0.05)) == (199_999, 666)
     wanted = "fpr 0.001 needs smaller: calibrate with 999 or more"
     with pytest.raises(ScannerError, match=f"998 null captions give p-values from 0.001 up, {wanted}"):
         calibration(np.arange(998)).threshold(1e-3)
@@ -83,14 +83,17 @@ def test_what_cannot_be_told_is_refused_with_the_number_needed():
         r"\(1,999 to find 10 of 1,000 prompts\), or rank with top, quantile or threshold",
     ):
         rank(prompts(np.arange(1000)), Rule("s_v1", fdr=0.05), made)
+    assert calibration(np.arange(19)).least_hits(7, 0.05) == 7  # all of them, or none
+    assert calibration(np.arange(19)).threshold(1.0) == -math.inf
     assert reach(18) == "18 null captions: p-values from 0.053 up; too few for fdr 0.05, which needs 19 at the least"
+    assert reach(19).endswith("p-values from 0.05 up; at fdr 0.05 they flag 1 of a dataset's prompts or more, or none")
     assert reach(1999) == (
         "1,999 null captions: p-values from 0.0005 up; "
         "at fdr 0.05 they flag 0.01 of a dataset's prompts or more, or none"
     )
 
 
-@pytest.mark.parametrize(("n", "m", "fdr"), [(99, 50, 0.05), (199, 1000, 0.1), (1999, 1000, 0.05)])
+@pytest.mark.parametrize(("n", "m", "fdr"), [(99, 50, 0.05), (199, 1000, 0.1), (1999, 1000, 0.05), (30, 47, 0.05)])
 def test_fewer_hits_than_detectable_are_never_flagged_and_as_many_are(n, m, fdr):
     made = calibration(np.arange(n))
     least = made.least_hits(m, fdr)
@@ -187,6 +190,13 @@ def test_a_file_that_is_not_whole_or_not_ours_is_refused(written, harm, message)
     harm(written)
     with pytest.raises(ScannerError, match=message):
         read(written, "s_v1")
+
+
+def test_the_order_of_what_a_file_says_of_itself_is_no_damage(written):
+    found = json.loads(pl.read_parquet_metadata(written)["overscan_calibration"])
+    turned = {"overscan_calibration": json.dumps(dict(reversed(found.items())))}
+    pl.read_parquet(written).write_parquet(written, metadata=turned)
+    assert read(written, "s_v1").null.tolist() == [1.0, 2.0, 3.0]
 
 
 def test_captions_that_cannot_be_scored_calibrate_nothing(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from reports import stored_scan
 
 from scanner.audit.calibrate import Calibration
-from scanner.audit.decision import decide, detectable
+from scanner.audit.decision import Night, decide, detectable
 from scanner.audit.policy import Baseline
 from scanner.audit.rank import Rule
 from scanner.audit.summary import Findings, as_json
@@ -89,7 +89,29 @@ def test_hits_that_this_null_cannot_tell_from_chance_are_said():
     assert found.summary.notes[-1] == (
         "3 prompts score above every null caption, too few for this null: see the line above, or use --fpr"
     )
-    assert night(data, Rule("s_v1", fpr=0.01), calibration=calibration()).summary.flagged == 4
+    found = night(data, Rule("s_v1", fpr=0.01), calibration=calibration())
+    assert found.summary.flagged == 4
+    assert found.summary.calibration.expected_false_alarms == pytest.approx(2)  # of 200
+
+
+def test_the_lowest_flagged_score_is_what_it_took():
+    assert night(prompts([0.1, 0.9, 0.5]), Rule("s_v1", top=2)).summary.lowest_flagged == pytest.approx(0.5)
+
+
+def test_a_night_is_compared_where_a_list_tells_findings_apart():
+    data, rule = prompts([0.1, 0.9]), Rule("s_v1", top=1)
+    nobody = pl.DataFrame(schema={"prompt_id": pl.String, "reason": pl.String, "expires": pl.Date})
+    assert not night(data, rule).compared
+    assert night(data, rule, baseline=Baseline((), "scan", "s_v1", "2029-12-31")).compared
+    assert night(data, rule, allow=nobody).compared
+    assert not Night(data, data, night(data, rule).summary).compared  # as one is read back
+
+
+def test_screened_out_prompts_are_counted():
+    data = prompts([0.9, 0.8, None, None, None])
+    data = data.with_columns(status=pl.Series(["scored"] * 2 + ["screened_out"] * 3))
+    (note,) = night(data, Rule("s_v1", top=1)).summary.notes
+    assert note.startswith("screened: 3 prompts were found ordinary by a first pass")
 
 
 def test_what_a_reader_must_know_is_noted():

@@ -66,6 +66,29 @@ def test_a_null_of_another_kind_is_said(shift, said):
     assert ("more false alarms than asked" in warning) == (shift > 0)
 
 
+@pytest.mark.parametrize(("share", "differs"), [(0.09, False), (0.1, False), (0.105, True)])
+def test_a_distance_matters_from_a_tenth_up(share, differs):
+    """Of so many that chance explains less, a share lies above all others."""
+    before, n = np.zeros(100_000), round(share * 100_000)
+    found = compare(pl.Series(before), pl.Series(np.concatenate([before[n:], np.ones(n)])))
+    assert found["distance"] == pytest.approx(share)
+    assert found["chance"] < 0.01
+    assert found["differs"] == differs
+
+
+def test_the_bulk_of_a_screened_scan_is_not_compared():
+    """Not even where one prompt alone was screened out: the scores that are left are no sample."""
+    data = prompts([*np.linspace(0, 1, 99), None])
+    assert exchangeability(calibration(np.linspace(0, 1, 100)), data)["check"].to_list() == ["length"]
+
+
+def test_length_matters_in_so_far_as_it_goes_with_the_score():
+    null = prompts(np.linspace(0, 1, 100)).with_columns(text=pl.Series(["x" * i for i in range(1, 101)]))
+    made = Calibration.of("scan", "s_v1", null, canaries(1.0, 2.0), {})
+    checks = exchangeability(made, prompts(np.linspace(0, 1, 100)))
+    assert checks["length_correlation"].to_list() == pytest.approx([1, 1])
+
+
 def test_captions_of_another_length_are_said():
     scores = np.linspace(0, 1, 1000)
     (warning,) = warnings(exchangeability(calibration(scores), prompts(scores, text="a" * 30)))
@@ -83,6 +106,12 @@ def test_canaries_tell_whether_the_engine_changed():
         EngineChangedError, match=r"the engine changed: s_v1 of a canary prompt differs by 0.02 .* 0.01"
     ):
         check_canaries(made, canaries(1.0, 1.98))
+    assert check_canaries(made, canaries(1.0, 2.0099)) == pytest.approx(0.0099, rel=1e-3)
+    with pytest.raises(EngineChangedError, match=r"differs by 0\.01"):
+        check_canaries(made, canaries(1.0, 2.0102))
+    with pytest.raises(EngineChangedError, match=r"allowed 0\.1 "):  # of a null ten times as wide
+        check_canaries(calibration(np.linspace(0, 20, 101)), canaries(1.0, 2.15))
+    assert check_canaries(calibration([1.0, 1.0]), canaries(1.0, 2.0)) == 0  # no width, no change
     nights = pl.concat([canaries(1.0, 2.0), canaries(1.0, 2.02), canaries(1.0, 2.0)])
     with pytest.raises(EngineChangedError, match=r"differs by 0.02"):  # one of the runs whose scores are judged
         check_canaries(made, nights)

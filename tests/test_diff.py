@@ -29,8 +29,26 @@ def report(folder, scores, scan_id="scan", score="s_v1", threshold=0.5):
     return read_night(folder)
 
 
-BEFORE = {"stays": 0.9, "goes": 0.8, "falls": 0.7, "rises": 0.2, "low": 0.1, "moves": 0.6, "rounds": 0.55}
-AFTER = {"stays": 0.9, "comes": 0.99, "falls": 0.3, "rises": 0.7, "low": 0.15, "moves": 0.65, "rounds": 0.550001}
+BEFORE = {
+    "stays": 0.9,
+    "goes": 0.8,
+    "falls": 0.7,
+    "rises": 0.2,
+    "low": 0.1,
+    "moves": 0.6,
+    "rounds": 0.55,
+    "vanishes": 0.05,
+}
+AFTER = {
+    "stays": 0.9,
+    "comes": 0.99,
+    "falls": 0.3,
+    "rises": 0.7,
+    "low": 0.15,
+    "moves": 0.65,
+    "rounds": 0.550001,
+    "appears": 0.05,
+}
 
 
 @pytest.fixture
@@ -51,7 +69,7 @@ def test_what_changed_between_two_nights(nights):
         "gone\tgoes\t0.8000\t\tmon.txt:1 +1\tgoes",
         "moved\tmoves\t0.6000\t0.6500\ttue.txt:5 +1\tmoves",
     ]
-    assert changes["sources"][0].to_list() == [{"file": "tue.txt", "row": 1}, {"file": "tue.txt", "row": 8}]
+    assert changes["sources"][0].to_list() == [{"file": "tue.txt", "row": 1}, {"file": "tue.txt", "row": 9}]
     assert count(changes) == "1 new, 1 flagged, 1 unflagged, 1 gone, 1 moved"
     assert notes(*nights) == []
 
@@ -60,6 +78,11 @@ def test_a_score_has_moved_by_more_than_rounding(nights, tmp_path):
     for moved, change in ((0.55005, []), (0.5501, ["moved"]), (0.5499, ["moved"])):
         found = diff(nights[0], report(tmp_path / f"{moved}", BEFORE | {"rounds": moved}))
         assert found["change"].to_list() == change
+
+
+def test_prompts_that_have_no_score_any_more_come_last(nights, tmp_path):
+    tonight = report(tmp_path / "late", BEFORE | {"stays": None, "falls": 0.3, "moves": 0.31})
+    assert diff(nights[0], tonight)["prompt_id"].to_list() == ["moves", "falls", "stays"]
 
 
 def test_a_night_compared_with_itself_changed_nothing(nights):

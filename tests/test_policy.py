@@ -10,6 +10,7 @@ from scanner.errors import ScannerError
 A, B, C, D, UNKNOWN = (letter * 32 for letter in "abcdf")
 TODAY = date(2030, 6, 15)
 RANKED = pl.DataFrame({"prompt_id": [A, B, C, D], "flagged": [True, True, True, False]})
+WRITTEN = {"format": "overscan baseline 1", "scan_id": "scan", "score": "s_v1", "date": "2030-06-01"}
 BASELINE = Baseline((B, C, D), "scan", "s_v1", "2030-06-01")
 
 
@@ -36,6 +37,11 @@ def test_expired_and_unknown_entries_are_said_and_do_not_allow(tmp_path):
         f"allow-list: 1 expired, so no longer allowed: {A}",
         f"allow-list: 1 not in this dataset: {UNKNOWN}",
     ]
+    many = [f"{letter * 32},x,2031-01-01" for letter in "0123"]
+    _, notes = classify(RANKED, None, read_allow(allow(tmp_path, *many)), TODAY)
+    assert notes == [f"allow-list: 4 not in this dataset: {'0' * 32}, {'1' * 32}, {'2' * 32}, ..."]
+    _, notes = classify(RANKED, None, read_allow(allow(tmp_path, *many[:3])), TODAY)
+    assert notes == [f"allow-list: 3 not in this dataset: {'0' * 32}, {'1' * 32}, {'2' * 32}"]
 
 
 @pytest.mark.parametrize(
@@ -97,6 +103,8 @@ def test_a_baseline_keeps_what_is_flagged_and_not_allowed(tmp_path):
         ("{}", "not a baseline"),
         ('{"format": "overscan baseline 2"}', "format 'overscan baseline 2', this overscan reads"),
         (json.dumps({"format": "overscan baseline 1", "prompt_ids": ["x"]}), "not a baseline"),
+        (json.dumps(WRITTEN | {"prompt_ids": ["x"]}), "prompt_ids: needed a list of ids"),
+        (json.dumps(WRITTEN | {"prompt_ids": A}), "prompt_ids: needed a list of ids"),
         (json.dumps({"format": "overscan baseline 1", "prompt_ids": [A]}), "not a baseline .KeyError.'scan_id'"),
     ],
 )

@@ -45,6 +45,7 @@ PAIRS = (
 )  # fmt: skip
 NAMES = {old: new for pair in PAIRS for old, new in (pair, pair[::-1])} | {"NFC": "NFKC", "sqrt": "abs", "log": "exp"}
 MEANS = ("sum", "mean")
+SKIPPED = ("annotation", "returns", "decorator_list")
 SHOWN = (ast.expr, ast.keyword, ast.arguments, ast.Assign, ast.AnnAssign, ast.Return)
 WIDTH = 100  # of a mutant's words
 
@@ -86,10 +87,10 @@ def mutants(module: str, source: str) -> Iterator[Mutant]:
 def _places(node: ast.AST) -> Iterator[tuple[Put, Any, ast.AST]]:
     """Every node that may change, how to replace it, and its parent: no docstring, annotation, import or message."""
     for field, value in ast.iter_fields(node):
-        if field in ("annotation", "returns", "decorator_list") or isinstance(node, ast.Import | ast.ImportFrom):
+        if field in SKIPPED or isinstance(node, ast.Import | ast.ImportFrom):
             continue
         for i, child in enumerate(value if isinstance(value, list) else [value]):
-            if not isinstance(child, ast.AST) or isinstance(child, ast.JoinedStr) or _is_docstring(child):
+            if not isinstance(child, ast.AST) or isinstance(child, ast.JoinedStr) or _is_silent(child):
                 continue
 
             def put(new: ast.AST, parent: ast.AST = node, field: str = field, i: int = i) -> None:
@@ -104,8 +105,12 @@ def _places(node: ast.AST) -> Iterator[tuple[Put, Any, ast.AST]]:
                 yield from _places(child)
 
 
-def _is_docstring(node: ast.AST) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+def _is_silent(node: ast.AST) -> bool:
+    """A docstring, or what a dataclass shows of itself."""
+    match node:
+        case ast.Expr(ast.Constant()) | ast.keyword("repr"):
+            return True
+    return False
 
 
 def _changes(node: ast.AST) -> Iterator[ast.AST]:
@@ -124,7 +129,7 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
         case ast.Constant(value=bool(value)):
             yield ast.Constant(not value)
         case ast.Constant(value=int(value) | float(value)):
-            yield ast.Constant(value + 1 if isinstance(value, int) else value * 1.1)
+            yield ast.Constant(value + 1 if isinstance(value, int) or not value else value * 1.1)
         case ast.Constant(value=str(value)) if value in NAMES:
             yield ast.Constant(NAMES[value])
         case ast.Name(id) if id in NAMES:
