@@ -121,6 +121,7 @@ def test_a_file_that_is_no_baseline_is_refused(tmp_path, content, message):
     [
         ("new", "policy violated: 2 new findings, --fail-on new"),
         ("any", "policy violated: 3 new or known findings, --fail-on any"),
+        ("1", "policy violated: 2 new findings, --fail-on 1"),
         ("2", "policy violated: 2 new findings, --fail-on 2"),
         ("3", None),
     ],
@@ -128,6 +129,8 @@ def test_a_file_that_is_no_baseline_is_refused(tmp_path, content, message):
 def test_policies(fail_on, sentence):
     ranked = pl.DataFrame({"finding": ["new", "new", "known", "allowed", None]})
     assert FailOn.parse(fail_on).violation(ranked) == sentence
+    one = pl.DataFrame({"finding": ["new", "allowed"]})
+    assert (FailOn.parse(fail_on).violation(one) is None) == (fail_on in ("2", "3"))
     harmless = pl.DataFrame({"finding": ["allowed", None]})
     assert FailOn.parse(fail_on).violation(harmless) is None
 
