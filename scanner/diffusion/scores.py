@@ -225,11 +225,8 @@ SCORES: Mapping[str, Score] = {
 RELATIVE, ABSOLUTE = 1e-4, 2e-5
 FIRST_PASS_SCORES = tuple(name for name, score in SCORES.items() if score.seeds == score.steps == 1)
 BEST_SCORES = (  # first the one that held up best over our models, docs/detection.md
-    "estimate_ratio_white_v1",
-    "estimate_ratio_prior_v1",
-    "overestimation_white_v1",
-    "overestimation_prior_v1",
-)
+    "estimate_ratio_white_v1", "estimate_ratio_prior_v1", "overestimation_white_v1", "overestimation_prior_v1",
+)  # fmt: skip
 
 
 def best_scores(seeds: int, reference: bool) -> tuple[str, ...]:
