@@ -130,10 +130,6 @@ def open_bundle(folder: str | Path, backend: str = "auto", precision: str = "aut
     Backend `auto` is the first of AUTO that truly runs the bundle's text encoder, and `torch` for a diffusers
     checkpoint. Precision `auto` is the backend's choice. Raises EngineError.
 
-    >>> bundle = open_bundle("bundle", backend="cpu")
-    >>> bundle.manifest.family, bundle.precision
-    ('stable-diffusion', 'float32')
-
     The UNet is not tried: opening a large one takes seconds and gigabytes, also where only a scan_id is asked for, and
     a backend that cannot run it should say so, not give way unasked to one that takes hours instead of minutes.
     """

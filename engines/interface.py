@@ -15,7 +15,7 @@ Arrays = Mapping[str, NDArray[Any]]
 class EngineError(Exception):
     """An engine or a bundle cannot do what was asked; the message says what was found, needed, and what to do.
 
-    >>> open_bundle("nowhere")
+    >>> Model("nowhere").scan_id
     Traceback (most recent call last):
         ...
     engines.interface.EngineError: nowhere: no such folder; needed a bundle (made by `overscan export`)

@@ -23,8 +23,8 @@ class StoredScan:
     that cannot be read as they are now.
 
     >>> stored = read_store("store")
-    >>> stored.best_score, stored.captions.collect_schema().names()
-    ('estimate_ratio_prior_v1', ['file', 'row', 'text'])
+    >>> stored.record.config.seeds, stored.captions.collect_schema().names()
+    ((0, 1), ['file', 'row', 'text'])
     """
 
     scan_id: str
