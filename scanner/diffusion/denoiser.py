@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from engines import Bundle, Engine
-from scanner.diffusion.families import Conditioning, family
+from scanner.diffusion.families import Conditioning, family, tokenized
 from scanner.diffusion.schedule import Array, Schedule
 from scanner.errors import ModelError
 
@@ -58,7 +58,7 @@ class Denoiser:
 
     def read(self, prompts: Sequence[str]) -> list[Reading]:
         """What the model gets of each prompt, without running an engine."""
-        encodings = self._tokenizer.encode_batch(list(prompts))
+        encodings = tokenized(self._tokenizer, prompts)
         return [Reading(tuple(e.ids), tuple(span for span in e.offsets if span[0] < span[1])) for e in encodings]
 
     def eps(self, x_t: Array, timestep: int, conditioning: Conditioning) -> Array:
