@@ -49,7 +49,7 @@ def read_bundle(folder: Path, backend: str) -> tuple[Manifest, str]:
             f"`overscan export {folder} BUNDLE` and name BUNDLE"
         )
     manifest = manifests.read(folder)
-    return manifest, (folder / next(iter(manifest.tokenizer))).read_text()
+    return manifest, (folder / next(iter(manifest.tokenizer))).read_text(encoding="utf-8")
 
 
 def read_graphs(folder: Path, backend: str) -> tuple[Manifest, str]:

@@ -62,7 +62,9 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write `engine.json`, with the fingerprint that proves it intact."""
-        (folder / FILE).write_text(json.dumps({"fingerprint": self.fingerprint} | asdict(self), indent=1) + "\n")
+        (folder / FILE).write_text(
+            json.dumps({"fingerprint": self.fingerprint} | asdict(self), indent=1) + "\n", encoding="utf-8"
+        )
 
 
 def read(folder: Path) -> Manifest:
@@ -74,7 +76,7 @@ def read(folder: Path) -> Manifest:
     if not path.is_file():
         raise BundleError(f"{folder}: no {FILE}, so not a bundle: make one with `overscan export CHECKPOINT {folder}`")
     try:
-        raw = json.loads(path.read_text())
+        raw = json.loads(path.read_text(encoding="utf-8"))
         found = raw["format"]
         if found != FORMAT:
             raise BundleError(f"{path}: bundle format {found}, this overscan reads {FORMAT}: export the model again")

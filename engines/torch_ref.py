@@ -167,7 +167,7 @@ def _refuse_others(folder: Path) -> None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise EngineError(f"{path}: cannot be read ({error}): copy the whole checkpoint again") from error
 

@@ -160,7 +160,7 @@ def _place(out: Path) -> None:
     """Finish a folder that is READY, if it is."""
     ready = out / READY
     if (ready / NAMES).exists():
-        for line in (ready / NAMES).read_text().splitlines():
+        for line in (ready / NAMES).read_text(encoding="utf-8").splitlines():
             sign, name = line[0], line[1:]
             if sign == "-" or (ready / name).is_dir():
                 _remove(out / name)

@@ -167,7 +167,7 @@ def write(page: Page) -> None:
         evaluated.write(ROOT / "build" / page.stem / name, found, name)
         plots = []
         for plot in ("roc", "severity"):
-            svg = (ROOT / "build" / page.stem / name / f"{plot}.svg").read_text()
+            svg = (ROOT / "build" / page.stem / name / f"{plot}.svg").read_text(encoding="utf-8")
             (DOCS / f"{page.stem}-{name}-{plot}.svg").write_text(svg)
             plots.append(f"![{plot}]({page.stem}-{name}-{plot}.svg)")
         sizes = table(labels, reference, opened.denoiser)

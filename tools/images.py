@@ -105,7 +105,7 @@ def table(labels: pl.DataFrame, values: dict[tuple[str, int], np.ndarray]) -> st
 
 def main() -> None:
     """Measure each model given and write the tables below the page's mark."""
-    parts = [PAGE.read_text().partition(MARK)[0] + MARK]
+    parts = [PAGE.read_text(encoding="utf-8").partition(MARK)[0] + MARK]
     for model in map(Trained.parse, sys.argv[1:]):
         labels, images = pairs(model)
         values = measure(model, labels["prompt"].to_list(), images)

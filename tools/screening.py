@@ -118,7 +118,7 @@ def main() -> None:
             full = Model(model, "cpu", config=ScanConfig(seeds=tuple(range(SEEDS))), reference=reference)
             cheap = replace(full, path=int8, backend="openvino")
             parts.append(tables(name, full, cheap, read_labels(labels)))
-    text, _, _ = PAGE.read_text().partition(TABLES)
+    text, _, _ = PAGE.read_text(encoding="utf-8").partition(TABLES)
     PAGE.write_text("\n\n".join([text + TABLES, *parts]) + "\n")
 
 

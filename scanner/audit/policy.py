@@ -32,7 +32,7 @@ class Baseline:
 def read_baseline(path: Path) -> Baseline:
     """Read what `write_baseline` wrote. Raises ScannerError."""
     try:
-        raw = json.loads(path.read_text())
+        raw = json.loads(path.read_text(encoding="utf-8"))
         if raw["format"] != FORMAT:
             raise ScannerError(f"{path}: format {raw['format']!r}, this overscan reads {FORMAT!r}")
         ids = raw["prompt_ids"]
@@ -53,7 +53,7 @@ def write_baseline(path: Path, ranked: pl.DataFrame, scan_id: str, score: str, t
     ids = ranked.filter(pl.col("finding").is_in(["new", "known"]))["prompt_id"].sort().to_list()
     head = {"format": FORMAT, "scan_id": scan_id, "score": score, "date": today.isoformat()}
     with replacing(path) as partial:
-        partial.write_text(json.dumps(head | {"prompt_ids": ids}, indent=1) + "\n")
+        partial.write_text(json.dumps(head | {"prompt_ids": ids}, indent=1) + "\n", encoding="utf-8")
 
 
 def read_allow(path: Path) -> pl.DataFrame:

@@ -22,7 +22,7 @@ LITTLE, NONE_LEFT = 2**30, 2**24  # bytes
 
 def processor(asked: Asked) -> Iterator[Finding]:
     """The instructions that decide the CPU's speed."""
-    lines = CPUINFO.read_text().splitlines() if CPUINFO.is_file() else []
+    lines = CPUINFO.read_text(encoding="utf-8").splitlines() if CPUINFO.is_file() else []
     flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     held = [name for name in INSTRUCTIONS if name in flags]
@@ -52,7 +52,7 @@ def _quota() -> float | None:
     """Cores' time that a container may use; None without a limit."""
     if not CPU_QUOTA.is_file():
         return None
-    most, _, period = CPU_QUOTA.read_text().partition(" ")
+    most, _, period = CPU_QUOTA.read_text(encoding="utf-8").partition(" ")
     return int(most) / int(period) if most.isdigit() and period.strip().isdigit() else None
 
 

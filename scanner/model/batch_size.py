@@ -196,7 +196,7 @@ class _Others:
     def _now(self) -> tuple[float, float, float] | None:
         """Seconds of all cores that were busy, that there were, and that this process used."""
         with suppress(OSError, ValueError, IndexError):
-            ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+            ticks = [int(word) for word in Path("/proc/stat").read_text(encoding="utf-8").splitlines()[0].split()[1:9]]
             used, hertz = os.times(), os.sysconf("SC_CLK_TCK")
             idle = ticks[3] + ticks[4]
             return (sum(ticks) - idle) / hertz, sum(ticks) / hertz, used.user + used.system
@@ -219,12 +219,15 @@ def _available() -> float:
     """Memory that can still be had, in kB, a container's limit heeded; infinite where only Linux would tell."""
     limit = np.inf
     with suppress(OSError, ValueError):  # no such limit, or "max"
-        limit = (int((CGROUP / "memory.max").read_text()) - int((CGROUP / "memory.current").read_text())) / 1024
+        limit = (
+            int((CGROUP / "memory.max").read_text(encoding="utf-8"))
+            - int((CGROUP / "memory.current").read_text(encoding="utf-8"))
+        ) / 1024
     return min(limit, _kilobytes("/proc/meminfo", "MemAvailable", np.inf))
 
 
 def _kilobytes(path: str, name: str, unknown: float) -> float:
     with suppress(OSError):
-        if found := re.search(rf"^{name}:\s+(\d+) kB$", Path(path).read_text(), re.MULTILINE):
+        if found := re.search(rf"^{name}:\s+(\d+) kB$", Path(path).read_text(encoding="utf-8"), re.MULTILINE):
             return float(found[1])
     return unknown

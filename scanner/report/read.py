@@ -16,7 +16,7 @@ def read_summary(folder: Path) -> Summary:
     """Read a report's `summary.json`. Raises ScannerError if there is none, or of another format."""
     try:
         with reading(folder):
-            return of_json(json.loads((folder / SUMMARY).read_text()))
+            return of_json(json.loads((folder / SUMMARY).read_text(encoding="utf-8")))
     except ScannerError as error:
         raise ScannerError(f"{folder}: {error}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:

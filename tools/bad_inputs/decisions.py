@@ -52,7 +52,7 @@ def of_one_seed(folder: Path) -> None:
 def baseline(**changes: object) -> Spoil:
     def spoil(folder: Path) -> None:
         path = folder / "baseline.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes))
 
     return spoil
 
@@ -68,7 +68,7 @@ def written(name: str, content: bytes) -> Spoil:
 def summary(**changes: object) -> Spoil:
     def spoil(folder: Path) -> None:
         path = folder / "report/summary.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes))
 
     return spoil
 
