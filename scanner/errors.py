@@ -74,3 +74,8 @@ def disk_error(where: object, error: BaseException) -> DiskError | None:
 def first_line(error: BaseException) -> str:
     """What a library said, without its stack trace."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def printable(text: str) -> str:
+    """A caption or name that cannot move the cursor, colour the terminal or end a line: such characters as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -23,7 +23,7 @@ from scanner.cli.report import report
 from scanner.cli.scan import scan
 from scanner.cli.status import status
 from scanner.cli.verify import verify
-from scanner.errors import ScannerError
+from scanner.errors import ScannerError, printable
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OVERSCAN"})
@@ -41,6 +41,11 @@ for command in COMMANDS:
     cli.add_command(command)
 
 
+def _words(error: Exception) -> str:
+    """An error as it is shown: whatever it names, no line of it moves the cursor or speaks to a program."""
+    return "\n".join(map(printable, f"error: {error}".split("\n")))
+
+
 def main() -> None:
     """Run the command line and exit: 0 done, 2 usage, configuration or input, 3 interrupted, 4 environment or engine.
 
@@ -56,15 +61,15 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except ScannerError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(_words(error), err=True)
         code = error.exit_code
     except EngineError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(_words(error), err=True)
         code = 4
     except SystemExit as ended:  # click's way out of a closed pipe, with 1, and of shell completion
         code = 4 if ended.code == 1 else ended.code
     except OSError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(_words(error), err=True)
         code = 4
     except (Exception, pl.exceptions.PanicException):
         traceback.print_exc()

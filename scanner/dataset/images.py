@@ -1,6 +1,7 @@
 """Images in and out: bytes or files <-> float32 [3, h, w] in [-1, 1]. The only module that imports Pillow."""
 
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,10 @@ import numpy as np
 
 from scanner.diffusion.schedule import Array
 from scanner.errors import InputError, ScannerError, first_line
+
+LARGEST = 1 << 26  # pixels that are decoded; a file of 20 kB may declare many more
+LARGE = 1 << 24  # pixels of an image that is made smaller before anything else
+ENOUGH = 4  # times the model's size in each direction that it keeps
 
 
 def read(path: Path, height: int, width: int) -> Array:
@@ -27,13 +32,37 @@ def decode(data: bytes, height: int, width: int) -> Array:
     from PIL import ImageOps
 
     try:
-        with pillow.open(io.BytesIO(data)) as opened:
-            upright = ImageOps.exif_transpose(opened).convert("RGBA")
+        with warnings.catch_warnings(action="ignore"), pillow.open(io.BytesIO(data)) as opened:
+            if opened.width * opened.height > LARGE:
+                opened.draft("RGB", (ENOUGH * width, ENOUGH * height))  # a JPEG, decoded smaller
+            _check_size(*opened.size)
+            upright = ImageOps.exif_transpose(_reduced(opened, ENOUGH * width, ENOUGH * height)).convert("RGBA")
+    except InputError:
+        raise
     except Exception as error:  # Pillow's codecs raise what they like for damaged files
         raise InputError(f"no readable image ({first_line(error)})") from error
     flat = pillow.alpha_composite(pillow.new("RGBA", upright.size, "white"), upright).convert("RGB")
     fitted = ImageOps.fit(flat, (width, height), pillow.Resampling.BICUBIC)
     return np.asarray(np.asarray(fitted, np.float32).transpose(2, 0, 1) / np.float32(127.5) - 1, np.float32)
+
+
+def _reduced(image: Any, width: int, height: int) -> Any:
+    """A large image by whole factors, not below this size: what follows makes several copies of it."""
+    factor = min(image.width // width, image.height // height)
+    if image.width * image.height <= LARGE or factor < 2:
+        return image
+    exif = image.getexif()
+    smaller = image.convert("RGBA" if image.has_transparency_data else "RGB").reduce(factor)
+    smaller.info["exif"] = exif.tobytes()  # which way is up
+    return smaller
+
+
+def _check_size(width: int, height: int) -> None:
+    """Raises InputError for an image whose pixels, as its header declares them, would fill the memory."""
+    if width * height > LARGEST:
+        raise InputError(
+            f"an image of {width:,} x {height:,} pixels; needed {LARGEST:,} pixels or fewer: scale it down"
+        )
 
 
 def png(image: Array) -> bytes:

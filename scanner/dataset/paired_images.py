@@ -4,10 +4,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import polars as pl
-
 from scanner.dataset import images
-from scanner.dataset.readers import READERS, find, tar, unreadable
+from scanner.dataset.readers import find, tar, values
 from scanner.diffusion.schedule import Array
 from scanner.errors import InputError
 
@@ -90,11 +88,6 @@ def _archive(file: str, rows: Collection[int]) -> tuple[str, dict[str, int] | No
 def _column(file: str, rows: Collection[int], column: str) -> Iterator[tuple[int, str | None]]:
     """(row, value as text) of `rows`. Raises InputError where the file has no such column."""
     try:
-        batches = READERS[find.suffix(file, list(READERS))](file, column)
+        yield from ((row, value) for row, value in values(file, column) if row in rows)
     except InputError as error:
         raise InputError(str(error).replace("--column", "--images")) from error
-    try:
-        for batch in batches():
-            yield from ((row, value) for row, value in batch.iter_rows() if row in rows)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise unreadable(file, error) from error

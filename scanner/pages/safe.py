@@ -2,6 +2,10 @@
 
 import polars as pl
 
+from scanner.errors import printable
+
+__all__ = ["printable", "spreadsheet", "visible", "visible_text"]
+
 CONTROLS = [chr(code) for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if chr(code) not in "\t\n\r"]
 DIRECTIONS = [chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))]  # they reorder what follows
 FORMULA = r"^[=+\-@\t\r\n＝＋－＠]"  # a cell that a spreadsheet would compute
@@ -24,8 +28,3 @@ def spreadsheet(frame: pl.DataFrame) -> pl.DataFrame:
     """The frame with an apostrophe before every text that a spreadsheet would take for a formula."""
     cells = pl.col(pl.String)
     return frame.with_columns(pl.when(cells.str.contains(FORMULA)).then("'" + cells).otherwise(cells).name.keep())
-
-
-def printable(text: str) -> str:
-    """A caption that cannot move the cursor or colour the terminal: control and direction characters as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

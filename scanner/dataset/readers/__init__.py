@@ -1,26 +1,45 @@
 """Any dataset of captions -> caption rows with their provenance, (file, row): a table of formats, each one function."""
 
-from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
-from scanner.dataset.readers import arrow, document, find, parquet, tar, text
-from scanner.dataset.readers.columns import COLUMN_GUESSES, SCHEMA, Batches, Reader, lazy
+from scanner.dataset.readers import arrow, delimited, document, find, own, parquet, tar, text
+from scanner.dataset.readers.columns import (
+    BATCH,
+    COLUMN_GUESSES,
+    SCHEMA,
+    NoColumnError,
+    Reader,
+    Row,
+    Source,
+    frame_of,
+    lazy,
+    text_series,
+)
+from scanner.dataset.readers.dialect import told as told_dialect
 from scanner.dataset.readers.find import absolute
-from scanner.errors import InputError
+from scanner.dataset.readers.names import BESIDE, DELTA
+from scanner.dataset.readers.tally import FileRead, judged, told
+from scanner.errors import InputError, printable
 
-__all__ = ["COLUMN_GUESSES", "READERS", "Problem", "Rows", "absolute", "leave_out_damaged", "read", "unreadable"]
+__all__ = [
+    "COLUMN_GUESSES", "READERS", "FileRead", "Problem", "Rows", "absolute", "leave_out_damaged", "read", "unreadable",
+    "values",
+]  # fmt: skip
 
-READERS: dict[str, Reader] = {
+FORMATS: dict[str, Reader] = {
     ".parquet": parquet.read,
-    ".csv": text.csv,
-    ".tsv": text.csv,
+    ".csv": delimited.read,
+    ".tsv": delimited.read,
     ".jsonl": text.jsonl,
     ".ndjson": text.jsonl,
-    ".txt": text.lines,
+    ".txt": text.plain,
+    BESIDE: text.one,
     ".arrow": arrow.read,
     ".feather": arrow.read,
     ".json": document.read,
@@ -29,13 +48,14 @@ READERS: dict[str, Reader] = {
     ".tgz": tar.read,
     ".tar.gz": tar.read,
 }
-# what Polars decompresses while it streams
-READERS |= {
-    suffix + packed: READERS[suffix]
+FORMATS |= {  # what is unpacked while it streams
+    suffix + packed: FORMATS[suffix]
     for suffix in (".csv", ".tsv", ".jsonl", ".ndjson", ".txt")
     for packed in (".gz", ".zst")
 }
+READERS: dict[str, Reader] = FORMATS | {DELTA: parquet.delta}
 EXAMPLES = 3  # problems that a summary shows
+FAILURES = (Exception, pl.exceptions.PanicException)  # whatever one file raises is that file's problem
 
 
 @dataclass(frozen=True)
@@ -50,36 +70,69 @@ class Problem:
 class Rows:
     """Caption rows of all readable files, and the files that could not be read.
 
-    `files`: file -> its rows; `limit`: how many rows of them all count.
+    `files`: file -> its rows; `passed_over`: what folders hold that is no dataset; `limit`: how many rows of them all
+    count; `read`: what was read of each file, once `frame` has been collected.
     """
 
-    files: Mapping[str, Batches] = field(repr=False)
+    files: Mapping[str, Source] = field(repr=False)
     problems: tuple[Problem, ...]
     limit: int | None = None
+    passed_over: tuple[Problem, ...] = ()
+    read: dict[str, FileRead] = field(default_factory=dict, repr=False)
 
     @property
     def frame(self) -> pl.LazyFrame:
         """[file, row, caption], in the order of the files. Collect it with engine="streaming": memory stays bounded.
 
-        Collecting raises InputError, naming the file, for damage that opening did not show. `row` is the
-        record's number in its file from 0, a header not counted; a record with several captions has several rows of
-        one number. `caption` is null where there is none.
+        Collecting raises InputError, naming the file, for damage that opening did not show, and for a file that has
+        rows and no caption. `row` is the record's number in its file from 0, a header not counted; a record with
+        several captions has several rows of one number. `caption` is null where there is none.
         """
-        rows = lazy(self._batches, pl.Schema([("file", pl.String), *SCHEMA.items()]))
-        return rows if self.limit is None else rows.head(self.limit)
+        return lazy(self._frames, pl.Schema([("file", pl.String), *SCHEMA.items()]))
 
-    def _batches(self) -> Iterator[pl.DataFrame]:
+    def _frames(self) -> Iterator[pl.DataFrame]:
+        """Frames of all files, small ones of many files together."""
         # one file after the other: Polars 2.1 hangs on one plan of some thousand scans
-        for file, batches in self.files.items():
-            try:
-                for frame in batches():
-                    yield frame.select(pl.lit(file).alias("file"), "row", "caption")
-            except (pl.exceptions.PolarsError, OSError) as error:
-                raise unreadable(file, error) from error
+        self.read.clear()
+        small: list[tuple[str, Sequence[Row]]] = []
+        held, left = 0, self.limit
+        for file, source in self.files.items():
+            for batch in self.batches(file, source, left):
+                left = None if left is None else left - len(batch)
+                if isinstance(batch, pl.DataFrame) or held + len(batch) > BATCH:
+                    yield from _joined(small)
+                    small, held = [], 0
+                if isinstance(batch, pl.DataFrame):
+                    yield batch.select(pl.lit(_shown(file)).alias("file"), "row", "caption")
+                else:
+                    small.append((file, batch))
+                    held += len(batch)
+            if left == 0:
+                break
+        yield from _joined(small)
+
+    def batches(self, file: str, source: Source, limit: int | None = None) -> Iterator[pl.DataFrame | Sequence[Row]]:
+        """One file's batches, no more rows than `limit`; what was read is noted in `read`. Raises InputError."""
+        tally = self.read[_shown(file)] = FileRead(_shown(file), source)
+        try:
+            for batch in source.batches():
+                kept = batch if limit is None else batch[: limit - tally.rows]
+                tally.count(kept)
+                yield kept
+                if tally.rows == limit:
+                    return
+            judged(tally)
+        except FAILURES as error:
+            raise unreadable(file, error) from error
+
+    def told(self, each: bool = False) -> dict[str, Any]:
+        """What was read, of files and of folders, for a record; see `scanner.dataset.readers.tally.told`."""
+        passed_over = [problem.message for problem in self.passed_over]
+        return told(self.read.values(), each) | {"passed_over": passed_over}
 
     def without(self, files: Collection[str]) -> "Rows":
         """The same rows without those of `files`."""
-        return replace(self, files={file: batches for file, batches in self.files.items() if file not in files})
+        return replace(self, files={file: source for file, source in self.files.items() if file not in files})
 
     def summary(self) -> str:
         """The problems in words: their number, and the first three. Empty where there is none."""
@@ -92,23 +145,71 @@ class Rows:
         return "\n".join(lines)
 
 
+def _joined(small: Sequence[tuple[str, Sequence[Row]]]) -> Iterator[pl.DataFrame]:
+    if small:
+        files = text_series("file", [_shown(file) for file, rows in small for _ in rows])
+        yield frame_of([row for _, rows in small for row in rows]).select(files, "row", "caption")
+
+
+def _shown(file: str) -> str:
+    """A path as text; bytes of it that are no UTF-8 as escapes."""
+    return file if file.isascii() else file.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def read(
-    inputs: Sequence[str | Path], column: str | None = None, limit: int | None = None, strict: bool = False
+    inputs: Sequence[str | Path],
+    column: str | None = None,
+    limit: int | None = None,
+    strict: bool = False,
+    dialect: str | None = None,
 ) -> Rows:
     """Open every file of `inputs`: paths, globs, folders (searched recursively), s3://, gs:// and hf:// URLs.
 
     Opening reads a file's schema, so most damage shows here, and such a file becomes a Problem; damage in the
-    middle shows when `frame` is collected, see `leave_out_damaged`. `limit`: the first rows only.
+    middle shows when `frame` is collected, see `leave_out_damaged`. `limit`: the first rows only. `dialect`: of CSV
+    files, see `scanner.dataset.readers.dialect.told`; None: guessed.
     Raises InputError for an input that names nothing, when no file is readable, and, `strict`, for any problem.
     """
-    files: dict[str, Batches] = {}
-    problems = []
-    for source in find.sources(inputs, list(READERS)):
+    found = find.sources(inputs, list(FORMATS))
+    if told_dialect(dialect or "") and not any(READERS[kind] is delimited.read for kind in found.files.values()):
+        raise InputError(f"csv dialect {dialect!r}: none of the inputs is a CSV file")
+    files: dict[str, Source] = {}
+    problems = [Problem(file, f"{printable(file)}: {why}") for file, why in found.refused.items()]
+    passed_over = [Problem(file, f"{printable(file)}: {why}") for file, why in found.passed_over.items()]
+    for source, kind in found.files.items():
+        reader = READERS[kind] if READERS[kind] is not delimited.read else partial(delimited.read, told=dialect)
         try:
-            files[source] = READERS[find.suffix(source, list(READERS))](source, column)
-        except (pl.exceptions.PolarsError, OSError, InputError) as error:
-            problems.append(Problem(source, str(unreadable(source, error))))
-    return _judge(Rows(files, tuple(problems), limit), strict)
+            opened = reader(source, column)
+        except FAILURES as error:
+            if source in found.walked and (why := _no_dataset(source, kind, error)):
+                passed_over.append(Problem(source, why))
+            else:
+                problems.append(Problem(source, str(unreadable(source, error))))
+            continue
+        if source in found.walked and own.is_table(source, READERS[kind], opened.names):
+            passed_over.append(Problem(source, f"{printable(source)}: {own.WRITTEN}"))
+        else:
+            files[source] = opened
+    return _judge(Rows(files, tuple(problems), limit, tuple(passed_over)), strict)
+
+
+def _no_dataset(source: str, kind: str, error: Exception) -> str | None:
+    """Why a file without captions in a folder is none of a dataset: it is ours, or a JSON document of other things."""
+    if not isinstance(error, NoColumnError):
+        return None
+    if own.is_table(source, READERS[kind], error.names):
+        return f"{printable(source)}: {own.WRITTEN}"
+    return str(error) if READERS[kind] is document.read else None
+
+
+def values(file: str, column: str) -> Iterator[Row]:
+    """(row, text) of a column of one file. Raises InputError for a column that is not there, and for damage."""
+    source = READERS[find.suffix(file, list(FORMATS))](file, column)
+    try:
+        for batch in source.batches():
+            yield from batch.iter_rows() if isinstance(batch, pl.DataFrame) else batch
+    except FAILURES as error:
+        raise unreadable(file, error) from error
 
 
 def leave_out_damaged(rows: Rows, strict: bool = False) -> Rows:
@@ -118,27 +219,32 @@ def leave_out_damaged(rows: Rows, strict: bool = False) -> Rows:
     no file is at fault.
     """
     problems = []
-    for source, batches in rows.files.items():
+    for file, source in rows.files.items():
         try:
-            deque(batches(), maxlen=0)
-        except (pl.exceptions.PolarsError, OSError, InputError) as error:
-            problems.append(Problem(source, str(unreadable(source, error))))
+            for _ in rows.batches(file, source):
+                pass
+        except InputError as error:
+            problems.append(Problem(file, str(error)))
     if not problems:
         raise InputError("the input cannot be read, though each of its files can: have they changed meanwhile?")
     kept = rows.without({problem.file for problem in problems})
-    return _judge(replace(kept, problems=(*rows.problems, *problems)), strict)
+    return _judge(replace(kept, problems=(*rows.problems, *problems), read={}), strict)
 
 
 def _judge(rows: Rows, strict: bool) -> Rows:
+    if not rows.files and not rows.problems:
+        raise InputError(
+            "no file of captions: " + "; ".join(problem.message for problem in rows.passed_over[:EXAMPLES])
+        )
     if rows.problems and (strict or not rows.files):
         alone = len(rows.problems) == 1 and not rows.files
         raise InputError(rows.problems[0].message if alone else rows.summary())
     return rows
 
 
-def unreadable(what: str, error: Exception) -> InputError:
+def unreadable(what: str, error: BaseException) -> InputError:
     """The error for a file that the reader gave up on; an InputError says it already."""
     if isinstance(error, InputError):
         return error
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    return InputError(f"{what}: cannot be read ({reason}): repair or leave out the file")
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:200] or type(error).__name__
+    return InputError(f"{printable(what)}: cannot be read ({printable(reason)}): repair or leave out the file")

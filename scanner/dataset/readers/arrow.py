@@ -1,97 +1,74 @@
 """Arrow IPC: files (Feather V2), scanned, and streams (Hugging Face datasets), read a record batch at a time."""
 
-import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 import polars as pl
 
-from scanner.dataset.readers.columns import ROW, Batches, captions, scanned
-from scanner.dataset.readers.columns import SCHEMA as COLUMNS
-from scanner.dataset.readers.find import is_url
-from scanner.errors import InputError
-
-CONTINUATION = b"\xff\xff\xff\xff"
-END = CONTINUATION + bytes(4)
-SCHEMA, DICTIONARY, BATCH = 1, 2, 3  # MessageHeader of Arrow's Message.fbs
+from scanner.dataset.readers.columns import ROW, Batch, Source, captions, refusal
+from scanner.dataset.readers.messages import BATCH, DICTIONARY, END, MAGIC, Message, messages, messages_of_file
+from scanner.dataset.readers.names import is_url
 
 
-class Message(NamedTuple):
-    """Where a message of a stream lies in its file, in bytes."""
-
-    kind: int
-    start: int
-    length: int
-
-
-def read(source: str, column: str | None) -> Batches:
+def read(source: str, column: str | None) -> Source:
     """A row is a row. A truncated file shows on opening."""
-    if is_url(source) or _magic(source).startswith(b"ARROW1"):
-        return scanned(captions(pl.scan_ipc(source, row_index_name=ROW, glob=False), column, source))
-    if _magic(source).startswith(b"FEA1"):
-        raise InputError(f"{source}: Feather V1; needed Arrow IPC (Feather V2): write it again with a current library")
-    messages = _messages(source)
-    captions(_load(source, messages, []).lazy(), column, source)  # raises where the column is not there
+    if is_url(source):
+        return _file(source, column)
+    with Path(source).open("rb") as file:
+        magic = file.read(len(MAGIC))
+    if magic.startswith(b"FEA1"):
+        raise refusal(source, "Feather V1; needed Arrow IPC (Feather V2): write it again with a current library")
+    if magic.startswith(b"ARROW1"):
+        opened = _file(source, column)  # a broken footer shows here, in words of Polars
+        _whole(source, messages_of_file(source))
+        return opened
+    parts = messages(source)
+    _whole(source, parts)
+    opened = captions(_load(source, parts[:1]).lazy(), column, source)  # raises where the column is not there
 
-    def batches() -> Iterator[pl.DataFrame]:
+    def batches() -> Iterator[Batch]:
         offset = 0
-        for message in messages:
-            if message.kind == BATCH:
-                frame = _load(source, messages, [message], offset)
-                offset += len(frame)
-                yield captions(frame.lazy(), column, source).cast(COLUMNS).collect()
+        for part in _with_dictionaries(parts):
+            frame = _load(source, part, offset)
+            offset += len(frame)
+            yield from captions(frame.lazy(), column, source).batches()
 
-    return batches
+    return replace(opened, batches=batches)
 
 
-def _magic(source: str) -> bytes:
+def _file(source: str, column: str | None) -> Source:
+    return captions(pl.scan_ipc(source, row_index_name=ROW, glob=False), column, source)
+
+
+def _whole(source: str, parts: Sequence[Message]) -> None:
+    """Raises InputError for dictionaries that add to those before them, which Polars cannot read."""
+    if any(part.delta for part in parts):
+        raise refusal(source, "Arrow with delta dictionaries; needed whole ones: write it again without them")
+
+
+def _with_dictionaries(parts: Sequence[Message]) -> Iterator[list[Message]]:
+    """For each record batch the messages that make it a stream: the schema, the dictionaries that hold then, itself.
+
+    A stream may replace its dictionaries between batches; those after a batch say nothing of it.
+    """
+    schema, dictionaries = parts[0], dict[int, Message]()
+    for part in parts:
+        if part.kind == DICTIONARY:
+            dictionaries.pop(part.dictionary, None)  # one that others are made of comes before them
+            dictionaries[part.dictionary] = part
+        elif part.kind == BATCH:
+            yield [schema, *dictionaries.values(), part]
+
+
+def _load(source: str, parts: Sequence[Message], offset: int = 0) -> pl.DataFrame:
+    """[__row__, columns...] of a stream of these messages alone."""
     with Path(source).open("rb") as file:
-        return file.read(8)
+        content = b"".join(_bytes(file, part) for part in parts)
+    return pl.read_ipc_stream(content + END).with_row_index(ROW, offset)
 
 
-def _load(source: str, messages: list[Message], batches: list[Message], offset: int = 0) -> pl.DataFrame:
-    """[__row__, columns...] of these record batches: the stream again, with no others."""
-    wanted = [message for message in messages if message.kind in (SCHEMA, DICTIONARY)] + batches
-    with Path(source).open("rb") as file:
-        content = b"".join(_bytes(file, message) for message in wanted)
-    return pl.read_ipc_stream(content + END, row_index_name=ROW, row_index_offset=offset)
-
-
-def _bytes(file: IO[bytes], message: Message) -> bytes:
-    file.seek(message.start)
-    return file.read(message.length)
-
-
-def _messages(source: str) -> list[Message]:
-    """The messages of an IPC stream, bodies skipped. Raises InputError for what is none, or is truncated."""
-    messages = []
-    size = Path(source).stat().st_size
-    with Path(source).open("rb") as file:
-        while prefix := file.read(8):
-            if len(prefix) == 8 and prefix == END:
-                break
-            start = file.tell() - len(prefix)
-            if not prefix.startswith(CONTINUATION) and not CONTINUATION.startswith(prefix):
-                raise InputError(f"{source}: neither an Arrow IPC file nor a stream: repair or leave out the file")
-            metadata = file.read(struct.unpack("<i", prefix[4:])[0]) if len(prefix) == 8 else b""
-            kind, body = _header(metadata) if len(metadata) >= 16 else (0, size)
-            length = len(prefix) + len(metadata) + body
-            if start + length > size:
-                raise InputError(f"{source}: a truncated Arrow IPC stream: repair or leave out the file")
-            messages.append(Message(kind, start, length))
-            file.seek(start + length)
-    if not messages or messages[0].kind != SCHEMA:
-        raise InputError(f"{source}: an Arrow IPC stream without a schema: repair or leave out the file")
-    return messages
-
-
-def _header(metadata: bytes) -> tuple[int, int]:
-    """(header type, body length in bytes) of a flatbuffer Message: its fields 1 and 3."""
-    (table,) = struct.unpack_from("<I", metadata)
-    (back,) = struct.unpack_from("<i", metadata, table)
-    (size,) = struct.unpack_from("<H", metadata, table - back)
-    offsets = struct.unpack_from(f"<{size // 2 - 2}H", metadata, table - back + 4)
-    kind = metadata[table + offsets[1]] if len(offsets) > 1 and offsets[1] else 0
-    body = struct.unpack_from("<q", metadata, table + offsets[3])[0] if len(offsets) > 3 and offsets[3] else 0
-    return kind, body
+def _bytes(file: IO[bytes], part: Message) -> bytes:
+    file.seek(part.start)
+    return file.read(part.length)

@@ -1,151 +1,116 @@
-"""JSON documents: COCO captions, and lists of records; read a record at a time."""
+"""JSON documents: lists of records, COCO captions, pandas' orients, records by image; read a record at a time."""
 
-import gzip
-import json
-from collections.abc import Iterator
-from itertools import islice
-from typing import IO, Any
+import contextlib
+import io
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from scanner.dataset.readers import text
-from scanner.dataset.readers.columns import Batches, from_python, pick, texts
-from scanner.dataset.readers.find import is_url
-from scanner.errors import InputError
-
-RECORDS = "annotations"  # COCO's key
-HEAD = 100  # records looked at for their keys
-CHUNK = 1 << 20  # characters read at a time
-LARGEST = 1 << 26  # characters of one record: more is taken for a broken file
-DECODER = json.JSONDecoder(strict=False)
+from scanner.dataset.readers.columns import Source, from_python, pick, refusal
+from scanner.dataset.readers.lines import first, opened
+from scanner.dataset.readers.names import is_url
+from scanner.dataset.readers.records import Captions, captions_of, parse
+from scanner.dataset.readers.shape import Shape, shape_of
+from scanner.dataset.readers.stream import CHUNK, Document
 
 
-def read(source: str, column: str | None) -> Batches:
-    """A row is an element of `annotations`, or of a document that is a list. JSON lines are read as lines."""
+def read(source: str, column: str | None) -> Source:
+    """A row is a record, however the document holds them. JSON lines are read as lines."""
     if is_url(source):
-        raise InputError(f"{source}: a JSON document on an object store; needed a local file: copy it")
+        raise refusal(source, "a JSON document on an object store; needed a local file: copy it")
+    first(source)
     if _is_lines(source):
         return text.jsonl(source, column)
-    head = list(islice(_records(source), HEAD))
-    name = None
-    if not all(isinstance(record, str) for record in head):
-        found = {key: None for record in head if isinstance(record, dict) for key in record}
-        name = pick(list(found), column, source)
+    with _document(source) as document:
+        shape = shape_of(document, column, source)
+    missing: Counter[str] = Counter()
+    if shape is not None and shape.kind == "columns":
+        of, names = Captions([(name,) for name in pick(shape.keys, column, source)], missing), list(shape.keys)
+        wanted = tuple(path[0] for path in of.paths)
+    else:
+        of, names = captions_of(lambda: _records(source, shape, ()), column, source, missing)
+        wanted = ()
+    how = {"column": ",".join(".".join(path) for path in of.paths)} if of.paths else {}
+    return Source(from_python(lambda: map(of, _records(source, shape, wanted))), how, names, missing)
 
-    def captions() -> Iterator[list[str | None]]:
-        for record in _records(source):
-            yield texts(record.get(name) if isinstance(record, dict) else record if name is None else None)
 
-    return from_python(captions)
-
-
-def _open(source: str) -> IO[str]:
-    opener: Any = gzip.open if source.lower().endswith(".gz") else open
-    file: IO[str] = opener(source, "rt", encoding="utf-8-sig", errors="replace")
-    return file
+@contextlib.contextmanager
+def _document(source: str) -> Iterator[Document]:
+    """A file's text. Raises InputError for one that is broken."""
+    try:
+        with opened(source) as file, io.TextIOWrapper(file, "utf-8-sig", errors="replace") as decoded:
+            yield Document(decoded)
+    except (ValueError, EOFError, OSError, zlib.error) as error:
+        raise refusal(source, f"broken or truncated JSON ({error}): repair or leave out the file") from error
 
 
 def _is_lines(source: str) -> bool:
-    with _open(source) as file:
-        line = file.readline(CHUNK)
-    if "\x00" in line:
-        raise InputError(f"{source}: UTF-16 text; needed UTF-8: convert it (iconv -f UTF-16 -t UTF-8)")
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return False
-    return isinstance(record, dict) and RECORDS not in record
+    """Whether the first line is a value of its own, and not all of the file."""
+    with _document(source), opened(source) as file, io.TextIOWrapper(file, "utf-8-sig", errors="replace") as lines:
+        head, rest = lines.readline(CHUNK), lines.read(CHUNK)
+    return bool(rest.strip()) and isinstance(parse(head), dict | str)
 
 
-def _records(source: str) -> Iterator[Any]:
-    """The elements of the document's list. Raises InputError where there is none, or the document is broken."""
-    with _open(source) as file:
-        document = _Document(file)
-        keys = []
-        try:
-            if document.peek() == "[":
+def _records(source: str, shape: Shape | None, wanted: tuple[str, ...]) -> Iterator[Any]:
+    """The records of a document. Raises InputError where it is broken."""
+    if wanted:  # a column at a time is in the file, so each is read by itself
+        columns = [_column(source, name) for name in wanted]
+        yield from (dict(zip(wanted, values, strict=True)) for values in zip(*columns, strict=True))
+        return
+    with _document(source) as document:
+        yield from READ["concatenated" if shape is None else shape.kind](document, shape)
+
+
+def _column(source: str, name: str) -> Iterator[Any]:
+    with _document(source) as document:
+        for key in document.names():
+            if key != name:
+                document.value()
+            elif document.peek() == "[":
                 yield from document.elements()
-                return
-            for key in document.names():
-                keys.append(key)
-                if document.peek() != "[":
-                    document.value()
-                    continue
-                for element in document.elements():
-                    if key == RECORDS:
-                        yield element
-        except (ValueError, EOFError, OSError) as error:
-            raise InputError(f"{source}: broken or truncated JSON ({error}): repair or leave out the file") from error
-    if RECORDS not in keys:
-        found = ", ".join(map(repr, keys)) or "no key"
-        raise InputError(f"{source}: needed COCO's {RECORDS!r}, a list of records, or JSON lines; it has {found}")
+            else:
+                yield from (document.value() for _ in document.names())
 
 
-class _Document:
-    """A JSON document's text, decoded a value at a time."""
+def _lists(document: Document, shape: Shape | None) -> Iterator[Any]:
+    while document.peek():  # files that were joined hold more than one
+        yield from document.elements()
 
-    def __init__(self, file: IO[str]):
-        self._file = file
-        self._text, self._at = "", 0
 
-    def peek(self) -> str:
-        """The next character that is no space, or "" at the end."""
-        while True:
-            rest = self._text[self._at : self._at + 64].lstrip()
-            if rest:
-                self._at = self._text.index(rest[0], self._at)
-                return rest[0]
-            self._at = min(self._at + 64, len(self._text))
-            if self._at == len(self._text) and not self._more():
-                return ""
+def _values(document: Document, shape: Shape | None) -> Iterator[Any]:
+    while document.peek():
+        yield document.value()
 
-    def take(self, expected: str) -> str:
-        """The next character that is no space. Raises ValueError for one that is not expected."""
-        found = self.peek()
-        if not found or found not in expected:
-            raise ValueError(f"expected one of {expected!r}, found {found or 'the end'!r}")
-        self._at += 1
-        return found
 
-    def value(self) -> Any:
-        """The next value, whole. Raises ValueError."""
-        self.peek()
-        while True:
-            try:
-                value, end = DECODER.raw_decode(self._text, self._at)
-            except ValueError:
-                if not self._more():
-                    raise
-                continue
-            if end < len(self._text) or not self._more():  # a number may go on in the next chunk
-                self._at = end
-                return value
+def _wrapped(document: Document, shape: Shape | None) -> Iterator[Any]:
+    for key in document.names():
+        if shape is not None and key in shape.keys:
+            yield from document.elements()
+        else:
+            document.value()
 
-    def elements(self) -> Iterator[Any]:
-        """The elements of the list that comes next."""
-        self.take("[")
-        if self.peek() == "]":
-            self.take("]")
-            return
-        yield self.value()
-        while self.take(",]") == ",":
-            yield self.value()
 
-    def names(self) -> Iterator[str]:
-        """The keys of the object that comes next; each time the caller reads what belongs to it."""
-        self.take("{")
-        if self.peek() == "}":
-            return
-        while True:
-            key = self.value()
-            self.take(":")
-            yield key
-            if self.take(",}") == "}":
-                return
+def _by_key(document: Document, shape: Shape | None) -> Iterator[Any]:
+    yield from (document.value() for _ in document.names())
 
-    def _more(self) -> bool:
-        """Read on; what is decoded is dropped. Raises ValueError for a record that does not end."""
-        rest = self._text[self._at :]
-        if len(rest) > LARGEST:
-            raise ValueError(f"no end of a record within {LARGEST:,} characters")
-        chunk = self._file.read(max(CHUNK, len(rest)))
-        self._text, self._at = rest + chunk, 0
-        return bool(chunk)
+
+def _split(document: Document, shape: Shape | None) -> Iterator[Any]:
+    columns = () if shape is None else shape.keys
+    for key in document.names():
+        if key != "data":
+            document.value()
+            continue
+        for row in document.elements():
+            yield dict(zip(columns, row, strict=False)) if isinstance(row, list) else row
+
+
+READ: dict[str, Callable[[Document, Shape | None], Iterator[Any]]] = {
+    "list": _lists,
+    "wrapped": _wrapped,
+    "index": _by_key,
+    "split": _split,
+    "record": _values,
+    "concatenated": _values,
+}

@@ -1,23 +1,20 @@
 """Which files an input names: paths, globs, folders and object-store URLs."""
 
 import glob
-import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
-from scanner.errors import InputError, first_line
+from scanner.dataset.readers import folders
+from scanner.dataset.readers.names import Found, is_url, named, suffix
+from scanner.errors import InputError, first_line, printable
+
+__all__ = ["absolute", "is_url", "sources", "suffix"]
 
 SCHEMES = ("s3://", "gs://", "hf://")
-PACKED = (".gz", ".zst", ".bz2", ".xz", ".lz4", ".zip", ".7z")
-NO_DATASET = ("dataset_info.json", "dataset_dict.json", "state.json")  # Hugging Face's notes beside the data
-
-
-def is_url(source: str | Path) -> bool:
-    """Whether this names an object of a store rather than a path."""
-    return re.match(r"[a-z][a-z0-9]*://", str(source)) is not None
+SHOWN = 5  # files passed over that a message names
 
 
 def absolute(inputs: Sequence[str | Path]) -> list[str]:
@@ -25,97 +22,54 @@ def absolute(inputs: Sequence[str | Path]) -> list[str]:
     return [str(item) if is_url(item) else str(Path(item).absolute()) for item in inputs]
 
 
-def suffix(source: str, known: Sequence[str]) -> str:
-    """The longest known suffix of a file's name. Raises InputError where there is none."""
-    path = Path(source)
-    fitting = [end for end in known if path.name.lower().endswith(end)]
-    if fitting:
-        return max(fitting, key=len)
-    if path.is_dir():
-        raise InputError(f"{source}: this folder cannot be listed: check its permissions")
-    if _known(path, known):
-        raise InputError(f"{source}: packed as {path.suffix}; needed one of {_named(known)}: unpack it")
-    raise InputError(f"{source}: format {path.suffix or 'without suffix'}; needed one of {_named(known)}")
-
-
-def _named(known: Sequence[str]) -> str:
-    plain = ", ".join(end for end in known if not end.endswith(PACKED))
-    return f"{plain} (text also .gz, .zst)"
-
-
-def _known(path: Path, known: Sequence[str]) -> bool:
-    """Whether a file is of a known format, or would be if it were not packed in a way that cannot be streamed."""
-    name = path.name.lower()
-    return name.endswith(tuple(known)) or (name.endswith(PACKED) and Path(name).stem.endswith(tuple(known)))
-
-
-def sources(inputs: Sequence[str | Path], known: Sequence[str]) -> list[str]:
+def sources(inputs: Sequence[str | Path], known: Sequence[str]) -> Found:
     """Files named by paths, globs, folders and URLs, sorted within each, each once. Raises InputError.
 
     img2dataset's parquet stands for the tar (or folder) of its name: they hold the same captions.
     """
-    found: dict[str, None] = {}
+    found = Found()
     for item in inputs:
-        files = _objects(str(item)) if is_url(item) else [str(file) for file in _paths(item, known)]
-        if not files:
-            raise InputError(f"{item}: no such file, or none of {_named(known)} in it")
-        found.update(dict.fromkeys(files))
-    return list(found)
+        here = Found()
+        if is_url(item):
+            folders.objects(_objects(str(item)), known, here)
+        else:
+            for path in _paths(item):
+                folders.named(path, known, here)
+        if not here:
+            raise InputError(f"{printable(str(item))}: no such file, or none of {named(known)} in it{_left(here)}")
+        _merge(found, here)
+    return found
 
 
-def _paths(item: str | Path, known: Sequence[str]) -> list[Path]:
+def _left(found: Found) -> str:
+    passed_over = list(found.passed_over.items())[:SHOWN]
+    return "".join(f"; passed over: {printable(Path(file).name)} ({why})" for file, why in passed_over)
+
+
+def _merge(into: Found, found: Found) -> None:
+    into.walked |= found.walked - into.files.keys()
+    into.files |= {file: kind for file, kind in found.files.items() if file not in into.files}
+    into.passed_over |= found.passed_over
+    into.refused |= found.refused
+
+
+def _paths(item: str | Path) -> list[Path]:
     path = Path(item)
     if path.exists():
-        named = [path]
+        matches = [path]
     else:
-        named = sorted(Path(match) for match in glob.glob(str(item), recursive=True))  # noqa: PTH207 (absolute patterns)
-        named = [match for match in named if match.is_file()] or named
-    files: list[Path] = []
-    for name in named:
-        if name.exists() and not name.is_file() and not name.is_dir():
-            raise InputError(f"{name}: a pipe or device; needed a file: write the captions to one")
-        files += _walk(name, known) if name.is_dir() else [_table_of(name)]
-    return files
-
-
-def _walk(folder: Path, known: Sequence[str]) -> Iterator[Path]:
-    """A folder's files of known formats; hidden ones (`.x`, `_SUCCESS`) and folders, and notes, are left out."""
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError:
-        yield folder  # opening it says why
-        return
-    if (state := folder / "state.json") in entries:
-        yield from _shards(state)
-        return
-    for path in entries:
-        if path.name.startswith((".", "_")) or path.name in NO_DATASET or path.name.endswith("_stats.json"):
-            continue
-        if path.is_dir() and not path.is_symlink():
-            if not path.with_name(path.name + ".parquet").exists():
-                yield from _walk(path, known)
-        elif _known(path, known) and not path.is_dir():
-            yield _table_of(path)
-
-
-def _table_of(path: Path) -> Path:
-    """img2dataset's table of a tar, if it is there; else the file itself."""
-    table = path.with_suffix(".parquet")
-    return table if path.suffix.lower() == ".tar" and table.exists() else path
-
-
-def _shards(state: Path) -> list[Path]:
-    """The files of a Hugging Face dataset on disk: those it lists, not the caches beside them."""
-    try:
-        return [state.parent / entry["filename"] for entry in json.loads(state.read_text())["_data_files"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{state}: not the state of a Hugging Face dataset: repair it or name its files") from error
+        matches = sorted(Path(match) for match in glob.glob(str(item), recursive=True))  # noqa: PTH207 (absolute patterns)
+        matches = [match for match in matches if match.is_file()] or matches
+    for match in matches:
+        if match.exists() and not match.is_file() and not match.is_dir():
+            raise InputError(f"{printable(str(match))}: a pipe or device; needed a file: write the captions to one")
+    return matches
 
 
 def _objects(url: str) -> list[str]:
     """The objects that a URL names; a glob or a folder (`/` at its end) is listed."""
     if not url.startswith(SCHEMES):
-        raise InputError(f"{url}: needed a path or one of {', '.join(SCHEMES)}")
+        raise InputError(f"{printable(url)}: needed a path or one of {', '.join(SCHEMES)}")
     pattern = url + "**/*" if url.endswith("/") else url
     if not re.search(r"[*?\[]", pattern):
         return [url]
@@ -123,6 +77,8 @@ def _objects(url: str) -> list[str]:
     try:
         plan = pl.scan_lines(pattern)._ldf.visit().view_current_node()
     except (pl.exceptions.PolarsError, OSError) as error:
-        reason = first_line(error)
-        raise InputError(f"{url}: cannot be listed ({reason}): check the address and the credentials") from error
+        reason = printable(first_line(error))
+        raise InputError(
+            f"{printable(url)}: cannot be listed ({reason}): check the address and the credentials"
+        ) from error
     return sorted(getattr(plan, "paths", []))

@@ -1,10 +1,15 @@
-"""Parquet: LAION, img2dataset, DiffusionDB, Hugging Face."""
+"""Parquet files, and Delta tables, whose deletions count."""
 
 import polars as pl
 
-from scanner.dataset.readers.columns import ROW, Batches, captions, scanned
+from scanner.dataset.readers.columns import ROW, Source, captions
 
 
-def read(source: str, column: str | None) -> Batches:
+def read(source: str, column: str | None) -> Source:
     """A row is a row. The footer is at the end, so a truncated file shows on opening."""
-    return scanned(captions(pl.scan_parquet(source, row_index_name=ROW, glob=False), column, source))
+    return captions(pl.scan_parquet(source, row_index_name=ROW, glob=False), column, source)
+
+
+def delta(source: str, column: str | None) -> Source:
+    """A row is a row of the table's newest version, deleted ones left out."""
+    return captions(pl.scan_delta(source).with_row_index(ROW), column, source)

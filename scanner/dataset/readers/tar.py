@@ -1,21 +1,23 @@
-"""WebDataset tars: captions from the `.txt` or `.json` member of each sample, streamed member by member."""
+"""WebDataset tars: captions from a text or `.json` member of each sample, streamed member by member."""
 
-import json
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Container, Iterator
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
-from scanner.dataset.readers.columns import Batches, from_python, pick, texts
-from scanner.dataset.readers.find import is_url
-from scanner.errors import InputError
+from scanner.dataset.readers.columns import COLUMN_GUESSES, Source, from_python, refusal
+from scanner.dataset.readers.lines import MARK
+from scanner.dataset.readers.names import is_url
+from scanner.dataset.readers.records import HEAD, Captions, captions_of, parse
 
-HEAD = 100  # samples looked at for their captions
 LARGEST = 1 << 24  # bytes of a caption member that are read
 LARGEST_IMAGE = 1 << 28  # bytes of an image member that are read
 IMAGES = ("jpg", "jpeg", "png", "webp")
+TEXTS = {"txt", "json", *COLUMN_GUESSES, *(f"{guess}s" for guess in COLUMN_GUESSES)}  # extensions that are read
+PACKING = 1032  # no gzip file holds more times its size
 
 
 class StrictHeader(tarfile.TarInfo):
@@ -32,19 +34,28 @@ class StrictHeader(tarfile.TarInfo):
             raise tarfile.ReadError(str(error)) from error
 
 
-def read(source: str, column: str | None) -> Batches:
+def read(source: str, column: str | None) -> Source:
     """A row is a sample, its members being neighbours with one name up to the first dot.
 
-    The caption is its `.txt`, or the caption key of its `.json`; --column names another extension or key.
+    The caption is its `.txt`, or a member or a key of its `.json` that is called like a caption; --column names other
+    extensions or keys. Letters' case does not matter.
     """
     if is_url(source):
-        raise InputError(f"{source}: a tar on an object store; needed a local file: copy it, or name its parquet")
+        raise refusal(source, "a tar on an object store; needed a local file: copy it, or name its parquet")
     if source.lower().endswith(".tar"):
         _check_end(source)
-    read = {"txt", "json"} if column is None else {"txt", "json", column.lower()}
-    found = {key: None for _, sample in islice(_samples(source, read, _text), HEAD) for key in sample}
-    name = "txt" if column is None and "txt" in found else pick(list(found), column, source)
-    return from_python(lambda: (texts(sample.get(name)) for _, sample in _samples(source, read, _text)))
+    named = {part.strip().lower() for part in ([] if column is None else [column, *column.split(",")])}
+    missing: Counter[str] = Counter()
+
+    def samples() -> Iterator[dict[str, Any]]:
+        return (sample for _, sample in _samples(source, TEXTS | named, _text))
+
+    if column is None and any("txt" in sample for sample in islice(samples(), HEAD)):
+        of, names = Captions([("txt",)], missing), ["txt"]
+    else:
+        of, names = captions_of(samples, column, source, missing)
+    how = {"column": ",".join(".".join(path) for path in of.paths)}
+    return Source(from_python(lambda: map(of, samples())), how, names, missing)
 
 
 def images(source: str) -> Iterator[tuple[int, str, bytes | None]]:
@@ -62,22 +73,28 @@ def _samples(
     """Each sample's key and {extension: None}, with `content` of the members of `read`. Raises InputError."""
     try:
         with tarfile.open(source, "r|*", tarinfo=StrictHeader) as archive:
-            for key, members in groupby(_members(archive), key=lambda named: named[1]):
+            for key, members in groupby(_members(archive, source), key=lambda named: named[1]):
                 sample: dict[str, Any] = {}
                 for member, _, extension in members:
                     sample |= content(archive, member, extension) if extension in read else {extension: None}
                 yield key, sample
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise InputError(f"{source}: a damaged or truncated tar ({error}): repair or leave out the file") from error
+        raise refusal(source, f"a damaged or truncated tar ({error}): repair or leave out the file") from error
 
 
-def _members(archive: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, str, str]]:
-    """(member, key, extension) of each file that is not hidden."""
+def _members(archive: tarfile.TarFile, source: str) -> Iterator[tuple[tarfile.TarInfo, str, str]]:
+    """(member, key, extension) of each file that is not hidden. Raises tarfile.ReadError for one cut short."""
+    size = Path(source).stat().st_size
+    most = size if source.lower().endswith(".tar") else size * PACKING
     for member in archive:
         archive.members = []  # type: ignore[attr-defined]  # it keeps every header otherwise
         key, extension = _split(member.name)
         if member.isfile() and not key.endswith("/"):
             yield member, key, extension
+        if member.size < 0 or (not member.issparse() and member.offset_data + member.size > most):
+            raise tarfile.ReadError(
+                f"a member of {member.size:,} bytes in a file of {size:,}"
+            )  # before passing it over
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -97,13 +114,10 @@ def _text(archive: tarfile.TarFile, member: tarfile.TarInfo, extension: str) -> 
     file = archive.extractfile(member)
     if file is None or member.size > LARGEST:
         return {extension: None}
-    content = file.read().decode("utf-8-sig", errors="replace")
+    content = file.read().decode(errors="replace").lstrip(MARK)
     if extension != "json":
         return {extension: content}
-    try:
-        value = json.loads(content)
-    except ValueError:
-        return {}
+    value = parse(content)
     return value if isinstance(value, dict) else {}
 
 
@@ -113,4 +127,4 @@ def _check_end(source: str) -> None:
         size = file.seek(0, 2)
         file.seek(max(0, size - 1024))
         if size < 1024 or file.read().strip(b"\x00"):
-            raise InputError(f"{source}: a truncated tar, its end is missing: repair or leave out the file")
+            raise refusal(source, "a truncated tar, its end is missing: repair or leave out the file")
