@@ -1,3 +1,4 @@
+import json
 import re
 
 import click
@@ -7,6 +8,7 @@ from click.testing import CliRunner
 
 from scanner.cli import cli, main
 from scanner.demo import BUNDLE
+from scanner.store.stored import read_store
 
 PROMPTS = ["credit card on brown", "a caption nobody saw", "christmas tree"]
 
@@ -138,3 +140,37 @@ def test_settings_are_named_after_their_options():
     assert len(options) > 50
     for option in options:
         assert option.opts[-1] == f"--{option.name.replace('_', '-')}"
+
+
+def test_a_large_share_of_rows_without_a_caption_is_said_loudly_in_rows(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"caption": "credit card"}\n' + '{"caption": null}\n{"u": 1}\n' * 50)
+    _, err, code = run("scan", tmp_path / "p.jsonl", "--model", BUNDLE, "--store", tmp_path / "store")
+    assert code == 0
+    assert "\nno caption      WARNING: 100 of 101 rows (99.01%): 50 null, 50 no such key\n" in err
+    (tmp_path / "q.jsonl").write_text('{"caption": {"en": "credit card"}}\n')
+    _, err, code = run("scan", tmp_path / "q.jsonl", "--model", BUNDLE, "--store", tmp_path / "store")
+    assert (code, "column 'caption' holds 1 objects with the keys en; needed text" in err) == (2, True)
+
+
+def test_files_lists_what_was_read_and_what_was_passed_over(tmp_path):
+    folder = tmp_path / "a\n::error::"
+    folder.mkdir()
+    (folder / "p.csv").write_text("Caption;u\ncredit card;1\n")
+    (folder / "q.txt").write_text("floppy disk\nbadger\n")
+    (folder / "README.txt").write_text("How to use this\n")
+    out, err, code = run("scan", folder, "--model", BUNDLE, "--store", tmp_path / "store", "--files", "--json")
+    name = f"{tmp_path}/a\\n::error::"
+    dialect = "delimiter=semicolon quotechar=quote escapechar=none doublequote=yes skipinitialspace=no"
+    passed_over = f"{name}/README.txt: a document: its name is in capitals"
+    assert code == 0
+    assert err.endswith(
+        f"passed over     {passed_over}\n"
+        f"read            {name}/p.csv: 1 rows Caption; {dialect}\n"
+        f"read            {name}/q.txt: 2 rows\n"
+        f"passed over     {passed_over}\n"
+    )
+    reading = json.loads(out)["reading"]
+    assert reading["files"][1] == {"file": f"{folder}/q.txt", "rows": 2}
+    assert reading["passed_over"] == [passed_over]
+    record = read_store(tmp_path / "store").record
+    assert (record.reading, record.dialect) == (reading, None)

@@ -1,5 +1,6 @@
 """Whole scans with the small real model."""
 
+import gzip
 import json
 import os
 import random
@@ -269,17 +270,18 @@ def test_unreadable_files_are_left_out_and_named_or_strictly_refused(tmp_path):
     pl.DataFrame({"caption": PROMPTS[3:5]}).write_parquet(folder / "b.parquet")
     whole = (folder / "b.parquet").read_bytes()
     (folder / "b.parquet").write_bytes(whole[:-20])  # shows when it is opened
-    (folder / "c.csv").write_text('caption\n"never closed\n')  # shows when it is read
+    packed = gzip.compress(b'{"caption": "a"}\n' * 150_000, 1)
+    (folder / "c.jsonl.gz").write_bytes(packed[:-9])  # shows when it is read
     with pytest.raises(ScannerError, match=r"b\.parquet: cannot be read"):
         scan(folder, model=BUNDLE, store=tmp_path / "store", strict=True)
     result = scan(folder, model=BUNDLE, store=tmp_path / "store")
     assert (result.unique, result.scored) == (3, 3)
-    assert [problem.file for problem in result.left_out] == [str(folder / "b.parquet"), str(folder / "c.csv")]
+    assert [problem.file for problem in result.left_out] == [str(folder / "b.parquet"), str(folder / "c.jsonl.gz")]
     assert sorted(read_store(tmp_path / "store").scores["text"]) == sorted(PROMPTS[:3])
 
     (folder / "b.parquet").write_bytes(whole)  # repaired: part of the next scan, and not of this one's report
     assert len(read_store(tmp_path / "store").scores) == 3
-    (folder / "c.csv").unlink()
+    (folder / "c.jsonl.gz").unlink()
     result = scan(folder, model=BUNDLE, store=tmp_path / "store", strict=True)
     assert (result.already_scored, result.scored, result.left_out) == (3, 2, ())
 

@@ -48,18 +48,21 @@ def test_a_night_needs_no_arguments(folder):
     scan_id = Model(BUNDLE, "auto", config=ScanConfig(seeds=(0, 1, 2))).scan_id
     out, err, code = run("scan", "--dry-run")
     assert (out, code, (folder / "store").exists()) == (f"{scan_id}\n", 0, False)
+    empty = "no caption      WARNING: 1 of 4 rows (25.00%): 1 empty lines\n"
     assert timeless(err) == (
         "rows            4\n"
         "unique prompts  3 (1 rows repeat one)\n"
         "already scored  0\n"
         "pending         3\n"
-        "estimated       T (at R prompts/s, cpu float32: CPUExecutionProvider, batch N; nothing was written)\n"
+        "estimated       T (at R prompts/s, cpu float32: CPUExecutionProvider, batch N; nothing was written)\n" + empty
     )
     out, _, code = run("scan", "--json")
     done = json.loads(out)
     del done["seconds"]
     assert done.pop("batch_size") in SIZES
     assert code == 0
+    files = [{"file": str(folder / "p.txt"), "rows": 4, "without_caption": 1, "reasons": {"empty lines": 1}}]
+    reading = {"rows": 4, "without_caption": 1, "reasons": {"empty lines": 1}, "files": files, "passed_over": []}
     assert done == {
         "scan_id": scan_id,
         "store": "store",
@@ -74,9 +77,12 @@ def test_a_night_needs_no_arguments(folder):
         "other_scans": 0,
         "left_out": [],
         "screening": None,
+        "reading": reading,
     }
     out, err, _ = run("scan", "--dry-run", "--json")
-    assert err == ("rows            4\nunique prompts  3 (1 rows repeat one)\nalready scored  3\npending         0\n")
+    assert err == (
+        "rows            4\nunique prompts  3 (1 rows repeat one)\nalready scored  3\npending         0\n" + empty
+    )
     planned = json.loads(out)
     assert planned.pop("batch_size") in SIZES
     assert planned == {
@@ -94,6 +100,7 @@ def test_a_night_needs_no_arguments(folder):
         "seconds": 0.0,
         "first_pass": None,
         "refine": None,
+        "reading": reading,
     }
     out, err, code = run("report")
     assert code == 0
@@ -163,6 +170,7 @@ def test_flags_beat_the_environment_beats_the_file(folder, monkeypatch):
         ("model             ", f'"{BUNDLE}"', "overscan.toml"),
         ("store             ", '"store"', "overscan.toml"),
         ("column            ", "null", "default"),
+        ("dialect           ", "null", "default"),
         ("reference         ", "null", "default"),
         ("seeds             ", "4", "OVERSCAN_SCAN_SEEDS"),
         ("first_steps       ", "1", "default"),
@@ -178,6 +186,7 @@ def test_flags_beat_the_environment_beats_the_file(folder, monkeypatch):
         ("screen_model      ", "null", "default"),
         ("screen_precision  ", "null", "default"),
         ("dry_run           ", "false", "default"),
+        ("files             ", "false", "default"),
         ("json              ", "false", "default"),
     ]
     scan_id = Model(BUNDLE, "auto", config=ScanConfig(seeds=(0, 1, 2, 3))).scan_id

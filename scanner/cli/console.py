@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.progress import Task as ProgressTask
 from rich.text import Text
 
+from scanner.cli import reading
 from scanner.config import SCREENED_OUT
 from scanner.dataset.readers import Problem
 from scanner.diffusion.trace import Watch
@@ -78,7 +79,7 @@ def summary(result: ScanResult) -> str:
         *([] if result.screening is None else [_screening(result.screening)]),
     ]
     lines += [f"skipped         {count:,} {status}" for status, count in skipped.items()]
-    lines += _left_out(result.left_out)
+    lines += [*_left_out(result.left_out), *reading.lines(result.reading)]
     if result.other_scans:
         lines.append(f"store also holds {result.other_scans:,} scores of other models or settings, left alone")
     return "\n".join(lines)
@@ -97,7 +98,7 @@ def dry_summary(plan: DryRun) -> str:
         if plan.first_pass is not None:
             lines.append(f"first pass      {plan.first_pass:,} pending; then about {plan.refine:,} get all passes")
         lines.append(f"estimated       {duration(plan.seconds)} ({speed}; nothing was written)")
-    lines += _left_out(plan.left_out)
+    lines += [*_left_out(plan.left_out), *reading.lines(plan.reading)]
     return "\n".join(lines)
 
 

@@ -48,7 +48,10 @@ MODEL_OPTIONS = (model, reference, seeds, first_steps, guidance_scale, batch_siz
 SCAN_OPTIONS = (
     model,
     click.option("--store", required=True, type=ANY_PATH, help="Folder that keeps the scores."),
-    click.option("--column", help="Column or key of the captions.  [default: guessed]"),
+    click.option(
+        "--column", help="Column or key of the captions; a.b: b inside a; several by commas.  [default: guessed]"
+    ),
+    click.option("--dialect", metavar="WORDS", help="Of CSV files, as in docs/inputs.md.  [default: guessed per file]"),
     reference,
     seeds,
     first_steps,

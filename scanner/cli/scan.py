@@ -9,8 +9,10 @@ import click
 
 from scanner.cli.console import dry_summary, progress, summary
 from scanner.cli.options import ANY_PATH, PRECISION, executor, scan_config, scan_options, scan_screen
+from scanner.cli.reading import listing
 from scanner.cli.signals import stoppable
 from scanner.diffusion.scores import FIRST_PASS_SCORES
+from scanner.scanning.dry_run import DryRun
 from scanner.scanning.dry_run import dry_run as run_dry
 from scanner.scanning.result import ScanResult
 from scanner.scanning.run import scan as run_scan
@@ -24,6 +26,7 @@ from scanner.scanning.run import scan as run_scan
 @click.option("--screen-model", type=ANY_PATH, help="What makes the first pass.  [default: the scan's model]")
 @click.option("--screen-precision", type=PRECISION, help="Of the first pass.  [default: the scan's, or its model's]")
 @click.option("--dry-run", is_flag=True, help="Only count what is pending and estimate its time; write nothing.")
+@click.option("--files", is_flag=True, help="List the files read, with rows each, and what was passed over.")
 @click.option("--json", is_flag=True, help="Print what was done as JSON.")
 def scan(
     inputs: tuple[str, ...],
@@ -36,6 +39,7 @@ def scan(
     screen_model: Path | None,
     screen_precision: str | None,
     dry_run: bool,
+    files: bool,
     json: bool,
     **options: Any,
 ) -> None:
@@ -48,13 +52,17 @@ def scan(
     if dry_run:
         with stoppable() as stop, progress() as watch:
             plan = run_dry(inputs, config=config, watch=watch, stop=stop, **options)
-        click.echo(dry_summary(plan), err=True)
+        _say(dry_summary(plan), plan, files)
         click.echo(dumps(asdict(plan), indent=1) if json else plan.scan_id or "")
         return
     with stoppable() as stop, progress() as watch:
         result = run_scan(inputs, config=config, executor=executor(workers), watch=watch, stop=stop, **options)
-    click.echo(summary(result), err=True)
+    _say(summary(result), result, files)
     click.echo(dumps(_facts(result), indent=1) if json else result.scan_id)
+
+
+def _say(words: str, done: ScanResult | DryRun, files: bool) -> None:
+    click.echo("\n".join([words, *(listing(done.reading) if files else ())]), err=True)
 
 
 def _facts(result: ScanResult) -> dict[str, Any]:

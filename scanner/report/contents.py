@@ -8,6 +8,7 @@ import polars as pl
 
 from scanner.audit.decision import Night
 from scanner.audit.rank import Rule
+from scanner.errors import printable
 from scanner.identity import LEAST, shown
 from scanner.store.record import RunRecord
 
@@ -132,10 +133,10 @@ def counts_by_status(contents: Contents) -> dict[str, int]:
 
 def facts_of(scan_id: str, record: RunRecord) -> dict[str, str]:
     """A run's record in words."""
-    config, reference = record.config, record.reference
+    config, reference, first = record.config, record.reference, record.limit
     named = {} if reference is None else {"Reference": f"{reference.path} ({shown(reference.fingerprint)})"}
     return {
-        "Dataset": ", ".join(record.inputs) + (f" (first {record.limit:,} rows)" if record.limit is not None else ""),
+        "Dataset": printable(", ".join(record.inputs)) + ("" if first is None else f" (first {first:,} rows)"),
         "Model": record.model,
         "Computed by": record.provider,
         "Seeds": ", ".join(map(str, config.seeds)),

@@ -2,10 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 from scanner.dataset.readers import Problem
 from scanner.diffusion.trace import Watch, unwatched
@@ -41,6 +41,7 @@ class DryRun:
     seconds: float
     first_pass: int | None = None
     refine: int | None = None
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
 
 def dry_run(
@@ -91,6 +92,7 @@ def dry_run(
         seconds=seconds,
         first_pass=first_pass,
         refine=refine,
+        reading=data.rows.told(each=True),
     )
 
 

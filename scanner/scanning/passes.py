@@ -118,4 +118,6 @@ class Passes:
             versions={name: version(name) for name in ("overscan", "polars", "deltalake", "numpy")},
             canaries=tuple(prepared.canaries.to_dicts()),
             screening=screening,
+            dialect=request.dialect,
+            reading=self.data.rows.told(),
         )

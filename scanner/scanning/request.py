@@ -30,6 +30,7 @@ class Asked(TypedDict, total=False):
     model: Required[str | Path]
     store: Required[str | Path]
     column: str | None
+    dialect: str | None
     reference: str | Path | None
     config: ScanConfig
     screen: Screen | None
@@ -44,15 +45,17 @@ class Asked(TypedDict, total=False):
 class Request:
     """A scan's inputs, model, store and settings.
 
-    `column`: of the captions, None: guessed. `reference`: a file of ordinary captions, for the scores that compare with
-    them. `screen`: only prompts that stand out in a first pass get all of `config`'s passes. `limit`: only so many
-    rows. `strict`: files that cannot be read are an error, else they are left out and named.
+    `column`: of the captions, None: guessed. `dialect`: of CSV files, None: guessed. `reference`: a file of ordinary
+    captions, for the scores that compare with them. `screen`: only prompts that stand out in a first pass get all of
+    `config`'s passes. `limit`: only so many rows. `strict`: files that cannot be read are an error, else they are left
+    out and named.
     """
 
     inputs: Inputs
     model: str | Path
     store: str | Path
     column: str | None = None
+    dialect: str | None = None
     reference: str | Path | None = None
     config: ScanConfig = ScanConfig()  # noqa: RUF009 (frozen)
     screen: Screen | None = None
@@ -74,7 +77,7 @@ class Request:
     @cached_property
     def rows(self) -> readers.Rows:
         """The captions, files that cannot be opened left out. Raises InputError."""
-        return readers.read(self.files, self.column, self.limit, self.strict)
+        return readers.read(self.files, self.column, self.limit, self.strict, self.dialect)
 
     @cached_property
     def ordinary(self) -> list[str]:

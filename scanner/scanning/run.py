@@ -77,4 +77,5 @@ def scan(
         other_scans=ledger.count_others(scan_id, first.scan_id),
         seconds=time.monotonic() - started,
         screening=done.record.screened(statuses),
+        reading=data.rows.told(each=True),
     )

@@ -57,8 +57,9 @@ class Screened(Screening):
 class RunRecord:
     """One run of a scan, of a screened scan's first pass, or of a calibration (`purpose`).
 
-    `inputs`, `column`, `limit`: the captions, which a report reads again; `left_out`: files of them that could not be
-    read; `passed_over`: backends that `auto` could not take, and why; `canaries`: scores of fixed prompts on that day.
+    `inputs`, `column`, `limit`, `dialect`: the captions, which a report reads again; `left_out`: files of them that
+    could not be read; `reading`: those that were, with rows each, as of `scanner.dataset.readers.Rows.told`;
+    `passed_over`: backends that `auto` could not take, and why; `canaries`: scores of fixed prompts on that day.
     `version`: of the record, as it was written.
     """
 
@@ -79,6 +80,8 @@ class RunRecord:
     versions: Mapping[str, str]
     canaries: tuple[Canary, ...] = ()
     screening: Screening | None = None
+    dialect: str | None = None
+    reading: Mapping[str, Any] | None = None
     version: int = VERSION
 
     @property
@@ -131,6 +134,8 @@ def of_json(text: str) -> RunRecord:
             versions=raw["versions"],
             canaries=tuple(raw.get("canaries", ())),
             screening=None if screening is None else _screening(screening),
+            dialect=raw.get("dialect"),
+            reading=raw.get("reading"),
             version=raw.get("version", 1),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:

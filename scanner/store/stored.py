@@ -70,7 +70,7 @@ def read_store(store: str | Path, scan_id: str | None = None) -> StoredScan:
     ['prompt_id', 'text', 'n_rows', 'status']
     """
     scan_id, record = Ledger(store).last_run(scan_id)
-    rows = readers.read(record.inputs, record.column, record.limit).without(record.left_out)
+    rows = readers.read(record.inputs, record.column, record.limit, dialect=record.dialect).without(record.left_out)
     return StoredScan(scan_id, Path(store), record, captions.texts(rows), rows.problems)
 
 
