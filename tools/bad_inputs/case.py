@@ -14,7 +14,9 @@ from pathlib import Path
 from scanner.cli import main
 from scanner.demo import BUNDLE
 
-ANSWER = re.compile(r"(error: |Error: |note: |left out |skipped |scored now |policy violated)")
+ANSWER = re.compile(
+    r"(error: |Error: |note: |left out |passed over |no caption |note  |skipped |scored now |policy violated)"
+)
 HASH = re.compile(r"\b[0-9a-f]{12,}\b")
 TIMING = re.compile(r" in [\d.]+ s \(.*?\)")
 MADE = "--model bundle --store store"

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import tarfile
 from collections.abc import Callable
 from io import BytesIO
@@ -32,6 +33,13 @@ def written(write: Callable[[BytesIO], object]) -> bytes:
     out = BytesIO()
     write(out)
     return out.getvalue()
+
+
+NOTHING = pl.Series([None, None], dtype=pl.String)
+STRANGE = b'{"caption": "a cat", "n": [NaN, 1e999, ' + b"[" * 5000 + b"]" * 5000 + b"]}\n"
+HUGE = tarfile.TarInfo("0.txt")
+HUGE.size = 1 << 40
+TERABYTE = HUGE.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
 
 
 def half(content: bytes) -> bytes:
@@ -74,7 +82,16 @@ FILES: list[tuple[str, str, bytes | None]] = [  # what is wrong, file name, cont
     ("empty lines", "blank.txt", b"\n\n"),
     ("spaces only", "spaces.txt", b"  \n"),
     ("broken JSON line", "broken.jsonl", b'{"caption": "a cat"}\n{"capt\n'),
-    ("object for a caption, JSON lines", "object.jsonl", b'{"caption": {"en": "a cat"}}\n'),
+    ("object for a caption in every line", "object.jsonl", b'{"caption": {"en": "a cat"}}\n'),
+    ("null for a caption in every row", "null.parquet", written(pl.DataFrame({"caption": NOTHING}).write_parquet)),
+    ("null for a caption in most lines", "most.jsonl", b'{"caption": "a cat"}\n' + b'{"caption": null}\n' * 9),
+    ("NaN, a huge number and deep nesting beside a caption", "nan.jsonl", STRANGE),
+    ("half of a character pair", "half.jsonl", b'{"caption": "a \\ud83d"}\n'),
+    ("JSON of lists without names", "values.json", b'[["a cat", 1], ["a dog", 2]]'),
+    ("JSON of other things", "config.json", b'{"name": "x", "version": 3}'),
+    ("indented JSON for JSON lines", "indented.jsonl", b'{\n "caption": "a cat"\n}\n'),
+    ("Arrow message of negative length", "negative.arrow", b"\xff\xff\xff\xff\xf8\xff\xff\xff" + bytes(99)),
+    ("tar member that declares a terabyte", "terabyte.tar", TERABYTE),
     ("NUL byte in a caption", "nul.txt", b"a\x00cat\n"),
     ("tar sample without caption", "some.tar", tar(("0.txt", b"a cat"), ("1.jpg", b"..."))),
 ]
@@ -84,4 +101,31 @@ def written_as(name: str, content: bytes | None) -> Callable[[Path], object]:
     return lambda folder: None if content is None else (folder / name).write_bytes(content)
 
 
+def folder_of(**files: str) -> Callable[[Path], None]:
+    """Fills a folder `data`; a file without content is a pipe."""
+
+    def fill(folder: Path) -> None:
+        (folder / "data").mkdir()
+        for name, content in files.items():
+            if content:
+                (folder / "data" / name).write_text(content, encoding="utf-8")
+            else:
+                os.mkfifo(folder / "data" / name)
+
+    return fill
+
+
+def _iceberg(table: Path) -> None:
+    (table / "metadata").mkdir(parents=True)
+    (table / "metadata/v1.metadata.json").touch()
+    FRAME.write_parquet(table / "data.parquet")
+
+
 CASES = [Case(what, f"scan {name} ...", written_as(name, content)) for what, name, content in FILES]
+CASES += [
+    Case("column of plain text", "scan captions.txt ... --column title"),
+    Case("pipe in a folder", "scan data ...", folder_of(**{"a.txt": "a cat\n", "p.txt": ""})),
+    Case("documents in a folder", "scan data ...", folder_of(**{"a.txt": "a cat\n", "README.txt": "How to use it\n"})),
+    Case("nothing but documents in a folder", "scan data ...", folder_of(**{"deps.txt": "numpy>=2\npolars==2.0\n"})),
+    Case("Iceberg table", "scan table ...", lambda folder: _iceberg(folder / "table")),
+]

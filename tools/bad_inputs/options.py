@@ -25,6 +25,7 @@ ARGUMENTS = [
     Case("no batch", "scan captions.txt ... --batch-size 0"),
     Case("no row", "scan captions.txt ... --limit 0"),
     Case("unknown backend", "scan captions.txt ... --backend abacus"),
+    Case("unknown words for a dialect", "scan captions.txt ... --dialect quotes=none"),
     Case("no such column", "scan titles.csv ... --column title", file("titles.csv", "caption\na cat\n")),
     Case("no such reference", "scan captions.txt ... --reference none.txt"),
     Case("reference of one caption", "scan captions.txt ... --reference one.txt", file("one.txt", "a cat\n")),
