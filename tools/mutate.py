@@ -55,7 +55,7 @@ class Bench:
     def survives(self, mutant: Mutant) -> bool:
         """Whether all tests of the mutant's module pass. Raises SystemExit where they fail without a mutant."""
         path = self._folder / mutant.module
-        original = path.read_text()
+        original = path.read_text(encoding="utf-8")
         if mutant.module not in self._limits:
             passed, seconds = self._run(mutant.module, UNLIMITED)
             if not passed:
@@ -118,7 +118,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="overscan-mutants-") as name:
         bench = None if asked.list else Bench(Path(name))
         for module in modules(asked.module, asked.room or list(ROOMS)):
-            found = list(mutants(module, (ROOT / module).read_text()))
+            found = list(mutants(module, (ROOT / module).read_text(encoding="utf-8")))
             if asked.sample is not None and asked.sample < len(found):
                 drawn = random.Random(asked.seed).sample(range(len(found)), asked.sample)
                 found = [found[i] for i in sorted(drawn)]
