@@ -278,3 +278,10 @@ def test_json_documents_without_records_are_passed_over(tmp_path):
     write(tmp_path, **{"metrics.csv": "epoch,loss\n1,2\n"})
     with pytest.raises(InputError, match=r"metrics\.csv: a caption column needed"):
         read(tmp_path, strict=True)
+
+
+@pytest.mark.parametrize(("image", "text"), [("1.jpg", "1.txt"), ("1.JPEG", "1.TXT"), ("1.webp", "1.webp.txt")])
+def test_a_text_beside_its_image_is_one_caption_in_a_folder_a_glob_or_by_name(tmp_path, image, text):
+    write(tmp_path, **{image: "", text: "a red kite,\nflying\n"})
+    for named in (tmp_path, tmp_path / text, tmp_path / "*.[tT]*"):
+        assert read(named)[0] == [(text, "a red kite,\nflying")], named

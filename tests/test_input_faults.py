@@ -294,6 +294,8 @@ def test_nested_and_several_columns(tmp_path):
         frame = readers.read([path], "Task2.Caption, alt").frame.collect()
         assert frame.select("row", "caption").rows() == [(0, "a"), (0, "b")], path
         assert "column 'Task2.None' needed" in refusal(path, column="Task2.None")
+    talk = {"messages": [{"content": [{"text": "a"}, {"type": "image"}]}, {"content": [{"text": ["b", "c"]}]}]}
+    assert read(write(tmp_path / "b.jsonl", json.dumps(talk)), column="messages.content.text") == ["a", None, "b", "c"]
     write(tmp_path / "a.csv", 'alt,"a, b",Task2.Caption\n1,2,3\n')
     assert [read(tmp_path / "a.csv", column=name) for name in ("a, b", "Task2.Caption", "alt,Task2.Caption")] == [
         ["2"], ["3"], ["1", "3"],

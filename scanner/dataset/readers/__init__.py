@@ -10,21 +10,12 @@ import polars as pl
 
 from scanner.dataset.readers import arrow, delimited, document, find, own, parquet, tar, text
 from scanner.dataset.readers.columns import (
-    BATCH,
-    COLUMN_GUESSES,
-    SCHEMA,
-    NoColumnError,
-    Reader,
-    Row,
-    Source,
-    frame_of,
-    lazy,
-    text_series,
-)
+    BATCH, COLUMN_GUESSES, SCHEMA, NoColumnError, Reader, Row, Source, frame_of, lazy, text_series,
+)  # fmt: skip
 from scanner.dataset.readers.dialect import told as told_dialect
 from scanner.dataset.readers.find import absolute
 from scanner.dataset.readers.names import BESIDE, DELTA
-from scanner.dataset.readers.tally import FileRead, judged, told
+from scanner.dataset.readers.tally import LISTED, FileRead, judged, told
 from scanner.errors import InputError, printable
 
 __all__ = [
@@ -128,6 +119,8 @@ class Rows:
     def told(self, each: bool = False) -> dict[str, Any]:
         """What was read, of files and of folders, for a record; see `scanner.dataset.readers.tally.told`."""
         passed_over = [problem.message for problem in self.passed_over]
+        if not each and (more := len(passed_over) - LISTED) > 0:
+            passed_over = [*passed_over[:LISTED], f"{more:,} more"]
         return told(self.read.values(), each) | {"passed_over": passed_over}
 
     def without(self, files: Collection[str]) -> "Rows":

@@ -70,6 +70,8 @@ def _beside(path: Path) -> bool:
     """Whether a text lies beside an image of its name."""
     if path.suffix.lower() != ".txt":
         return False
+    if path.stem.lower().endswith(IMAGES) and path.with_suffix("").exists():  # 1.jpg.txt beside 1.jpg
+        return True
     return any(path.with_suffix(end).exists() or path.with_suffix(end.upper()).exists() for end in IMAGES)
 
 
@@ -154,7 +156,10 @@ class _Folder:
         elif f"{entry.name}.parquet" in self.names:
             self.found.passed_over[entry.path] = f"its captions are in {entry.name}.parquet"
         else:
-            _walk(entry.path, self.known, self.found)
+            try:
+                _walk(entry.path, self.known, self.found)
+            except RecursionError:
+                self.found.refused[entry.path] = "folders nested too deeply: name one further down"
 
     def _file(self, entry: os.DirEntry[str]) -> None:
         stem, _, end = entry.name.rpartition(".")

@@ -123,7 +123,8 @@ def at(value: Any, path: Path) -> Any:
     """What lies under these keys; of a list, what lies under them in each of its elements."""
     for n, key in enumerate(path):
         if isinstance(value, list):
-            return [at(item, path[n:]) for item in value] or None
+            inner = [at(item, path[n:]) for item in value]
+            return [one for found in inner for one in (found if isinstance(found, list) else [found])] or None
         if not isinstance(value, dict):
             return value if isinstance(value, Unread) else MISSING
         value = value.get(key, MISSING)
