@@ -10,7 +10,16 @@ import polars as pl
 
 from scanner.dataset.readers import arrow, delimited, document, find, own, parquet, tar, text
 from scanner.dataset.readers.columns import (
-    BATCH, COLUMN_GUESSES, SCHEMA, NoColumnError, Reader, Row, Source, frame_of, lazy, text_series,
+    BATCH,
+    COLUMN_GUESSES,
+    SCHEMA,
+    NoColumnError,
+    Reader,
+    Row,
+    Source,
+    frame_of,
+    lazy,
+    text_series,
 )  # fmt: skip
 from scanner.dataset.readers.dialect import told as told_dialect
 from scanner.dataset.readers.find import absolute
