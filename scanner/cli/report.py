@@ -31,6 +31,7 @@ STRENGTH = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterS
 @click.command()
 @options.filled_store
 @click.option("--scan-id", help="Scan to report, 8 or more first characters.  [default: the one that began last]")
+@click.option("--last-run", is_flag=True, help="Only captions of the scan's newest run.  [default: of all its runs]")
 @click.option("--out", required=True, type=FOLDER, help="Folder for the report's files.")
 @options.score
 @click.option("--top", type=int, help="Ranking: flag the N highest prompts.")
@@ -51,6 +52,7 @@ STRENGTH = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterS
 def report(
     store: Path,
     scan_id: str | None,
+    last_run: bool,
     out: Path,
     score: str | None,
     calibration: Path | None,
@@ -70,8 +72,8 @@ def report(
     """
     rule = Rule(DEFAULT_SCORE if score is None else score, **_strongest(limits, calibration))  # type: ignore[arg-type]
     fails = None if fail_on is None else policy.FailOn.parse(fail_on)
-    stored, made = read_store(store, scan_id), datetime.now(UTC)
-    facts = reports.facts_of(stored.scan_id, stored.record)
+    stored, made = read_store(store, scan_id, last_run), datetime.now(UTC)
+    facts = reports.facts_of(stored.scan_id, stored.record, stored.earlier)
     if score is None:
         score = _default_score(stored, rule)
         rule = replace(rule, score=score)

@@ -17,6 +17,8 @@ from scanner.scanning.dry_run import dry_run as run_dry
 from scanner.scanning.result import ScanResult
 from scanner.scanning.run import scan as run_scan
 
+HELD = ("captions", "record", "earlier", "gone")  # of a result, and no fact of what the run did
+
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
@@ -66,7 +68,7 @@ def _say(words: str, done: ScanResult | DryRun, files: bool) -> None:
 
 
 def _facts(result: ScanResult) -> dict[str, Any]:
-    names = [item.name for item in fields(result) if item.name not in ("captions", "record")]
+    names = [item.name for item in fields(result) if item.name not in HELD]
     facts = {name: getattr(result, name) for name in names}
     left_out, screening = [asdict(problem) for problem in result.left_out], result.screening
     screened = None if screening is None else asdict(screening)

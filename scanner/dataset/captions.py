@@ -28,7 +28,12 @@ def read(inputs: Sequence[str | Path], column: str | None = None, limit: int | N
 
 def texts(rows: readers.Rows) -> pl.LazyFrame:
     """Captions as the model gets them: lazy [file, row, text]."""
-    return rows.frame.select("file", "row", text=as_prompt(pl.col("caption")))
+    return texts_of(rows.frame)
+
+
+def texts_of(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Rows [file, row, caption] as the model gets them: lazy [file, row, text]."""
+    return rows.select("file", "row", text=as_prompt(pl.col("caption")))
 
 
 def as_prompt(caption: pl.Expr) -> pl.Expr:

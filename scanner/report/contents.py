@@ -131,12 +131,12 @@ def counts_by_status(contents: Contents) -> dict[str, int]:
     return dict(counted.sort("len", "status", descending=[True, False]).iter_rows())
 
 
-def facts_of(scan_id: str, record: RunRecord) -> dict[str, str]:
-    """A run's record in words."""
-    config, reference, first = record.config, record.reference, record.limit
+def facts_of(scan_id: str, record: RunRecord, earlier: Sequence[RunRecord] = ()) -> dict[str, str]:
+    """A run's record in words. `earlier`: other runs of the scan, whose captions are reported too."""
+    config, reference = record.config, record.reference
     named = {} if reference is None else {"Reference": f"{reference.path} ({shown(reference.fingerprint)})"}
     return {
-        "Dataset": printable(", ".join(record.inputs)) + ("" if first is None else f" (first {first:,} rows)"),
+        "Dataset": "; ".join(dict.fromkeys(_inputs(run) for run in (record, *earlier))),
         "Model": record.model,
         "Computed by": record.provider,
         "Seeds": ", ".join(map(str, config.seeds)),
@@ -146,6 +146,11 @@ def facts_of(scan_id: str, record: RunRecord) -> dict[str, str]:
         "Scan": scan_id,
         "Versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
     }
+
+
+def _inputs(record: RunRecord) -> str:
+    first = record.limit
+    return printable(", ".join(record.inputs)) + ("" if first is None else f" (first {first:,} rows)")
 
 
 def rule_in_words(rule: Rule) -> str:

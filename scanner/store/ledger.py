@@ -123,13 +123,19 @@ class Ledger:
         `scan_id`: only a scan, or first pass, whose id begins so. Raises StoreError where there is none, or more than
         one.
         """
+        found, records = self.scan_runs(scan_id)
+        return found, records[0]
+
+    def scan_runs(self, scan_id: str | None = None) -> tuple[str, list[RunRecord]]:
+        """The scan of `last_run`, and the records of all its runs, newest first."""
         asked = ("scan",) if scan_id is None else ("scan", FIRST_PASS)
         scans = [run for run in self.runs() if run.record.purpose in asked]
         if not scans:
             raise StoreError(f"{self.folder}: no scan in this store yet: run `overscan scan` first")
         if scan_id is not None:
             scans = self._one(scans, scan_id)
-        return scans[0].scan_id, scans[0].record
+        newest = scans[0].scan_id
+        return newest, [run.record for run in scans if run.scan_id == newest]
 
     def _one(self, scans: list[Run], scan_id: str) -> list[Run]:
         """The runs of the one scan whose id begins so."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from scanner.dataset import captions, readers, shards
+from scanner.store.inputs import distinct, together
 from scanner.store.ledger import SCORE, Ledger
 from scanner.store.record import RunRecord
 
@@ -19,8 +20,9 @@ FILES_NAMED = 3  # in a sentence
 class StoredScan:
     """One scan in a store, with the captions as they are now.
 
-    `record`: what the run was asked, and with which versions; `captions`: lazy [file, row, text]; `left_out`: files
-    that cannot be read as they are now.
+    `record`: what its newest run was asked, and with which versions; `captions`: lazy [file, row, text]; `left_out`:
+    files that cannot be read as they are now; `earlier`: its runs that were asked for other captions, which are among
+    these; `gone`: inputs of theirs that cannot be read any more.
 
     >>> stored = read_store("store")
     >>> stored.record.config.seeds, stored.captions.collect_schema().names()
@@ -32,6 +34,8 @@ class StoredScan:
     record: RunRecord = field(repr=False)
     captions: pl.LazyFrame = field(repr=False)
     left_out: tuple[readers.Problem, ...] = field(repr=False)
+    earlier: tuple[RunRecord, ...] = field(default=(), repr=False, kw_only=True)
+    gone: tuple[str, ...] = field(default=(), kw_only=True)
 
     @cached_property
     def scores(self) -> pl.DataFrame:
@@ -51,27 +55,38 @@ class StoredScan:
     @property
     def notes(self) -> list[str]:
         """Whose captions are missing: files that the scan, or now the reader, could not read, in sentences."""
-        then = self.record.left_out
+        then = list(dict.fromkeys(file for record in (self.record, *self.earlier) for file in record.left_out))
         now = [problem.file for problem in self.left_out if problem.file not in then]
-        whose = (("could not be read when scanned", then), ("cannot be read now", now))
-        return [f"files that {why}, whose captions are missing: {_some(files)}" for why, files in whose if files]
+        whose = (("files that could not be read when scanned", then), ("files that cannot be read now", now))
+        said = [f"{what}, whose captions are missing: {_some(files)}" for what, files in whose if files]
+        if self.gone:
+            said.append(f"inputs of earlier runs that are gone, whose captions are missing: {_some(self.gone)}")
+        if self.earlier:
+            said.append(
+                f"the captions of {1 + len(self.earlier):,} runs of this scan that were asked for different ones are "
+                "reported together; --last-run reports those of the newest run alone"
+            )
+        return said
 
     def canaries(self, score: str) -> pl.DataFrame:
         """[canary, score] of fixed prompts, as every run that computed the score for this scan found it."""
         return canaries_of(Ledger(self.store).records(self.scan_id), [score])
 
 
-def read_store(store: str | Path, scan_id: str | None = None) -> StoredScan:
-    """The scan that began last; its captions are read again, but for the files that it left out.
+def read_store(store: str | Path, scan_id: str | None = None, last_run: bool = False) -> StoredScan:
+    """The scan that began last; the captions of all its runs are read again, but for the files that they left out.
 
-    `scan_id`: another scan of the store, by its id or 8 or more of the first characters. Raises ScannerError.
+    `scan_id`: another scan of the store, by its id or 8 or more of the first characters; `last_run`: only the captions
+    of its newest run. Raises ScannerError.
 
     >>> read_store("store").scores.filter(status="scored").columns[:4]
     ['prompt_id', 'text', 'n_rows', 'status']
     """
-    scan_id, record = Ledger(store).last_run(scan_id)
-    rows = readers.read(record.inputs, record.column, record.limit, dialect=record.dialect).without(record.left_out)
-    return StoredScan(scan_id, Path(store), record, captions.texts(rows), rows.problems)
+    scan_id, records = Ledger(store).scan_runs(scan_id)
+    newest, *earlier = distinct(records[:1] if last_run else records)
+    found = together([newest, *earlier])
+    texts = captions.texts_of(found.frame)
+    return StoredScan(scan_id, Path(store), newest, texts, found.problems, earlier=tuple(earlier), gone=found.gone)
 
 
 def _some(files: Sequence[str]) -> str:
