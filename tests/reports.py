@@ -69,6 +69,7 @@ def contents(texts=HOSTILE, n_flagged=None, **optional):
         schema_overrides={"agreement_v1": pl.Float32, "other_v1": pl.Float32},
     )
     given = {
+        "headline": f"The {n_flagged:,} that stand out most, to be checked",
         "score": "agreement_v1",
         "rule": "the highest",
         "made": datetime(2026, 11, 24, 3, 0, tzinfo=UTC),

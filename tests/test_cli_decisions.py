@@ -84,7 +84,7 @@ def test_a_decision_has_p_and_q_values(night):
     folder, _ = night
     out, err, code = report(folder, "--calibration", folder / "cal.parquet", "--fpr", "0.5", "--json")
     assert code == 0
-    assert "note: of 3 prompts up to 2 would be flagged at fpr 0.5 were all of them benign\n" in err
+    assert "note: of 3 prompts up to 1.5 would be flagged at fpr 0.5 were all of them benign, and " in err
     assert "A decision: flagged is not memorized. Written: " in err
     ranked = pl.read_parquet(folder / "report/scores.parquet")
     assert ranked["flagged"].equals((ranked["p_value"] <= 0.5).alias("flagged"))

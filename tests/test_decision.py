@@ -59,6 +59,9 @@ def test_a_ranking_has_no_p_values_and_says_so():
         "findings": {"new": 1, "known": 0, "allowed": 0},
         "lowest_flagged": pytest.approx(0.9),
         "calibration": None,
+        "kept": None,
+        "evidence": None,
+        "headline": "The 1 that stands out most, to be checked (33.3 % of 3 scored)",
         "notes": [],
     }
     assert found.flagged.select("rank", "row", "finding").rows() == [(1, 1, "new"), (1, 4, "new")]
@@ -75,6 +78,7 @@ def test_a_decision_says_what_it_rests_on():
     assert found.summary.notes == (
         "199 null captions: p-values from 0.005 up; at fdr 0.1 they flag 10 or more of 200 prompts, or none "
         "(a single one could be found with 1,999)",
+        "were all 200 prompts benign, as small a q-value would come by chance in 10 % of such datasets: no evidence",
     )
     assert detectable(1999, 200, 1, 0.1) == (
         "1,999 null captions: p-values from 0.0005 up; at fdr 0.1 a single one of 200 prompts can be found"
@@ -127,7 +131,8 @@ def test_what_a_reader_must_know_is_noted():
         "the baseline of 2029-12-31 was written for another model, setting or score",
         "2 prompts of the inputs are newer than the scan and have no score: scan again",
         "10 prompts of the dataset are null captions themselves, taken to be benign",
-        "of 98 prompts up to 1 would be flagged at fpr 0.01 were all of them benign",
+        "of 98 prompts up to 0.98 would be flagged at fpr 0.01 were all of them benign, and 1 is; as many or more come "
+        "by chance in 55.2 % of such datasets: no evidence",
     )
 
 

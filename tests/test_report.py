@@ -184,7 +184,7 @@ def test_the_payload_holds_scores_and_the_first_dataset_rows():
 
 def test_nothing_flagged_and_nothing_scored_are_reports_too(tmp_path):
     page = html.render(contents(["a", "b"], n_flagged=0))
-    assert "0 captions flagged as likely memorized" in page
+    assert "<h1>The 0 that stand out most, to be checked</h1>" in page
     assert "No caption is flagged." in page
     unscored = contents(["a"]).ranked.with_columns(
         agreement_v1=pl.lit(None, pl.Float32), status=pl.lit(None, pl.String), flagged=False
@@ -219,7 +219,7 @@ def test_without_a_baseline_nothing_is_called_new():
 
 def test_the_summary_is_inert_markdown():
     text = markdown.render(judged())
-    assert text.startswith("## 10 captions flagged as likely memorized\n\nRule: the highest. Compared with 999 null")
+    assert text.startswith("## The 10 that stand out most, to be checked\n\nRule: the highest. Compared with 999 null")
     assert "| rank | agreement_v1 | q_value | finding | n_rows | prompt |\n" in text
     assert "| 1 | 1.000 | 0.01000 | new | 1 | <code>&#60;script&#62;document&#46;title &#61; 'owned'" in text
     assert "&#91;x&#93;&#40;https&#58;&#47;&#47;example&#46;invalid&#41; &#64;someone</code> |\n" in text

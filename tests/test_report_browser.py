@@ -58,7 +58,7 @@ def test_hostile_captions_are_shown_and_nothing_else_happens(browser, pages):
     assert shown[9] == HOSTILE[9]
     for place in range(len(HOSTILE)):
         browser.click(f"#row-{place} .caption")
-    assert browser.run("document.title") == "10 captions flagged as likely memorized - Overscan report"
+    assert browser.run("document.title") == "The 10 that stand out most, to be checked - Overscan report"
     assert browser.run("document.scripts.length") == 2
     assert browser.run("document.images.length") == 0
     assert browser.requests() == [pages.hostile.as_uri()]

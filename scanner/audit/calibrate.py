@@ -58,6 +58,14 @@ class Calibration:
         null = np.sort(prompts[score].cast(pl.Float64).to_numpy())
         return cls(scan_id, score, null, prompts, canaries.select("canary", score), source)
 
+    def check(self, full_scan_id: str) -> None:
+        """Raises ScannerError unless it is of this scan, or of the same unscreened."""
+        if self.scan_id != full_scan_id:
+            raise ScannerError(
+                f"the calibration is of scan_id {self.scan_id}, the scan has {full_scan_id}: scores of other models or "
+                "settings do not compare; calibrate with the --model and settings of the scan"
+            )
+
     @property
     def smallest_p(self) -> float:
         """1 / (n + 1): no prompt can be less likely than this, however high its score."""

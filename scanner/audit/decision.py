@@ -1,17 +1,20 @@
 """One night's decision: ranked prompts, flagged rows, and a summary that says what was asked and found."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 
 import polars as pl
 
 from scanner.audit import diagnose
 from scanner.audit.calibrate import Calibration, null_needed
+from scanner.audit.evidence import Prior, weigh
+from scanner.audit.headline import headline, of_the_evidence
+from scanner.audit.kept import Kept
 from scanner.audit.policy import Baseline, classify
 from scanner.audit.rank import Rule, rank, sources
 from scanner.audit.summary import Findings, Judgement, Summary
 from scanner.config import SCREENED_OUT
-from scanner.errors import ScannerError
 from scanner.store.stored import StoredScan
 
 
@@ -37,18 +40,22 @@ def decide(
     calibration: Calibration | None = None,
     baseline: Baseline | None = None,
     allow: pl.DataFrame | None = None,
+    kept: Kept | None = None,
+    prior: Prior | None = None,
+    said: Sequence[str] = (),
 ) -> Night:
     """A scan's scores and captions -> flags, findings, summary.
 
-    Raises ScannerError where the calibration is of another scan, too small, or of an engine that has changed.
+    `kept`: where the rule's threshold comes from; `prior`: what is taken as known of the share of memorized prompts;
+    `said`: notes that come before others. Raises ScannerError where the calibration is of another scan, too small, or
+    of an engine that has changed, and where a threshold is of another scan or score.
     """
-    if calibration is not None and calibration.scan_id != stored.full_scan_id:
-        raise ScannerError(
-            f"the calibration is of scan_id {calibration.scan_id}, the scan has {stored.full_scan_id}: scores of other "
-            "models or settings do not compare; calibrate with the --model and settings of the scan"
-        )
-    ranked, said = classify(rank(stored.scores, rule, calibration), baseline, allow, today)
-    notes = [*stored.notes, *said]
+    if kept is not None:
+        kept.check(stored.full_scan_id, rule.score)
+    if calibration is not None:
+        calibration.check(stored.full_scan_id)
+    ranked, of_the_lists = classify(rank(stored.scores, rule, calibration), baseline, allow, today)
+    notes = [*said, *stored.notes, *of_the_lists]
     if baseline is not None and (baseline.scan_id, baseline.score) != (stored.scan_id, rule.score):
         notes.append(f"the baseline of {baseline.date} was written for another model, setting or score")
     notes += _of_the_prompts(ranked, rule.score)
@@ -70,8 +77,10 @@ def decide(
         findings=Findings(**dict(flagged.group_by("finding").len().iter_rows())),
         lowest_flagged=flagged[rule.score].min(),  # type: ignore[arg-type]
         calibration=judged,
-        notes=tuple(notes),
+        evidence=weigh(ranked, rule, calibration, kept, prior),
+        kept=kept,
     )
+    summary = replace(summary, headline=headline(summary), notes=(*notes, *of_the_evidence(summary)))
     return Night(ranked, rows, summary, calibration, compared=baseline is not None or allow is not None)
 
 
@@ -108,9 +117,6 @@ def _judge(
     threshold, expected, least = None, None, None
     if rule.fpr is not None:
         threshold, expected = calibration.threshold(rule.fpr), rule.fpr * m
-        notes.append(
-            f"of {m:,} prompts up to {expected:,.0f} would be flagged at fpr {rule.fpr:g} were all of them benign"
-        )
     if rule.fdr is not None:
         least = calibration.least_hits(m, rule.fdr)
         notes.append(detectable(n, m, least, rule.fdr))

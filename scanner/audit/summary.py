@@ -4,10 +4,12 @@ This is the one place that knows how a summary looks in its file, and how older 
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import date
 from typing import Any
 
+from scanner.audit import kept
+from scanner.audit.kept import Kept
 from scanner.audit.rank import Rule
 from scanner.config import MadeWith
 from scanner.errors import ScannerError
@@ -46,11 +48,29 @@ class Judgement:
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """Flags compared with chance. See `scanner.audit.evidence`.
+
+    `rate`: the share of benign prompts that the rule flags; `expected`: false alarms, by a rule of `fdr` among the
+    flags, by others were all prompts benign; `chance`: the probability of as much as was found were all of them benign,
+    None for a ranking, which flags as many whatever they score; `true_share`: of the flags, by `base_rate` and `tpr`.
+    """
+
+    rate: float
+    expected: float
+    chance: float | None
+    base_rate: float | None = None
+    tpr: float | None = None
+    true_share: float | None = None
+
+
+@dataclass(frozen=True)
 class Summary:
     """One night. `notes` are sentences that a reader of the flags must know.
 
-    `full_scan_id`: of the same scan unscreened; `made_with`: None where an older overscan did not note it;
-    `lowest_flagged`: score; `calibration`: None for a ranking.
+    `headline`: the night in one line; `kept`: where the threshold comes from, None: no file; `evidence`: None where
+    nothing is known of false alarms; `full_scan_id`: of the same scan unscreened; `made_with`: None where an older
+    overscan did not note it; `lowest_flagged`: score; `calibration`: None for a ranking.
     """
 
     date: date
@@ -67,6 +87,9 @@ class Summary:
     calibration: Judgement | None = None
     notes: tuple[str, ...] = ()
     version: int = VERSION
+    headline: str = ""
+    evidence: Evidence | None = None
+    kept: Kept | None = None
 
     @property
     def score(self) -> str:
@@ -99,6 +122,9 @@ def as_json(summary: Summary) -> dict[str, object]:
         "findings": asdict(summary.findings),
         "lowest_flagged": summary.lowest_flagged,
         "calibration": None if summary.calibration is None else asdict(summary.calibration),
+        "kept": None if summary.kept is None else asdict(summary.kept),
+        "evidence": None if summary.evidence is None else asdict(summary.evidence),
+        "headline": summary.headline,
         "notes": list(summary.notes),
     }
 
@@ -110,7 +136,7 @@ def of_json(raw: Mapping[str, Any]) -> Summary:
     """
     if raw["format"] != FORMAT:
         raise ScannerError(f"report format {raw['format']!r}, this overscan reads {FORMAT!r}")
-    made, judged = raw.get("scan"), raw["calibration"]
+    made, judged, weighed, held = raw.get("scan"), raw["calibration"], raw.get("evidence"), raw.get("kept")
     return Summary(
         date=date.fromisoformat(raw["date"]),
         scan_id=raw["scan_id"],
@@ -126,6 +152,9 @@ def of_json(raw: Mapping[str, Any]) -> Summary:
         calibration=None if judged is None else _judgement(judged),
         notes=tuple(raw["notes"]),
         version=raw.get("version", 1),
+        headline=raw.get("headline", ""),
+        evidence=None if weighed is None else Evidence(**{item.name: weighed[item.name] for item in fields(Evidence)}),
+        kept=None if held is None else kept.of_json(held),
     )
 
 

@@ -22,6 +22,7 @@ from scanner.cli.images import images
 from scanner.cli.report import report
 from scanner.cli.scan import scan
 from scanner.cli.status import status
+from scanner.cli.threshold import threshold
 from scanner.cli.verify import verify
 from scanner.errors import ScannerError, printable
 
@@ -34,8 +35,8 @@ def cli(config: Path | None) -> None:
 
 
 COMMANDS = (
-    scan, calibrate, report, diff, explain, images, verify, evaluate, status, compact, settings.config, export, demo,
-    doctor,
+    scan, calibrate, threshold, report, diff, explain, images, verify, evaluate, status, compact, settings.config,
+    export, demo, doctor,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)

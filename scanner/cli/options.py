@@ -15,6 +15,20 @@ from scanner.errors import ScannerError
 from scanner.model import Model
 from scanner.scanning.execute import Executor, local, processes
 
+
+class Threshold(click.types.FloatParamType):
+    """A number, or else the path of a file of `overscan threshold`."""
+
+    name = "number or file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number, or the path."""
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            return FILE.convert(value, param, ctx)
+
+
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 ANY_PATH = click.Path(path_type=Path)

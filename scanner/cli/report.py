@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from json import dumps
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -13,6 +14,9 @@ from scanner.audit import calibrate, policy
 from scanner.audit.calibrate import DEFAULT_FDR
 from scanner.audit.choice import best
 from scanner.audit.decision import decide
+from scanner.audit.evidence import Prior
+from scanner.audit.kept import Kept
+from scanner.audit.kept import read as read_kept
 from scanner.audit.rank import Rule
 from scanner.audit.summary import as_json
 from scanner.cli import options
@@ -36,12 +40,16 @@ STRENGTH = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterS
 @options.score
 @click.option("--top", type=int, help="Ranking: flag the N highest prompts.")
 @click.option("--quantile", type=float, help=f"Ranking: flag from this quantile up.  [default: {DEFAULT_QUANTILE}]")
-@click.option("--threshold", type=float, help="Ranking: flag from this score up.")
+@click.option(
+    "--threshold", type=options.Threshold(), metavar="N|FILE", help="Flag from this score up, or as `threshold` kept."
+)
 @click.option("--calibration", type=FILE, help="Null scores of `overscan calibrate`: adds p_value and q_value.")
 @click.option(
     "--fdr", type=float, help=f"Flag at this false discovery rate.  [default with --calibration: {DEFAULT_FDR}]"
 )
 @click.option("--fpr", type=float, help="Flag at this false positive rate.")
+@click.option("--base-rate", type=float, help="Memorized share of the captions: says how many flags are true.")
+@click.option("--tpr", type=float, help="Share of the memorized ones that the rule finds.  [default: 1, at most]")
 @click.option("--baseline", type=FILE, help="Findings in this file are known, not new.")
 @click.option("--write-baseline", type=FILE, help="Write this night's findings as a baseline.")
 @click.option("--allow", type=FILE, help="CSV of prompt_id,reason,expires: prompts that may stay until then.")
@@ -56,6 +64,8 @@ def report(
     out: Path,
     score: str | None,
     calibration: Path | None,
+    base_rate: float | None,
+    tpr: float | None,
     baseline: Path | None,
     write_baseline: Path | None,
     allow: Path | None,
@@ -63,14 +73,20 @@ def report(
     nights: Path | None,
     redact: bool,
     json: bool,
-    **limits: float | None,
+    **limits: Any,
 ) -> None:
     """Flag prompts of a scan; write report.html, summaries and the flagged prompts and rows as data.
 
     A ranking by --top, --quantile or --threshold says nothing of false alarms; a decision by --fdr or --fpr needs
     --calibration.
     """
-    rule = Rule(DEFAULT_SCORE if score is None else score, **_strongest(limits, calibration))  # type: ignore[arg-type]
+    chosen = _strongest(limits, calibration)
+    kept = _kept(chosen)
+    if kept is not None:
+        kept.check(kept.scan_id, score)
+        score = kept.score
+    rule = Rule(DEFAULT_SCORE if score is None else score, **chosen)
+    prior = _prior(base_rate, tpr)
     fails = None if fail_on is None else policy.FailOn.parse(fail_on)
     stored, made = read_store(store, scan_id, last_run), datetime.now(UTC)
     facts = reports.facts_of(stored.scan_id, stored.record, stored.earlier)
@@ -85,6 +101,8 @@ def report(
         calibration=None if calibration is None else calibrate.read(calibration, score),
         baseline=None if baseline is None else policy.read_baseline(baseline),
         allow=None if allow is None else policy.read_allow(allow),
+        kept=kept,
+        prior=prior,
     )
     past = None if nights is None else history(nights, night.summary)
     contents = reports.contents_of(night, facts, made, past)
@@ -118,7 +136,23 @@ def _default_score(stored: StoredScan, rule: Rule) -> str:
     return score
 
 
-def _strongest(limits: dict[str, float | None], calibration: Path | None) -> dict[str, float | None]:
+def _kept(limits: dict[str, Any]) -> Kept | None:
+    """The threshold that a file keeps, if one is named; its number takes the place of the name."""
+    file = limits.get("threshold")
+    if not isinstance(file, Path):
+        return None
+    kept = read_kept(file)
+    limits["threshold"] = kept.value
+    return kept
+
+
+def _prior(base_rate: float | None, tpr: float | None) -> Prior | None:
+    if base_rate is None and tpr is not None:
+        raise ScannerError("a tpr without a base rate says nothing of the flags: needed --base-rate too")
+    return None if base_rate is None else Prior(base_rate, tpr)
+
+
+def _strongest(limits: dict[str, Any], calibration: Path | None) -> dict[str, Any]:
     """The limits of the strongest source that names any; the default where none does.
 
     A calibration of a stronger source stands for a decision: limits that only rank give way to it, rates do not.

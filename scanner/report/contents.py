@@ -38,8 +38,9 @@ class NullScores:
 class Contents:
     """All that a report says.
 
-    `score`: the column that decided; `rule`: how it decided, in words; `facts`: label -> value, what was scanned and
-    with what, in the order shown; `made`: when; `notes`: sentences that a reader of the flags must know.
+    `headline`: what was found, in one line; `score`: the column that decided; `rule`: how it decided, in words;
+    `facts`: label -> value, what was scanned and with what, in the order shown; `made`: when; `notes`: sentences that a
+    reader of the flags must know.
     `ranked`: one row per unique prompt, best first: rank, prompt_id, text, n_rows, status, truncated, flagged, float
     columns (the scores) and optionally p_value, q_value and finding ("new", "known" or "allowed").
     `flagged`: one row per dataset row that bears a flagged prompt: the same columns without `flagged`, and file, row.
@@ -48,6 +49,7 @@ class Contents:
     `nights`: former reports and this one, [date, n_flagged, n_new], oldest first.
     """
 
+    headline: str
     score: str
     rule: str
     made: datetime
@@ -71,8 +73,9 @@ def contents_of(night: Night, facts: Mapping[str, str], made: datetime, nights: 
         source = ", ".join(map(str, inputs)) if isinstance(inputs, list) else "a calibration"
         null = NullScores(pl.Series(calibration.null), source)
     return Contents(
+        headline=summary.headline,
         score=summary.score,
-        rule=rule_in_words(summary.rule),
+        rule=rule_in_words(summary.rule) + ("" if summary.kept is None else f", kept: {summary.kept.how}"),
         made=made,
         facts=facts,
         ranked=night.ranked,

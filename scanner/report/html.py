@@ -31,7 +31,7 @@ def render(contents: Contents) -> str:
     shown = _shown(flagged)
     return page.render(
         TEMPLATE, {"style": "page.css", "script": "page.js"},
-        contents=contents, wording=wording, headline=wording.headline(contents), figures=_figures(contents, flagged),
+        contents=contents, wording=wording, figures=_figures(contents, flagged),
         numbers=wording.of_the_numbers(contents), charts=_charts(contents), statuses=counts_by_status(contents),
         columns=_columns(contents, flagged), n_flagged=len(flagged), n_shown=len(shown), findings=_findings(flagged),
         printed=list(shown.head(PRINTED).iter_rows(named=True)), payload=_packed(_payload(contents, shown)),

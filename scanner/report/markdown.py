@@ -7,7 +7,7 @@ import polars as pl
 
 from scanner.pages.safe import visible
 from scanner.report.contents import Contents, counts_by_status, flagged_prompts
-from scanner.report.wording import MEANING, headline, number, of_the_numbers
+from scanner.report.wording import MEANING, number, of_the_numbers
 
 SHOWN = 10
 CHARACTERS = 120
@@ -19,7 +19,7 @@ def render(contents: Contents) -> str:
     facts = [f"- **{label}**: {_code(value)}" for label, value in contents.facts.items()]
     statuses = ", ".join(f"{count:,} {status}" for status, count in counts_by_status(contents).items())
     parts = [
-        f"## {headline(contents)}",
+        f"## {contents.headline}",
         f"Rule: {_escape(contents.rule)}. {_escape(of_the_numbers(contents))}",
         "\n".join(f"- {_escape(note)}" for note in contents.notes),
         *_table(contents),

@@ -6,8 +6,8 @@ MEANING = (
     (
         "Flagged is not memorized",
         "A flagged caption is one whose score stands out: at the first denoising step it takes hold of the picture to "
-        "an unusual degree. That is a statistical sign that the model likely memorized training images that bear this "
-        "caption. It is not proof. No image was generated for this report, and no training image was compared.",
+        "an unusual degree. Captions whose training images the model has memorized tend to do so, and some others do "
+        "too. It is not proof. No image was generated for this report, and no training image was compared.",
     ),
     (
         "Some flags are expected to be wrong",
@@ -46,12 +46,6 @@ def number(value: float | None, digits: int = 4) -> str:
         mantissa, exponent = f"{value:.1e}".split("e")
         return f"{mantissa}e{int(exponent)}"
     return f"{value:#.{digits}g}"
-
-
-def headline(contents: Contents) -> str:
-    """How many captions are flagged."""
-    count = int(contents.ranked["flagged"].sum())
-    return f"{count:,} {'caption' if count == 1 else 'captions'} flagged as likely memorized"
 
 
 def of_the_numbers(contents: Contents) -> str:

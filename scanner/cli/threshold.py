@@ -1,0 +1,57 @@
+"""`overscan threshold`."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from json import dumps
+from pathlib import Path
+
+import click
+
+from scanner.audit import calibrate, kept
+from scanner.audit.choice import best
+from scanner.audit.rank import Rule
+from scanner.cli import options
+from scanner.cli.options import FILE
+from scanner.errors import ScannerError
+from scanner.store.stored import read_store
+
+DEFAULT_QUANTILE = 0.999
+
+
+@click.command()
+@options.filled_store
+@click.option("--scan-id", help="Scan to choose from, 8 or more first characters.  [default: the one that began last]")
+@click.option("--out", required=True, type=FILE, help="File to keep the threshold in.")
+@options.score
+@click.option("--quantile", type=float, help=f"At this quantile of the captions.  [default: {DEFAULT_QUANTILE}]")
+@click.option("--fpr", type=float, help="At this false positive rate, by --calibration.")
+@click.option("--calibration", type=FILE, help="Null scores of `overscan calibrate`, for --fpr.")
+@click.option("--json", is_flag=True, help="Print what was written as JSON.")
+def threshold(
+    store: Path,
+    scan_id: str | None,
+    out: Path,
+    score: str | None,
+    quantile: float | None,
+    fpr: float | None,
+    calibration: Path | None,
+    json: bool,
+) -> None:
+    """Choose a score from which captions are flagged, once, and keep it for `overscan report --threshold FILE`.
+
+    A quantile that is taken anew each night flags its share of any dataset, clean or not, and a burst of memorized
+    captions raises it; a kept score flags what stands out from the captions of the day when it was chosen.
+    """
+    if (fpr is None) != (calibration is None):
+        raise ScannerError(
+            "needed --fpr and --calibration together, or neither: a rate of false alarms needs null captions"
+        )
+    if fpr is None and quantile is None:
+        quantile = DEFAULT_QUANTILE
+    stored = read_store(store, scan_id)
+    rule = Rule(best(stored) if score is None else score, quantile=quantile, fpr=fpr)
+    null = None if calibration is None else calibrate.read(calibration, rule.score)
+    chosen = kept.choose(stored, rule, f"{datetime.now(UTC):%Y-%m-%d}", null)
+    kept.write(out, chosen)
+    click.echo(f"{chosen.score} from {chosen.value:.4g} up: {chosen.how}", err=True)
+    click.echo(dumps(asdict(chosen), indent=1) if json else str(out))
