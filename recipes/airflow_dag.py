@@ -14,5 +14,11 @@ with DAG("overscan", schedule="30 2 * * *", start_date=datetime(2026, 1, 1), cat
         retries=3,  # the same command goes on from there
         execution_timeout=timedelta(hours=5),
     )
+    threshold = BashOperator(  # chosen on the first night, and kept
+        task_id="threshold",
+        bash_command="test -e threshold.json || overscan threshold",
+        cwd="/srv/overscan",
+        append_env=True,
+    )
     report = BashOperator(task_id="report", bash_command="overscan report", cwd="/srv/overscan", append_env=True)
-    scan >> report
+    scan >> threshold >> report

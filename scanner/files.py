@@ -118,6 +118,13 @@ def _exchange(partial: Path, out: Path, ours: Callable[[str], bool]) -> bool:
     return True
 
 
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep others who ask the same waiting, while a file in the folder is read and written again."""
+    with _locked(folder):
+        yield
+
+
 def _like(folder: Path, other: Path) -> None:
     """Give a folder the mode and the owner of another. Raises OSError where it may not."""
     shutil.copystat(other, folder)

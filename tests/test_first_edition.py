@@ -12,7 +12,8 @@ import pytest
 from test_cli import run
 
 from scanner import Rule, ScanConfig, read_store, scan
-from scanner.audit import calibrate, policy
+from scanner.audit import calibrate
+from scanner.audit.baseline import read_baseline
 from scanner.audit.choice import possible
 from scanner.audit.decision import decide
 from scanner.audit.diff import count, diff
@@ -115,7 +116,7 @@ def test_its_calibration_and_baseline_are_read(old):
     made = calibrate.read(old / "calibration.parquet", SCORE)
     assert (made.scan_id, len(made.null), made.source["captions"]) == (SCAN_ID, 4, 4)
     assert made.threshold(0.4) == pytest.approx(1.0006210803985596)
-    baseline = policy.read_baseline(old / "baseline.json")
+    baseline = read_baseline(old / "baseline.json")
     assert (baseline.scan_id, baseline.score, len(baseline.prompt_ids)) == (SCAN_ID, SCORE, 5)
 
 

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from test_cli import run
 
-from scanner.audit import calibrate, policy, summary
+from scanner.audit import baseline, calibrate, summary
 from scanner.demo import BUNDLE
 from scanner.diffusion.scores import SCORES
 from scanner.report import formats
@@ -60,6 +60,7 @@ def night(tmp_path_factory):
         ["scan", folder / "data.txt", *made],
         ["calibrate", folder / "null.txt", *made, "--out", folder / "cal.parquet"],
         ["report", *made[2:], "--out", folder / "report", *asked, "--write-baseline", folder / "baseline.json"],
+        ["threshold", *made[2:], "--score", "text_noise_norm_v1", "--out", folder / "threshold.json"],
     ):
         _, err, code = run(*command)
         assert code == 0, err
@@ -86,20 +87,26 @@ def test_the_reports_files(night):
     found = json.loads((night / "report/summary.json").read_text())
     assert list(found) == keys("`summary.json`")
     assert list(found["calibration"]) == keys("`calibration` in `summary.json`")
+    assert list(found["evidence"]) == keys("`evidence` in `summary.json`")
 
 
 def test_the_calibration_the_baseline_and_the_bundle(night):
     assert schema(pl.read_parquet(night / "cal.parquet")) == columns("Columns of a calibration")
     head = json.loads(pl.read_parquet_metadata(night / "cal.parquet")[calibrate.KEY])
     assert list(head) == keys("Metadata of a calibration")
-    assert list(json.loads((night / "baseline.json").read_text())) == keys("A baseline")
+    baseline = json.loads((night / "baseline.json").read_text())
+    assert list(baseline) == keys("A baseline")
+    entries = [row for row in section("A baseline") if row[0] == "`accepted`"]
+    assert all(f"`{key}`" in entries[0][1] for entry in baseline["accepted"].values() for key in entry)
+    assert list(json.loads((night / "threshold.json").read_text())) == keys("A threshold")
     assert list(json.loads((BUNDLE / "engine.json").read_text())) == keys("A bundle")
 
 
 def test_the_versions_that_it_names():
     assert f"`{tables.KIND} {tables.FORMAT}`" in PAGE
     assert f"`{summary.FORMAT}`" in PAGE
-    assert f"`{policy.FORMAT}`" in PAGE
+    assert f"`{baseline.FORMAT}`" in PAGE
+    assert f"`{kept.FORMAT}`" in PAGE
     for title, version in (("A run's record", record.VERSION), ("`summary.json`", summary.VERSION)):
         (said,) = [row[1] for row in section(title) if row[0] == "`version`"]
         assert said == f"{version}; absent in the first edition's"

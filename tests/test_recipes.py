@@ -9,11 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from scanner.cli import cli
 from scanner.config import load
-from scanner.demo import BUNDLE, CAPTIONS
+from scanner.demo import BUNDLE, CAPTIONS, LABELS
 
 ROOT = Path(__file__).parent.parent
 RECIPES = ROOT / "recipes"
@@ -79,7 +80,7 @@ def test_cron(site):
 def test_only_new_findings_fail_a_night(site):
     """The first night writes the baseline; what the script says accepts a night's findings does so."""
     script = (RECIPES / "nightly.sh").read_text()
-    (accept,) = re.findall(r"^#   (overscan report .*)$", script, re.MULTILINE)
+    (accept,) = re.findall(r"^#   (overscan accept .*)DATE$", script, re.MULTILINE)
     assert bash(site, "./nightly.sh", NIGHT="2026-01-01") == 0
     assert bash(site, "./nightly.sh", NIGHT="2026-01-02") == 0
     forget(site)
@@ -91,7 +92,54 @@ def test_only_new_findings_fail_a_night(site):
         (False, True),
         (True, False),
     ]
-    assert bash(site, accept) == 0
+    assert bash(site, f"{accept}2026-01-03") == 0
+    assert bash(site, "./nightly.sh", NIGHT="2026-01-04") == 0
+
+
+@pytest.fixture(scope="module")
+def sorts():
+    """Captions of the bundled model that full generation did not reproduce, and that it did."""
+    truth = pl.read_parquet(LABELS).select("prompt", "label").drop_nulls().sort("prompt")
+    return [truth.filter(label=label)["prompt"].to_list() for label in (False, True)]
+
+
+def lines(site, name, captions):
+    (site / "captions" / name).write_text("\n".join(captions) + "\n")
+
+
+def flagged(site, night):
+    found = pl.read_parquet(site / "reports" / night / "scores.parquet").filter("flagged")
+    return {finding: set(part["text"]) for (finding,), part in found.group_by("finding")}
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_a_clean_night_is_silent_and_a_burst_is_seen_whole(site, sorts, calibrated):
+    """Clean captions raise no alarm on the second night; of three memorized ones on the third, exactly these are new.
+
+    A quantile taken anew each night sees one of the three: of 603 captions its 0.999 is the highest alone.
+    """
+    clean, memorized = sorts
+    burst = ["compass on red", "necktie on black picture", "credit card on brown"]
+    assert set(burst) <= set(memorized)
+    (site / "captions/captions.parquet").unlink()
+    settings = (site / "overscan.toml").read_text()
+    (site / "overscan.toml").write_text(settings.replace("limit = 60\n", ""))
+    lines(site, "monday.txt", clean[:400])
+    if calibrated:
+        lines(site, "../null.txt", clean[1000:1400])
+        calibrate = "overscan calibrate null.txt --model bundle --store store --out calibration.parquet"
+        assert bash(site, calibrate) == 0
+    assert bash(site, "./nightly.sh", NIGHT="2026-01-01", FPR="0.0025") == 0
+    lines(site, "tuesday.txt", clean[400:600])
+    assert bash(site, "./nightly.sh", NIGHT="2026-01-02") == 0
+    assert "new" not in flagged(site, "2026-01-02")
+    lines(site, "wednesday.txt", burst)
+    assert bash(site, "./nightly.sh", NIGHT="2026-01-03") == 1
+    assert flagged(site, "2026-01-03")["new"] == set(burst)
+    assert bash(site, "overscan report --out ranked --quantile 0.999") == 0
+    ranked = pl.read_parquet(site / "ranked/scores.parquet").filter("flagged")["text"].to_list()
+    assert len(set(ranked) & set(burst)) == 1
+    assert bash(site, "overscan accept --baseline baseline.json --report reports/2026-01-03") == 0
     assert bash(site, "./nightly.sh", NIGHT="2026-01-04") == 0
 
 
@@ -106,6 +154,7 @@ def test_a_window_that_closes_is_no_failure(site):
     assert bash(site, "./nightly.sh") == 0
     assert (reports(site)[0] / "flagged.csv").is_file()
     assert not (site / "baseline.json").exists()
+    assert not (site / "threshold.json").exists()
     (site / "bin/timeout").write_text("#!/bin/sh\nexit 4\n")
     assert bash(site, "./nightly.sh") == 4
 
@@ -128,9 +177,10 @@ def test_airflow(site):
     tree = ast.parse((RECIPES / "airflow_dag.py").read_text())
     keywords = (word for node in ast.walk(tree) if isinstance(node, ast.Call) for word in node.keywords)
     commands = [ast.literal_eval(word.value) for word in keywords if word.arg == "bash_command"]
-    assert sorted(commands) == ["overscan report", "overscan scan --json"]
-    for command in sorted(commands, reverse=True):
+    assert commands == ["overscan scan --json", "test -e threshold.json || overscan threshold", "overscan report"]
+    for command in commands * 2:
         assert bash(site, command) == 0
+    assert json.loads((site / "report/summary.json").read_text())["kept"]["quantile"] == 0.999
 
 
 def test_docker_images_take_extras_and_commands_that_exist():

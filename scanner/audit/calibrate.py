@@ -165,8 +165,19 @@ def write(
     return len(kept)
 
 
+def scan_id_of(path: Path) -> str:
+    """The scan_id that a calibration file is of. Raises ScannerError."""
+    return str(_verified(path)[0]["scan_id"])
+
+
 def read(path: Path, score: str) -> Calibration:
     """Read and verify a calibration file. Raises ScannerError if it is missing, foreign or damaged."""
+    head, scores = _verified(path)
+    canaries = pl.DataFrame(head["canaries"], schema={"canary": pl.String, **_score_names(scores)})
+    return Calibration.of(head["scan_id"], score, scores, canaries, head["source"])
+
+
+def _verified(path: Path) -> tuple[dict[str, Any], pl.DataFrame]:
     if not path.is_file():
         raise ScannerError(f"{path}: no such file; `overscan calibrate NULL_INPUT... --out {path}` makes it")
     try:
@@ -181,8 +192,7 @@ def read(path: Path, score: str) -> Calibration:
         raise ScannerError(f"{path}: calibration format {head.get('format')}, this overscan reads {FORMAT}")
     if head.pop("hash", None) != _hash(head, scores):
         raise ScannerError(f"{path}: damaged or edited (its hash differs): copy it again, or calibrate again")
-    canaries = pl.DataFrame(head["canaries"], schema={"canary": pl.String, **_score_names(scores)})
-    return Calibration.of(head["scan_id"], score, scores, canaries, head["source"])
+    return head, scores
 
 
 def _hash(head: Mapping[str, Any], frame: pl.DataFrame) -> str:

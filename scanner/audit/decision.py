@@ -7,11 +7,12 @@ from datetime import date
 import polars as pl
 
 from scanner.audit import diagnose
+from scanner.audit.baseline import Baseline
 from scanner.audit.calibrate import Calibration, null_needed
 from scanner.audit.evidence import Prior, weigh
 from scanner.audit.headline import headline, of_the_evidence
 from scanner.audit.kept import Kept
-from scanner.audit.policy import Baseline, classify
+from scanner.audit.policy import classify
 from scanner.audit.rank import Rule, rank, sources
 from scanner.audit.summary import Findings, Judgement, Summary
 from scanner.config import SCREENED_OUT
@@ -31,6 +32,10 @@ class Night:
     calibration: Calibration | None = None
     compared: bool = False
 
+    def noting(self, said: Sequence[str]) -> "Night":
+        """The same night with more notes."""
+        return replace(self, summary=replace(self.summary, notes=(*self.summary.notes, *said)))
+
 
 def decide(
     stored: StoredScan,
@@ -42,22 +47,25 @@ def decide(
     allow: pl.DataFrame | None = None,
     kept: Kept | None = None,
     prior: Prior | None = None,
-    said: Sequence[str] = (),
 ) -> Night:
     """A scan's scores and captions -> flags, findings, summary.
 
-    `kept`: where the rule's threshold comes from; `prior`: what is taken as known of the share of memorized prompts;
-    `said`: notes that come before others. Raises ScannerError where the calibration is of another scan, too small, or
-    of an engine that has changed, and where a threshold is of another scan or score.
+    `kept`: where the rule's threshold comes from; `prior`: what is taken as known of the share of memorized prompts.
+    Raises ScannerError where the calibration is of another scan, too small, or of an engine that has changed, and where
+    a threshold is of another scan or score.
     """
     if kept is not None:
         kept.check(stored.full_scan_id, rule.score)
     if calibration is not None:
         calibration.check(stored.full_scan_id)
     ranked, of_the_lists = classify(rank(stored.scores, rule, calibration), baseline, allow, today)
-    notes = [*said, *stored.notes, *of_the_lists]
+    notes = [*stored.notes, *of_the_lists]
     if baseline is not None and (baseline.scan_id, baseline.score) != (stored.scan_id, rule.score):
         notes.append(f"the baseline of {baseline.date} was written for another model, setting or score")
+    if baseline is not None:
+        known = ranked.filter(finding="known")["prompt_id"]
+        if carried := baseline.elsewhere(known, stored.scan_id, rule.score):
+            notes.append(f"{carried:,} known findings were accepted under another model, setting or score")
     notes += _of_the_prompts(ranked, rule.score)
     judged = None
     if calibration is not None:

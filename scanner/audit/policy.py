@@ -4,56 +4,17 @@ A finding is a prompt_id, a hash of the caption's text: the same on every machin
 """
 
 import csv
-import json
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 import polars as pl
 
+from scanner.audit.baseline import Baseline, is_id
 from scanner.errors import ScannerError
-from scanner.files import replacing
 
-FORMAT = "overscan baseline 1"
 ALLOW_COLUMNS = ["prompt_id", "reason", "expires"]
 NAMED = 3  # ids that a sentence spells out
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """Findings that somebody has seen, and the scan that flagged them."""
-
-    prompt_ids: tuple[str, ...]
-    scan_id: str
-    score: str
-    date: str
-
-
-def read_baseline(path: Path) -> Baseline:
-    """Read what `write_baseline` wrote. Raises ScannerError."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        if raw["format"] != FORMAT:
-            raise ScannerError(f"{path}: format {raw['format']!r}, this overscan reads {FORMAT!r}")
-        ids = raw["prompt_ids"]
-        if not isinstance(ids, list) or not all(_is_id(value) for value in ids):
-            raise ValueError("prompt_ids: needed a list of ids, 32 hexadecimal digits each")
-        return Baseline(tuple(ids), raw["scan_id"], raw["score"], raw["date"])
-    except FileNotFoundError:
-        raise ScannerError(f"{path}: no such file; `overscan report ... --write-baseline {path}` makes it") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ScannerError(f"{path}: not a baseline ({error!r}): write it again with --write-baseline") from error
-
-
-def write_baseline(path: Path, ranked: pl.DataFrame, scan_id: str, score: str, today: date) -> None:
-    """Write the flagged prompts that are not allowed as one small JSON, sorted, an id per line; whole or not at all.
-
-    Allowed ones are left out: when their date has passed, they must count as new.
-    """
-    ids = ranked.filter(pl.col("finding").is_in(["new", "known"]))["prompt_id"].sort().to_list()
-    head = {"format": FORMAT, "scan_id": scan_id, "score": score, "date": today.isoformat()}
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(head | {"prompt_ids": ids}, indent=1) + "\n", encoding="utf-8")
 
 
 def read_allow(path: Path) -> pl.DataFrame:
@@ -84,7 +45,7 @@ def classify(
     ranked: pl.DataFrame, baseline: Baseline | None, allow: pl.DataFrame | None, today: date
 ) -> tuple[pl.DataFrame, list[str]]:
     """Add `finding` to flagged prompts (`allowed`, else `known`, else `new`), with what must be said of the lists."""
-    known = [] if baseline is None else list(baseline.prompt_ids)
+    known = [] if baseline is None else baseline.known(today)
     valid, notes = ([], []) if allow is None else _valid(ranked, allow, today)
     finding = (
         pl.when(~pl.col("flagged"))
@@ -95,7 +56,12 @@ def classify(
         .then(pl.lit("known"))
         .otherwise(pl.lit("new"))
     )
-    return ranked.with_columns(finding=finding), notes
+    found = ranked.with_columns(finding=finding)
+    if baseline is not None and (lapsed := [i for i in baseline.prompt_ids if i not in set(known)]):
+        again = found.filter(pl.col("finding") == "new", pl.col("prompt_id").is_in(lapsed))["prompt_id"]
+        if len(again):
+            notes.append(f"baseline: {len(again):,} accepted until a day that has passed, so new again: {_some(again)}")
+    return found, notes
 
 
 @dataclass(frozen=True)
@@ -128,7 +94,7 @@ def _allowed(cells: list[str], where: str) -> tuple[str, tuple[str, date]]:
     if len(cells) != len(ALLOW_COLUMNS):
         raise ScannerError(f"{where}: {len(cells)} cells, needed 3: prompt_id,reason,expires")
     prompt_id, reason, expires = (cell.strip() for cell in cells)
-    if not _is_id(prompt_id):
+    if not is_id(prompt_id):
         raise ScannerError(f"{where}: prompt_id {prompt_id!r}, needed 32 hexadecimal digits, as in flagged.csv")
     if not reason:
         raise ScannerError(f"{where}: no reason: say why this caption may stay")
@@ -151,7 +117,3 @@ def _valid(ranked: pl.DataFrame, allow: pl.DataFrame, today: date) -> tuple[list
 
 def _some(ids: pl.Series) -> str:
     return ", ".join(ids.head(NAMED)) + (", ..." if len(ids) > NAMED else "")
-
-
-def _is_id(value: object) -> bool:
-    return isinstance(value, str) and len(value) == 32 and set(value) <= set("0123456789abcdef")

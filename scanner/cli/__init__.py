@@ -10,6 +10,7 @@ import polars as pl
 
 from engines import EngineError
 from scanner.cli import config as settings
+from scanner.cli.accept import accept
 from scanner.cli.calibrate import calibrate
 from scanner.cli.compact import compact
 from scanner.cli.demo import demo
@@ -19,6 +20,7 @@ from scanner.cli.evaluate import evaluate
 from scanner.cli.explain import explain
 from scanner.cli.export import export
 from scanner.cli.images import images
+from scanner.cli.recheck import recheck
 from scanner.cli.report import report
 from scanner.cli.scan import scan
 from scanner.cli.status import status
@@ -35,8 +37,8 @@ def cli(config: Path | None) -> None:
 
 
 COMMANDS = (
-    scan, calibrate, threshold, report, diff, explain, images, verify, evaluate, status, compact, settings.config,
-    export, demo, doctor,
+    scan, calibrate, threshold, report, accept, diff, recheck, explain, images, verify, evaluate, status, compact,
+    settings.config, export, demo, doctor,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)

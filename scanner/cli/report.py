@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import click
+import polars as pl
 from click.core import ParameterSource
 
 from scanner import report as reports
+from scanner.audit import baseline as baselines
 from scanner.audit import calibrate, policy
+from scanner.audit.baseline import Accepted
 from scanner.audit.calibrate import DEFAULT_FDR
 from scanner.audit.choice import best
 from scanner.audit.decision import decide
+from scanner.audit.diff import drift
 from scanner.audit.evidence import Prior
 from scanner.audit.kept import Kept
 from scanner.audit.kept import read as read_kept
@@ -24,7 +28,7 @@ from scanner.cli.console import out_console
 from scanner.cli.options import FILE, FOLDER
 from scanner.diffusion.scores import DEFAULT_SCORE
 from scanner.errors import ScannerError
-from scanner.report.read import history
+from scanner.report.read import former, history
 from scanner.store.stored import StoredScan, read_store
 
 DEFAULT_QUANTILE = 0.99
@@ -51,7 +55,7 @@ STRENGTH = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterS
 @click.option("--base-rate", type=float, help="Memorized share of the captions: says how many flags are true.")
 @click.option("--tpr", type=float, help="Share of the memorized ones that the rule finds.  [default: 1, at most]")
 @click.option("--baseline", type=FILE, help="Findings in this file are known, not new.")
-@click.option("--write-baseline", type=FILE, help="Write this night's findings as a baseline.")
+@click.option("--write-baseline", type=FILE, help="Accept this night's findings: add them to a baseline, or make one.")
 @click.option("--allow", type=FILE, help="CSV of prompt_id,reason,expires: prompts that may stay until then.")
 @click.option("--fail-on", metavar="new|any|N", help="Exit with 1: on new findings, on any not allowed, on N new ones.")
 @click.option("--nights", type=FOLDER, help="Folder of former report folders: draws flags over the nights.")
@@ -87,6 +91,8 @@ def report(
         score = kept.score
     rule = Rule(DEFAULT_SCORE if score is None else score, **chosen)
     prior = _prior(base_rate, tpr)
+    if write_baseline is not None and write_baseline.exists():
+        baselines.read_baseline(write_baseline)  # refused before any work, if it is another file
     fails = None if fail_on is None else policy.FailOn.parse(fail_on)
     stored, made = read_store(store, scan_id, last_run), datetime.now(UTC)
     facts = reports.facts_of(stored.scan_id, stored.record, stored.earlier)
@@ -99,18 +105,21 @@ def report(
         rule,
         made.date(),
         calibration=None if calibration is None else calibrate.read(calibration, score),
-        baseline=None if baseline is None else policy.read_baseline(baseline),
+        baseline=None if baseline is None else baselines.read_baseline(baseline),
         allow=None if allow is None else policy.read_allow(allow),
         kept=kept,
         prior=prior,
     )
+    earlier = former(night.summary, nights, out)
+    night = night if earlier is None else night.noting(drift(earlier, night))
     past = None if nights is None else history(nights, night.summary)
     contents = reports.contents_of(night, facts, made, past)
     if redact:
         contents = reports.redact(contents)
     paths = reports.write(out, contents, night.summary)
     if write_baseline is not None:
-        policy.write_baseline(write_baseline, night.ranked, stored.scan_id, score, made.date())
+        seen = night.ranked.filter(pl.col("finding").is_in(["new", "known"]))["prompt_id"].to_list()
+        baselines.accept(write_baseline, seen, Accepted(made.date().isoformat(), stored.scan_id, score))
         paths.append(write_baseline)
     if json:
         click.echo(dumps(as_json(night.summary), indent=1))

@@ -1,6 +1,7 @@
 """A report read back from the folder that `scanner.report.formats` wrote."""
 
 import json
+from datetime import date
 from pathlib import Path
 
 import polars as pl
@@ -38,14 +39,29 @@ def history(folder: Path, tonight: Summary) -> pl.DataFrame:
     return pl.DataFrame(rows).unique("date", keep="last", maintain_order=True).sort("date")
 
 
+def former(tonight: Summary, nights: Path | None, out: Path) -> Night | None:
+    """The newest report of the same scan and score from a day before tonight, of those in the folder `nights`.
+
+    Without such a folder: what `out` holds before it is written anew. None where there is no such report.
+    """
+    folders = [out] if nights is None else [path.parent for path in sorted(nights.glob(f"*/{SUMMARY}"))]
+    found: list[tuple[date, Path]] = []
+    for folder in (folder for folder in folders if (folder / SUMMARY).is_file()):
+        night = read_summary(folder)
+        same = (night.full_scan_id, night.score) == (tonight.full_scan_id, tonight.score)
+        if same and (nights is None or night.date < tonight.date):
+            found.append((night.date, folder))
+    return read_night(max(found)[1]) if found else None
+
+
 def read_night(folder: Path) -> Night:
     """Read a report folder back. Raises ScannerError if it is none, incomplete, or of another format."""
     summary = read_summary(folder)
     try:
         with reading(folder):
-            ranked = pl.read_parquet(folder / "scores.parquet").select(
-                "prompt_id", "text", "rank", "flagged", summary.score
-            )
+            held = pl.read_parquet(folder / "scores.parquet")
+            more = [name for name in ("p_value", "finding") if name in held.columns]
+            ranked = held.select("prompt_id", "text", "rank", "flagged", summary.score, *more)
             flagged = pl.read_parquet(folder / "flagged.parquet").select("prompt_id", "file", "row")
         ids = ranked.filter("flagged")["prompt_id"].sort()
         if not ids.equals(flagged["prompt_id"].unique().sort()) or len(ids) != summary.flagged:

@@ -32,9 +32,11 @@ def table(contents: Contents) -> Table:
 
 def change_lines(changes: pl.DataFrame) -> Iterator[str]:
     """A tab-separated line per prompt of `scanner.audit.diff.diff`: change, id, scores, first source row, caption."""
-    yield "change\tprompt_id\tscore_before\tscore_after\tsources\ttext"
+    shown = {"score": ".4f"} if "p_before" not in changes.columns else {"rank": "d", "p": ".1e"}
+    numbers = [(f"{what}_{when}", form) for what, form in shown.items() for when in ("before", "after")]
+    yield "\t".join(["change", "prompt_id", *(name for name, _ in numbers), "sources", "text"])
     for row in changes.iter_rows(named=True):
-        scores = ["" if row[name] is None else f"{row[name]:.4f}" for name in ("score_before", "score_after")]
+        scores = ["" if row[name] is None else format(row[name], form) for name, form in numbers]
         first, *more = row["sources"]
         place = f"{first['file']}:{first['row']}" + (f" +{len(more):,}" if more else "")
         yield "\t".join([row["change"], row["prompt_id"], *scores, printable(place), printable(row["text"])])

@@ -21,6 +21,7 @@ class ScanStatus:
     """A scan of a store, by its newest run. `last_run`: when that began; `rows`: score rows by status.
 
     `lacks`: scores that its settings allow, but that none of its rows has: they are younger than the rows.
+    `calibrations`: runs that scored null captions for it.
     """
 
     scan_id: str
@@ -36,6 +37,7 @@ class ScanStatus:
     last_run: str
     rows: Mapping[str, int]
     lacks: tuple[str, ...]
+    calibrations: int
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,17 @@ class TableStatus:
 
 @dataclass(frozen=True)
 class StoreStatus:
-    """What a store holds: `dataclasses.asdict` makes of it what JSON can hold."""
+    """What a store holds: `dataclasses.asdict` makes of it what JSON can hold.
+
+    `newest`: the scan that began last, which reports take; `calibrates`: the scan_id of its calibrations, which is that
+    of the same scan unscreened.
+    """
 
     store: str
     scans: tuple[ScanStatus, ...]
     tables: Mapping[str, TableStatus]
+    newest: str | None
+    calibrates: str | None
 
 
 def status(ledger: Ledger, possible: Callable[[RunRecord], Collection[str]] = lambda record: ()) -> StoreStatus:
@@ -64,12 +72,18 @@ def status(ledger: Ledger, possible: Callable[[RunRecord], Collection[str]] = la
     """
     counts = ledger.counts()
     by_scan: dict[str, list[Run]] = {}
-    for run in ledger.runs():
+    runs = ledger.runs()
+    for run in runs:
         by_scan.setdefault(run.scan_id, []).append(run)
-    scans = tuple(
-        _scan(runs, counts.filter(scan_id=scan_id), possible(runs[0].record)) for scan_id, runs in by_scan.items()
+    scans = tuple(_scan(of, counts.filter(scan_id=scan_id), possible(of[0].record)) for scan_id, of in by_scan.items())
+    newest = next((run for run in runs if run.record.purpose == "scan"), None)
+    return StoreStatus(
+        str(ledger.folder),
+        scans,
+        {name: _table(ledger, name) for name in TABLES},
+        newest=None if newest is None else newest.scan_id,
+        calibrates=None if newest is None else newest.record.full_scan_id(newest.scan_id),
     )
-    return StoreStatus(str(ledger.folder), scans, {name: _table(ledger, name) for name in TABLES})
 
 
 def _scan(runs: list[Run], counts: pl.DataFrame, possible: Collection[str]) -> ScanStatus:
@@ -91,6 +105,7 @@ def _scan(runs: list[Run], counts: pl.DataFrame, possible: Collection[str]) -> S
         last_run=f"{newest.started:%Y-%m-%dT%H:%M:%SZ}",
         rows=rows,
         lacks=tuple(name for name in possible if name not in held) if len(scored) else (),
+        calibrations=sum(run.record.purpose == "calibration" for run in runs),
     )
 
 

@@ -1,0 +1,187 @@
+"""`overscan recheck`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from json import dumps
+from pathlib import Path
+
+import click
+
+from scanner import report as reports
+from scanner.audit import calibrate, kept, policy
+from scanner.audit.baseline import read_baseline
+from scanner.audit.calibrate import Calibration
+from scanner.audit.decision import Night, decide
+from scanner.audit.diff import count, diff, notes
+from scanner.audit.kept import Kept
+from scanner.audit.rank import Rule
+from scanner.audit.summary import Summary
+from scanner.cli import options
+from scanner.cli.console import progress, summary
+from scanner.cli.signals import stoppable
+from scanner.config import MadeWith
+from scanner.diffusion.scores import SCORES
+from scanner.diffusion.trace import Watch
+from scanner.errors import ScannerError
+from scanner.report.read import read_night
+from scanner.report.terminal import change_lines
+from scanner.scanning.passes import Purpose
+from scanner.scanning.result import ScanResult
+from scanner.scanning.run import scan
+from scanner.store.inputs import distinct
+from scanner.store.ledger import Ledger
+from scanner.store.record import RunRecord
+from scanner.store.stored import StoredScan, canaries_of, read_store
+
+CALIBRATION, THRESHOLD = "calibration.parquet", "threshold.json"  # beside the report's files, for the nights to come
+
+
+@dataclass(frozen=True)
+class Again:
+    """What a report was made from, to be done again with another model. `null`: inputs of its null captions, if any."""
+
+    made: MadeWith
+    runs: tuple[RunRecord, ...]
+    null: tuple[RunRecord, ...]
+
+
+@click.command()
+@click.option("--report", required=True, type=options.FOLDER, help="Report folder of the former checkpoint.")
+@options.model
+@click.option("--store", required=True, type=options.ANY_PATH, help="Store of the former checkpoint's scan.")
+@click.option("--out", required=True, type=options.FOLDER, help="Folder for this checkpoint's report and calibration.")
+@click.option("--null", "nulls", multiple=True, help="Benign captions.  [default: those of the former calibration]")
+@click.option("--baseline", type=options.FILE, help="Accepted findings: they stay known under the new checkpoint.")
+@click.option("--fail-on", metavar="new|any|N", help="As of `overscan report`.")
+@click.option("--backend", help="[default: the former scan's]")
+@click.option("--precision", type=options.PRECISION, help="[default: the former scan's]")
+@options.batch_size
+@click.option("--json", is_flag=True, help="Print the changes as JSON.")
+def recheck(
+    report: Path,
+    model: Path,
+    store: Path,
+    out: Path,
+    nulls: tuple[str, ...],
+    baseline: Path | None,
+    fail_on: str | None,
+    backend: str | None,
+    precision: str | None,
+    batch_size: int | None,
+    json: bool,
+) -> None:
+    """Do a report again for a new checkpoint, on the same captions and settings, and say what changed.
+
+    Scans with the new model, calibrates it on the same benign captions, decides by the same rule, and compares by rank
+    and p-value: scores of two models do not compare by value. Interrupted, the same command goes on.
+    """
+    fails = None if fail_on is None else policy.FailOn.parse(fail_on)
+    known = None if baseline is None else read_baseline(baseline)
+    before = read_night(report)
+    again = _again(before.summary, store, nulls)
+    with stoppable() as stop, progress() as watch:
+        made = again.made
+        made = replace(made, backend=backend or made.backend, precision=precision or made.precision)
+        one = _scanner(made, model, store, batch_size, watch, stop)
+        calibration = _calibrated(again.null, one, out, before.summary.score, model)
+        done = [one(run, "scan") for run in reversed(again.runs)][-1]
+    click.echo(summary(done), err=True)
+    stored, now = read_store(store, done.scan_id), datetime.now(UTC)
+    rule, chosen = _carried(before.summary, stored, calibration, f"{now:%Y-%m-%d}")
+    after = decide(stored, rule, now.date(), calibration=calibration, baseline=known, kept=chosen)
+    after = after.noting(notes(before, after))
+    facts = reports.facts_of(stored.scan_id, stored.record, stored.earlier)
+    paths = reports.write(out, reports.contents_of(after, facts, now), after.summary)
+    if chosen is not None:
+        kept.write(out / THRESHOLD, chosen)
+    _say(before, after, json)
+    click.echo(f"Written: {', '.join(map(str, paths))}", err=True)
+    if fails is not None and (violation := fails.violation(after.ranked)):
+        click.echo(violation, err=True)
+        click.get_current_context().exit(1)
+
+
+def _again(former: Summary, store: Path, nulls: tuple[str, ...]) -> Again:
+    """What the former report was made from, as the store tells. Raises ScannerError where it does not, or cannot."""
+    if former.made_with is None:
+        raise ScannerError("an older overscan wrote the report, which does not say of which settings: report again")
+    ledger = Ledger(store)
+    _, runs = ledger.scan_runs(former.scan_id)
+    if former.scan_id != former.full_scan_id:
+        raise ScannerError(
+            "the report is of a screened scan, whose first pass belongs to its model: scan with the new one and "
+            "--screen, calibrate, report, and compare the two reports with `overscan diff`"
+        )
+    records = [run for run in ledger.records(former.full_scan_id) if run.purpose == "calibration"]
+    null = distinct(records)[:1] if records else []
+    if nulls:
+        null = [_named(runs[0], nulls)]
+    if not null and (former.rule.decides or (former.kept is not None and former.kept.fpr is not None)):
+        raise ScannerError(
+            "the report decides by null captions, and the store does not know which: name them with --null, as they "
+            "were given to `overscan calibrate`"
+        )
+    return Again(former.made_with, tuple(distinct(runs)), tuple(null))
+
+
+def _named(run: RunRecord, nulls: tuple[str, ...]) -> RunRecord:
+    return replace(run, inputs=nulls, column=None, limit=None)
+
+
+def _scanner(
+    made: MadeWith, model: Path, store: Path, batch_size: int | None, watch: Watch, stop: Callable[[], bool]
+) -> Callable[[RunRecord, Purpose], ScanResult]:
+    """Scans again what a run was asked, with another model and these settings."""
+    reference = None if made.reference is None else made.reference.path
+
+    def one(run: RunRecord, purpose: Purpose) -> ScanResult:
+        return scan(
+            run.inputs, purpose=purpose, watch=watch, stop=stop, model=model, store=store, column=run.column,
+            limit=run.limit, reference=reference, config=made.config, backend=made.backend, precision=made.precision,
+            batch_size=batch_size,
+        )  # fmt: skip
+
+    return one
+
+
+def _calibrated(
+    null: tuple[RunRecord, ...], one: Callable[[RunRecord, Purpose], ScanResult], out: Path, score: str, model: Path
+) -> Calibration | None:
+    """The null of the new model, scored and written; None where the former report had none."""
+    if not null:
+        return None
+    done = one(null[0], "calibration")
+    source = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "inputs": list(null[0].inputs), "model": str(model)}
+    names = list(SCORES)
+    canaries = canaries_of([done.record], names)
+    n = calibrate.write(out / CALIBRATION, done.scan_id, done.scores, names, canaries, source)
+    click.echo(calibrate.reach(n), err=True)
+    return calibrate.read(out / CALIBRATION, score)
+
+
+def _carried(former: Summary, stored: StoredScan, null: Calibration | None, today: str) -> tuple[Rule, Kept | None]:
+    """The former rule for another model: a threshold does not carry over, but how it was chosen does."""
+    rule, held = former.rule, former.kept
+    if rule.threshold is None:
+        return rule, None
+    if held is not None and held.fpr is not None:
+        asked = Rule(rule.score, fpr=held.fpr)
+    else:  # the share that was asked for, or, of a bare number, that it flagged
+        share = max(former.flagged, 1) / max(former.scored, 1)
+        asked = Rule(rule.score, quantile=1 - share if held is None else held.quantile)
+    chosen = kept.choose(stored, asked, today, null if asked.fpr is not None else None)
+    return chosen.rule, chosen
+
+
+def _say(before: Night, after: Night, json: bool) -> None:
+    changes = diff(before, after)
+    if json:
+        said = {"headline": after.summary.headline, "notes": after.summary.notes, "changes": changes.to_dicts()}
+        click.echo(dumps(said, indent=1, ensure_ascii=False))
+    else:
+        for line in change_lines(changes):
+            click.echo(line)
+    for note in after.summary.notes:
+        click.echo(f"note: {note}", err=True)
+    click.echo(f"{after.summary.headline}\n{count(changes)}", err=True)
