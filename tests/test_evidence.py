@@ -1,7 +1,5 @@
-"""The one line that a night is opened with, and what it rests on: no more than the rule and the numbers can say."""
+"""What a night's flags are evidence of."""
 
-import json
-from dataclasses import replace
 from datetime import UTC, date, datetime
 from itertools import permutations
 from math import comb
@@ -10,17 +8,14 @@ import numpy as np
 import polars as pl
 import pytest
 from reports import stored_scan
-from rich.console import Console
 
 from scanner.audit.calibrate import Calibration
 from scanner.audit.decision import decide
 from scanner.audit.evidence import Prior, exceeded
-from scanner.audit.headline import amount, percent
 from scanner.audit.kept import Kept
 from scanner.audit.rank import Rule
-from scanner.audit.summary import as_json, of_json
 from scanner.errors import ScannerError
-from scanner.report import contents_of, table, write
+from scanner.report import contents_of
 
 CANARIES = pl.DataFrame({"canary": ["a dog"], "s_v1": [0.5]}, schema_overrides={"s_v1": pl.Float32})
 
@@ -47,76 +42,25 @@ def data(m, high):
     return [*np.linspace(0, 0.5, m - high), *[2.0] * high]
 
 
-@pytest.mark.parametrize(
-    ("m", "limit", "said"),
-    [
-        (1000, {"top": 10}, "The 10 that stand out most, to be checked (1 % of 1,000 scored)"),
-        (1000, {"top": 1}, "The 1 that stands out most, to be checked (0.1 % of 1,000 scored)"),
-        (3, {"top": 1}, "The 1 that stands out most, to be checked (33.3 % of 3 scored)"),
-        (1000, {"quantile": 0.99}, "The 10 that stand out most, to be checked (1 % of 1,000 scored)"),
-        (1000, {"top": 300}, "The 300 that rank highest, to be checked (30 % of 1,000 scored): too many to stand out"),
-        (2454, {"top": 2200}, "2,200 of 2,454 captions (89.6 %): most of the dataset, which cannot all stand out"),
-        (1000, {"threshold": 1.5}, "3 captions from the threshold 1.5 up, to be checked (0.3 % of 1,000 scored)"),
-        (1000, {"threshold": 2.5}, "No caption reaches the threshold 2.5"),
-        (1000, {"threshold": 0}, "1,000 of 1,000 captions (100 %): most of the dataset, which cannot all stand out"),
-    ],
-)
-def test_a_ranking_is_said_to_be_one(m, limit, said):
-    found = night(data(m, 3), Rule("s_v1", **limit)).summary
-    assert (found.headline, found.evidence, found.notes) == (said, None, ())
+@pytest.mark.parametrize(("m", "n", "above"), [(1, 9, 1), (3, 4, 1), (4, 3, 2), (2, 5, 5), (3, 3, 4)])
+def test_the_chance_of_so_many_flags_is_that_of_all_orders(m, n, above):
+    """By enumeration: of all orders of m + n exchangeable scores, those with so many of the m above that null score."""
+    counts = []
+    for order in set(permutations("d" * m + "n" * n)):  # from the highest score down
+        nulls = [i for i, kind in enumerate(order) if kind == "n"]
+        counts.append(sum(kind == "d" for kind in order[: nulls[above - 1] if above <= n else None]))
+    assert len(counts) == comb(m + n, n)
+    for count in range(m + 2):
+        expected = sum(found >= count for found in counts) / len(counts)
+        assert exceeded(m, n, above, count) == pytest.approx(expected, abs=1e-12), count
 
 
-def fpr_night(m, high, fpr=0.01, **options):
-    return night(data(m, high), Rule("s_v1", fpr=fpr), calibration=null(), **options).summary
-
-
-def test_fewer_flags_than_chance_makes_are_no_evidence():
-    found = fpr_night(2500, 22)
-    assert found.headline == "22 captions flagged, 25 expected by chance: no evidence of memorization"
-    assert found.notes[-1] == (
-        "of 2,500 prompts up to 25 would be flagged at fpr 0.01 were all of them benign, and 22 are; as many or more "
-        "come by chance in 61.2 % of such datasets: no evidence"
-    )
-    assert (found.evidence.rate, found.evidence.expected) == (0.01, 25)
-
-
-def test_more_flags_than_chance_explains_are_evidence():
-    found = fpr_night(2500, 60)
-    assert found.headline == "60 captions flagged, 25 expected by chance: more than chance explains, to be checked"
-    assert found.notes[-1] == (
-        "of 2,500 prompts up to 25 would be flagged at fpr 0.01 were all of them benign, and 60 are; as many or more "
-        "come by chance in 0.175 % of such datasets: evidence"
-    )
-    assert fpr_night(2500, 0).headline == "No caption flagged, 25 expected by chance"
-    assert fpr_night(2500, 35).headline == "35 captions flagged, 25 expected by chance: no evidence of memorization"
-    assert fpr_night(100, 1, 0.001).headline == (
-        "1 caption flagged, 0.1 expected by chance: no evidence of memorization"
-    )
-    assert fpr_night(40, 1, 0.001).headline.endswith("1 caption flagged, 0.04 expected by chance: more than chance "
-                                                      "explains, to be checked")  # fmt: skip
-
-
-def test_a_false_discovery_rate_says_how_many_are_expected_to_be_false():
-    found = night(data(1000, 40), Rule("s_v1", fdr=0.05), calibration=null()).summary
-    assert found.headline == "40 captions flagged, up to 2 of them expected to be false alarms"
-    assert found.notes[-1] == (
-        "were all 1,000 prompts benign, as small a q-value would come by chance in 2.5 % of such datasets: evidence"
-    )
-    found = night(data(1000, 4), Rule("s_v1", fdr=0.5), calibration=null()).summary
-    assert found.headline == (
-        "4 captions flagged, up to 2 of them expected to be false alarms: no evidence beyond chance"
-    )
-    assert found.notes[-1].endswith("would come by chance in 25 % of such datasets: no evidence")
-    none = night(data(1000, 1), Rule("s_v1", fdr=0.05), calibration=null()).summary
-    assert none.headline == "No caption is flagged at a false discovery rate of 0.05"
-
-
-def test_a_ranking_with_a_calibration_stays_a_ranking():
-    found = night(data(1000, 4), Rule("s_v1", top=100), calibration=null()).summary
-    assert found.headline == "The 100 that stand out most, to be checked (10 % of 1,000 scored)"
-    assert found.notes[-1] == (
-        "of 1,000 prompts 548 would score as high as the lowest flagged one were all of them benign"
-    )
+def test_a_base_rate_needs_a_rate_of_false_alarms():
+    with pytest.raises(ScannerError, match="a base rate says nothing of a ranking, whose false alarms are not known"):
+        night(data(100, 1), Rule("s_v1", top=1), prior=Prior(0.01))
+    for base_rate, tpr in ((0.0, None), (1.0, None), (float("nan"), None), (0.1, 0.0), (0.1, 1.1), (0.1, float("nan"))):
+        with pytest.raises(ScannerError, match="needed more than 0"):
+            Prior(base_rate, tpr)
 
 
 def test_a_threshold_with_a_calibration_is_weighed():
@@ -131,75 +75,3 @@ def test_a_threshold_with_a_calibration_is_weighed():
     assert found.summary.headline == "3 captions from the threshold 1.5 up, to be checked (0.3 % of 1,000 scored)"
     page = contents_of(found, {}, datetime(2030, 1, 1, tzinfo=UTC))
     assert page.rule == "s_v1 from 1.5 up, kept: the quantile 0.999 of 900 prompts on 2029-12-31"
-
-
-def test_a_base_rate_says_how_many_flags_are_true():
-    """At 3 memorized in 10,000, a rule that finds 95 % of them at 1 % false positives is right in 3 % of its flags."""
-    assert Prior(0.0003, 0.95).true_share(0.01) == pytest.approx(0.000285 / (0.000285 + 0.009997))
-    found = fpr_night(2500, 60, prior=Prior(0.0003, 0.95))
-    assert found.headline == (
-        "60 captions flagged, 25 expected by chance: more than chance explains, to be checked; about 2.77 % of them "
-        "true at a base rate of 0.0003"
-    )
-    assert found.notes[-1] == (
-        "at a base rate of 0.0003, a false positive rate of 0.01 and a true positive rate of 0.95 about 2.77 % of the "
-        "flags are true"
-    )
-    found = fpr_night(2500, 22, prior=Prior(0.0003))
-    assert found.headline == (
-        "22 captions flagged, 25 expected by chance: no evidence of memorization; at most 2.91 % of them true at a "
-        "base rate of 0.0003"
-    )
-    assert found.notes[-1] == (
-        "at a base rate of 0.0003 and a false positive rate of 0.01 at most 2.91 % of the flags are true: as if the "
-        "rule found all that is memorized, which no score does (--tpr says how much it finds)"
-    )
-    assert fpr_night(2500, 0, prior=Prior(0.0003)).headline == "No caption flagged, 25 expected by chance"
-
-
-def test_a_base_rate_needs_a_rate_of_false_alarms():
-    with pytest.raises(ScannerError, match="a base rate says nothing of a ranking, whose false alarms are not known"):
-        night(data(100, 1), Rule("s_v1", top=1), prior=Prior(0.01))
-    for base_rate, tpr in ((0.0, None), (1.0, None), (float("nan"), None), (0.1, 0.0), (0.1, 1.1), (0.1, float("nan"))):
-        with pytest.raises(ScannerError, match="needed more than 0"):
-            Prior(base_rate, tpr)
-
-
-@pytest.mark.parametrize(("m", "n", "above"), [(1, 9, 1), (3, 4, 1), (4, 3, 2), (2, 5, 5), (3, 3, 4)])
-def test_the_chance_of_so_many_flags_is_that_of_all_orders(m, n, above):
-    """By enumeration: of all orders of m + n exchangeable scores, those with so many of the m above that null score."""
-    counts = []
-    for order in set(permutations("d" * m + "n" * n)):  # from the highest score down
-        nulls = [i for i, kind in enumerate(order) if kind == "n"]
-        counts.append(sum(kind == "d" for kind in order[: nulls[above - 1] if above <= n else None]))
-    assert len(counts) == comb(m + n, n)
-    for count in range(m + 2):
-        expected = sum(found >= count for found in counts) / len(counts)
-        assert exceeded(m, n, above, count) == pytest.approx(expected, abs=1e-12), count
-
-
-def test_the_same_line_stands_everywhere(tmp_path):
-    found = night(data(2500, 22), Rule("s_v1", fpr=0.01), calibration=null())
-    said = "22 captions flagged, 25 expected by chance: no evidence of memorization"
-    page = contents_of(found, {}, datetime(2030, 1, 1, tzinfo=UTC))
-    write(tmp_path, page, found.summary)
-    assert f"<h1>{said}</h1>" in (tmp_path / "report.html").read_text()
-    assert f"<title>{said} - Overscan report</title>" in (tmp_path / "report.html").read_text()
-    assert (tmp_path / "summary.md").read_text().startswith(f"## {said}\n")
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["headline"] == said
-    console = Console(width=100, record=True, quiet=False)
-    with console.capture() as printed:
-        console.print(table(page))
-    assert printed.get().startswith(f"{said}")
-    assert "by s_v1, of 2,500 scored" in printed.get()
-    for name in ("report.html", "summary.md", "summary.json"):
-        assert "likely memorized" not in (tmp_path / name).read_text()
-    assert of_json(summary).evidence == found.summary.evidence
-    older = {key: value for key, value in as_json(found.summary).items() if key not in ("evidence", "headline", "kept")}
-    assert of_json(older) == replace(of_json(summary), evidence=None, headline="", kept=None)
-
-
-def test_numbers_in_words():
-    assert [percent(x) for x in (0, 1e-9, 0.00123, 0.5, 1)] == ["less than 0.001 %"] * 2 + ["0.123 %", "50 %", "100 %"]
-    assert [amount(x) for x in (0.04, 2.5, 24.6, 1234.5)] == ["0.04", "2.5", "25", "1,234"]

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from test_cli import run
 
-from scanner.audit import baseline, calibrate, summary
+from scanner.audit import baseline, calibrate, kept, summary
 from scanner.demo import BUNDLE
 from scanner.diffusion.scores import SCORES
 from scanner.report import formats

@@ -12,7 +12,7 @@ import polars as pl
 
 from scanner.dataset import readers
 from scanner.dataset.readers import Problem, Rows
-from scanner.dataset.readers.columns import Batch, Source
+from scanner.dataset.readers.columns import Row, Source
 from scanner.dataset.readers.names import is_url
 from scanner.errors import InputError
 from scanner.store.record import RunRecord
@@ -24,8 +24,8 @@ Whole = Mapping[str, int | None]  # file -> how many of its rows count; None: al
 class Inputs:
     """What runs of one scan were asked, as it can be read now.
 
-    `parts`: rows by files, a part per column and dialect that was named; `problems`: files that cannot be read now; `gone`: inputs
-    of earlier runs that cannot be read at all any more, and so are missing.
+    `parts`: rows by files, a part per column and dialect that was named; `problems`: files that cannot be read now;
+    `gone`: inputs of earlier runs that cannot be read at all any more, and so are missing.
     """
 
     parts: tuple[Rows, ...] = field(repr=False)
@@ -45,7 +45,7 @@ class Prefixes(Rows):
 
     counts: Whole = field(default_factory=dict, repr=False)
 
-    def batches(self, file: str, source: Source, limit: int | None = None) -> Iterator[Batch]:
+    def batches(self, file: str, source: Source, limit: int | None = None) -> Iterator[pl.DataFrame | Sequence[Row]]:
         """One file's batches, as far as it counts."""
         yield from super().batches(file, source, self.counts[file])
 
