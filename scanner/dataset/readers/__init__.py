@@ -23,7 +23,7 @@ from scanner.dataset.readers.columns import (
 )  # fmt: skip
 from scanner.dataset.readers.dialect import told as told_dialect
 from scanner.dataset.readers.find import absolute
-from scanner.dataset.readers.names import BESIDE, DELTA
+from scanner.dataset.readers.names import BESIDE, DELTA, shown
 from scanner.dataset.readers.tally import LISTED, FileRead, judged, told
 from scanner.errors import InputError, printable
 
@@ -103,7 +103,7 @@ class Rows:
                     yield from _joined(small)
                     small, held = [], 0
                 if isinstance(batch, pl.DataFrame):
-                    yield batch.select(pl.lit(_shown(file)).alias("file"), "row", "caption")
+                    yield batch.select(pl.lit(shown(file)).alias("file"), "row", "caption")
                 else:
                     small.append((file, batch))
                     held += len(batch)
@@ -113,7 +113,7 @@ class Rows:
 
     def batches(self, file: str, source: Source, limit: int | None = None) -> Iterator[pl.DataFrame | Sequence[Row]]:
         """One file's batches, no more rows than `limit`; what was read is noted in `read`. Raises InputError."""
-        tally = self.read[_shown(file)] = FileRead(_shown(file), source)
+        tally = self.read[shown(file)] = FileRead(shown(file), source)
         try:
             for batch in source.batches():
                 kept = batch if limit is None else batch[: limit - tally.rows]
@@ -149,13 +149,8 @@ class Rows:
 
 def _joined(small: Sequence[tuple[str, Sequence[Row]]]) -> Iterator[pl.DataFrame]:
     if small:
-        files = text_series("file", [_shown(file) for file, rows in small for _ in rows])
+        files = text_series("file", [shown(file) for file, rows in small for _ in rows])
         yield frame_of([row for _, rows in small for row in rows]).select(files, "row", "caption")
-
-
-def _shown(file: str) -> str:
-    """A path as text; bytes of it that are no UTF-8 as escapes."""
-    return file if file.isascii() else file.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def read(

@@ -56,3 +56,8 @@ def is_known(name: str, known: Sequence[str]) -> bool:
     """Whether a file is of a known format, or would be if it were not packed in a way that cannot be streamed."""
     lower = name.lower()
     return lower.endswith(tuple(known)) or (lower.endswith(PACKED) and Path(lower).stem.endswith(tuple(known)))
+
+
+def shown(file: str) -> str:
+    """A path as text; bytes of it that are no UTF-8 as escapes."""
+    return file if file.isascii() else file.encode(errors="surrogateescape").decode(errors="backslashreplace")
