@@ -213,6 +213,17 @@ def test_delta_tables_are_read_as_such(tmp_path):
         assert sorted(captions) == [("delta", "a"), ("delta", "d")], named
 
 
+@pytest.mark.parametrize("name", ["a%20b", "a[1]"])
+def test_a_delta_table_at_a_path_that_deltalake_cannot_read_is_refused(tmp_path, name):
+    write_deltalake(tmp_path / "table", pl.DataFrame({"caption": ["a"]}))
+    write(tmp_path, **{"a.txt": "a kite"})
+    (tmp_path / "table").rename(tmp_path / name)
+    rows = readers.read([tmp_path])
+    assert rows.frame.collect()["caption"].to_list() == ["a kite"]
+    reason = "a Delta table whose path holds %XX, [ or ], which deltalake cannot read: rename it"
+    assert [problem.message for problem in rows.problems] == [f"{tmp_path / name}: {reason}"]
+
+
 @pytest.mark.parametrize(
     ("files", "what"),
     [

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from deltalake import DeltaTable
 
 from scanner.dataset.readers.columns import Reader, frame_of
+from scanner.dataset.readers.tables import is_readable
 
 WRITTEN = "written by overscan"
 STORE = "overscan store"  # what the description of a store's tables begins with
@@ -21,6 +22,8 @@ def is_document(head: bytes) -> bool:
 
 def is_store(folder: str) -> bool:
     """Whether a Delta table is one of a store."""
+    if not is_readable(folder):
+        return False
     try:
         return (DeltaTable(folder).metadata().description or "").startswith(STORE)
     except Exception:  # whatever is wrong with it shows where it is read

@@ -2,7 +2,8 @@
 
 import polars as pl
 
-from scanner.dataset.readers.columns import ROW, Source, captions
+from scanner.dataset.readers.columns import ROW, Source, captions, refusal
+from scanner.dataset.readers.tables import is_readable
 
 
 def read(source: str, column: str | None) -> Source:
@@ -12,4 +13,6 @@ def read(source: str, column: str | None) -> Source:
 
 def delta(source: str, column: str | None) -> Source:
     """A row is a row of the table's newest version, deleted ones left out."""
+    if not is_readable(source):
+        raise refusal(source, "a Delta table whose path holds %XX, [ or ], which deltalake cannot read: rename it")
     return captions(pl.scan_delta(source).with_row_index(ROW), column, source)

@@ -1,8 +1,9 @@
 """Tables that are folders of files. Their logs say which rows are deleted, so none of their files is read alone."""
 
 from pathlib import Path
+from urllib.parse import unquote
 
-from scanner.dataset.readers.names import DELTA
+from scanner.dataset.readers.names import DELTA, is_url
 
 
 def of_folder(folder: str, names: set[str]) -> str | None:
@@ -18,6 +19,11 @@ def of_folder(folder: str, names: set[str]) -> str | None:
     if {"snapshot", "schema"} <= names and any(Path(folder, "snapshot").glob("snapshot-*")):
         return "a Paimon table"
     return None
+
+
+def is_readable(table: str) -> bool:
+    """Whether deltalake can read a Delta table by its path; it panics where it cannot."""
+    return is_url(table) or (unquote(table) == table and {"[", "]"}.isdisjoint(table))
 
 
 def table_above(path: Path) -> Path | None:

@@ -34,7 +34,8 @@ class FileRead:
     @property
     def reasons(self) -> dict[str, int]:
         """Why rows have no caption -> how many, most first; nothing for formats that only know nulls."""
-        return dict(self._source.missing.most_common())
+        # a batch that a limit cuts was counted whole
+        return {why: min(count, self.missing) for why, count in self._source.missing.most_common() if self.missing}
 
     @property
     def notes(self) -> list[str]:
