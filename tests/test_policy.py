@@ -60,6 +60,11 @@ def test_a_malformed_allow_list_is_an_error_with_the_line(tmp_path, lines, messa
         read_allow(allow(tmp_path, *lines))
 
 
+def test_an_id_may_have_every_digit(tmp_path):
+    every = "0123456789abcdef" * 2
+    assert read_allow(allow(tmp_path, f"{every},x,2031-01-01"))["prompt_id"].to_list() == [every]
+
+
 def test_an_allow_list_needs_its_header(tmp_path):
     path = tmp_path / "allow.csv"
     for content in ("", f"{A},x,2031-01-01\n"):

@@ -23,7 +23,16 @@ SHOWN = (ast.expr, ast.keyword, ast.arguments, ast.Assign, ast.AnnAssign, ast.Re
 WIDTH = 100  # of a mutant's words
 
 # what no test can tell from the original, or needs to, by `Mutant.key`, with the reason
-EQUIVALENT: dict[str, str] = {}
+EQUIVALENT = {
+    "scanner/audit/diagnose.py: abs(distance) > max(chance, TOLERATED) -> abs(distance) >= max(chance, TOLERATED)": (
+        "a distance that equals what chance explains to the last digit"
+    ),
+    "scanner/audit/diagnose.py: row['distance'] > 0 -> row['distance'] >= 0": "only of distances that differ from 0",
+    "scanner/audit/diff.py: was & now -> was | now": "prompts flagged on one night only have a change already",
+    "scanner/audit/diff.py: gap > ABSOLUTE + RELATIVE * pl.col('score_before').abs() -> gap >= ABSOLUTE + RELATIVE * "
+    "pl.col('score_before').abs()": "a gap that equals the rounding allowed to the last digit",
+    "scanner/audit/diff.py: maintain_order=True -> maintain_order=False": "its rows are joined by prompt_id next",
+}
 
 Put = Callable[[ast.AST], None]  # puts a node into the tree, in the place of another
 

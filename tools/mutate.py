@@ -31,6 +31,10 @@ TESTS = {
     "scanner/diffusion/baselines.py": ("test_scores", "test_trace"),
     "scanner/audit/calibrate.py": ("test_calibrate", "test_decision"),
     "scanner/audit/rank.py": ("test_rank", "test_calibrate"),
+    "scanner/store/record.py": ("test_ledger",),
+    "scanner/store/status.py": ("test_ledger",),
+    "scanner/store/stored.py": ("test_choice", "test_first_edition"),
+    "scanner/store/tables.py": ("test_ledger",),
 }
 UNLIMITED = 86400  # seconds
 PRELOADED = ("numpy", "polars", "deltalake", "tokenizers", "jinja2", "click", "rich.progress", "diffusers")

@@ -116,10 +116,7 @@ def _estimate_ratio_prior(trace: Trace) -> Array:
 
 
 def _estimate_ratio_white(trace: Trace) -> Array:
-    """The estimate ratio measured by ordinary captions: from their mean, in standard deviations of their estimates.
-
-    Both over captions and seeds.
-    """
+    """The estimate ratio by ordinary captions: from the mean of their estimates, in standard deviations of these."""
     assert trace.reference is not None
     s = np.float32(trace.noise_rate[0])  # both estimates are left times a: the ratio does not know
     ordinary = (trace.x_t[0, 0] - s * trace.reference.mean).mean(0)  # [C, H, W]
