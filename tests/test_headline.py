@@ -14,9 +14,11 @@ from scanner.audit.calibrate import Calibration
 from scanner.audit.decision import decide
 from scanner.audit.evidence import Prior
 from scanner.audit.headline import amount, percent
+from scanner.audit.kept import Kept
 from scanner.audit.rank import Rule
 from scanner.audit.summary import as_json, of_json
 from scanner.report import contents_of, table, write
+from scanner.report.wording import RANKING, RATED, of_the_numbers
 
 CANARIES = pl.DataFrame({"canary": ["a dog"], "s_v1": [0.5]}, schema_overrides={"s_v1": pl.Float32})
 
@@ -159,6 +161,16 @@ def test_the_same_line_stands_everywhere(tmp_path):
     assert of_json(summary).evidence == found.summary.evidence
     older = {key: value for key, value in as_json(found.summary).items() if key not in ("evidence", "headline", "kept")}
     assert of_json(older) == replace(of_json(summary), evidence=None, headline="", kept=None)
+
+
+def test_what_may_be_concluded_from_the_numbers():
+    made = datetime(2030, 1, 1, tzinfo=UTC)
+    rated = Kept("scan", "s_v1", 1.5, "2029-12-31", 900, fpr=0.01, null_captions=999)
+    ranked = Kept("scan", "s_v1", 1.5, "2029-12-31", 900, quantile=0.999)
+    said = [
+        of_the_numbers(contents_of(night(data(100, 3), kept.rule, kept=kept), {}, made)) for kept in (rated, ranked)
+    ]
+    assert said == [RATED, RANKING]
 
 
 def test_numbers_in_words():

@@ -23,7 +23,7 @@ from scanner.cli.signals import stoppable
 from scanner.config import MadeWith
 from scanner.diffusion.scores import SCORES
 from scanner.diffusion.trace import Watch
-from scanner.errors import ScannerError
+from scanner.errors import InputError, ScannerError
 from scanner.report.read import read_night
 from scanner.report.terminal import change_lines
 from scanner.scanning.passes import Purpose
@@ -85,7 +85,7 @@ def recheck(
         made = replace(made, backend=backend or made.backend, precision=precision or made.precision)
         one = _scanner(made, model, store, batch_size, watch, stop)
         calibration = _calibrated(again.null, one, out, before.summary.score, model)
-        done = [one(run, "scan") for run in reversed(again.runs)][-1]
+        done = _scanned(again.runs, one)
     click.echo(summary(done), err=True)
     stored, now = read_store(store, done.scan_id), datetime.now(UTC)
     rule, chosen = _carried(before.summary, stored, calibration, f"{now:%Y-%m-%d}")
@@ -143,6 +143,16 @@ def _scanner(
         )  # fmt: skip
 
     return one
+
+
+def _scanned(runs: tuple[RunRecord, ...], one: Callable[[RunRecord, Purpose], ScanResult]) -> ScanResult:
+    """The captions of all runs, the newest run's last; inputs of earlier ones that are gone are said."""
+    for run in reversed(runs[1:]):
+        try:
+            one(run, "scan")
+        except InputError as error:
+            click.echo(f"note: captions of an earlier run are left out: {error}", err=True)
+    return one(runs[0], "scan")
 
 
 def _calibrated(

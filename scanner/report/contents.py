@@ -46,6 +46,7 @@ class Contents:
     `flagged`: one row per dataset row that bears a flagged prompt: the same columns without `flagged`, and file, row.
     `compared`: whether a baseline or an allow-list was given; without, all findings are new, which a page leaves out.
     `threshold`: the finite score from which prompts are flagged, where there is one.
+    `rated`: whether a null of another day tells the threshold's rate of false alarms.
     `nights`: former reports and this one, [date, n_flagged, n_new], oldest first.
     """
 
@@ -60,6 +61,7 @@ class Contents:
     compared: bool = True
     threshold: float | None = None
     null: NullScores | None = None
+    rated: bool = False
     nights: pl.DataFrame | None = field(default=None, repr=False)
     redacted: bool = False
 
@@ -84,6 +86,7 @@ def contents_of(night: Night, facts: Mapping[str, str], made: datetime, nights: 
         compared=night.compared,
         threshold=summary.lowest_flagged if summary.rule.threshold is None else summary.rule.threshold,
         null=null,
+        rated=summary.kept is not None and summary.kept.fpr is not None,
         nights=nights,
     )
 

@@ -30,6 +30,10 @@ CALIBRATED = (
     "The p-value is the chance that a benign caption like the null's scores this high; the q-value is the share of "
     "false alarms to expect among the captions with this q-value or a lower one."
 )
+RATED = (
+    "The threshold is kept from a day when null captions told its rate of false alarms: a benign caption like those scores "
+    "as high with no greater probability."
+)
 REDACTED = (
     "Redacted: captions are replaced by their first words and their id. The id is a hash of the caption, so whoever "
     "guesses a caption can confirm the guess."
@@ -51,6 +55,6 @@ def number(value: float | None, digits: int = 4) -> str:
 def of_the_numbers(contents: Contents) -> str:
     """What may be concluded from the scores: a ranking, or a calibrated statement."""
     if contents.null is None:
-        return RANKING
+        return RATED if contents.rated else RANKING
     stated = f"Compared with {len(contents.null.scores):,} null captions from {contents.null.source}."
     return f"{stated} {CALIBRATED}" if "p_value" in contents.ranked.columns else stated
