@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from test_cli import run
 from scanner.audit import calibrate
 from scanner.audit.diagnose import check_canaries
 from scanner.cli import cli
-from scanner.demo import BUNDLE
+from scanner.demo import BUNDLE, LABELS
 from scanner.diffusion.scores import SCORES
 from scanner.store.stored import read_store
 
@@ -146,6 +147,8 @@ def test_only_new_findings_break_the_build(night, tmp_path):
     _, err, code = report(folder, *everything, "--fail-on", "new", "--write-baseline", tmp_path / "b.json")
     assert (code, err.splitlines()[-1]) == (1, "policy violated: 3 new findings, --fail-on new")
     known = [*everything, "--baseline", tmp_path / "b.json"]
+    assert report(folder, "--top", "1", "--write-baseline", tmp_path / "b.json")[2] == 0
+    assert len(json.loads((tmp_path / "b.json").read_text())["prompt_ids"]) == 3, "accepting is a union"
     assert report(folder, *known, "--fail-on", "new")[2] == 0
     assert report(folder, *known, "--fail-on", "any")[2] == 1
 
@@ -164,6 +167,96 @@ def test_only_new_findings_break_the_build(night, tmp_path):
         ids[2]: "new",
     }
     assert report(folder, *everything, "--allow", tmp_path / "allow.csv", "--fail-on", "2")[2] == 1
+
+
+def test_accept_adds_to_a_baseline(night, tmp_path):
+    folder, _ = night
+    report(folder, "--threshold", "-1", out="seen")
+    ids, base = pl.read_parquet(folder / "seen/scores.parquet")["prompt_id"].to_list(), tmp_path / "b.json"
+    asked = ["accept", "--report", folder / "seen", "--baseline", base]
+    out, err, code = run(*asked, "--ids", f"{ids[0][:8]},{ids[1]}", "--reason", "ours", "--json")
+    assert (code, err) == (0, f"2 accepted, 2 of them not known before; {base} holds 2\n")
+    assert json.loads(out) == {"accepted": sorted(ids[:2]), "new": 2, "held": 2}
+    assert report(folder, "--threshold", "-1", "--baseline", base, "--fail-on", "2")[2] == 0
+    assert report(folder, "--threshold", "-1", "--baseline", base, "--fail-on", "1")[2] == 1
+    _, err, code = run(*asked, "--expires", "9999-12-31")
+    assert (code, err) == (0, f"3 accepted, 1 of them not known before; {base} holds 3\n")
+    assert report(folder, "--threshold", "-1", "--baseline", base, "--fail-on", "new")[2] == 0
+    held = base.read_bytes()
+    for wrong, said in (
+        (
+            ["--ids", "00000000"],
+            "error: prompt_id '00000000': 0 flagged prompts of the report begin so; needed 8 or more",
+        ),
+        (["--expires", "2020-01-01"], "error: expires 2020-01-01: has passed; needed today or a later day"),
+        (["--expires", "soon"], "Invalid value for '--expires'"),
+    ):
+        _, err, code = run(*asked, *wrong)
+        assert (code, said in err, base.read_bytes()) == (2, True, held)
+    (tmp_path / "mine.json").write_text("{}")
+    _, err, code = report(folder, "--top", "1", "--write-baseline", tmp_path / "mine.json", out="never")
+    assert (code, (folder / "never").exists(), (tmp_path / "mine.json").read_text()) == (2, False, "{}")
+
+
+def test_a_kept_threshold_flags_as_the_calibration_did(night, tmp_path):
+    folder, _ = night
+    asked = ["threshold", "--store", folder / "store", "--score", SCORE, "--out", tmp_path / "t.json"]
+    out, err, code = run(*asked, "--fpr", "0.5", "--calibration", folder / "cal.parquet")
+    kept = json.loads((tmp_path / "t.json").read_text())
+    assert (code, out) == (0, f"{tmp_path / 't.json'}\n")
+    assert err == (
+        f"{SCORE} from {kept['value']:.4g} up: a false positive rate of 0.5 by 19 null captions on {kept['date']}\n"
+    )
+    report(folder, "--calibration", folder / "cal.parquet", "--fpr", "0.5", out="decided")
+    by_file = ["report", "--store", folder / "store", "--out", folder / "kept", "--threshold", tmp_path / "t.json"]
+    assert run(*by_file)[2] == 0
+    flags = [pl.read_parquet(folder / name / "scores.parquet")["flagged"] for name in ("decided", "kept")]
+    assert flags[0].equals(flags[1])
+    lines = [json.loads((folder / name / "summary.json").read_text())["headline"] for name in ("decided", "kept")]
+    assert lines[0] == lines[1]
+    assert lines[0].startswith(f"{flags[0].sum()} captions flagged, 1.5 expected by chance: ")
+    _, err, code = run(*by_file, "--score", "agreement_v1")
+    said = f"error: the threshold is of {SCORE}, the report by agreement_v1: choose one for that score\n"
+    assert (code, err) == (2, said)
+    for wrong, said in (
+        (["--fpr", "0.5"], "needed --fpr and --calibration together"),
+        (["--quantile", "0.5", "--fpr", "0.5", "--calibration", folder / "cal.parquet"], "needed exactly one of"),
+        (["--fpr", "0.001", "--calibration", folder / "cal.parquet"], "fpr 0.001 needs smaller: calibrate with 999"),
+    ):
+        _, err, code = run(*asked, *wrong)
+        assert (code, said in err) == (2, True), err
+
+
+def test_a_base_rate_on_the_command_line(night):
+    folder, _ = night
+    asked = ["--calibration", folder / "cal.parquet", "--fpr", "0.5", "--json"]
+    out, _, code = report(folder, *asked, "--base-rate", "0.01", "--tpr", "0.5")
+    assert code == 0
+    assert json.loads(out)["headline"].endswith("; about 1 % of them true at a base rate of 0.01")
+    assert json.loads(out)["evidence"]["true_share"] == pytest.approx(0.005 / (0.005 + 0.495))
+    for wrong, said in (
+        ([*asked, "--tpr", "0.5"], "a tpr without a base rate says nothing of the flags"),
+        (["--top", "1", "--base-rate", "0.01"], "a base rate says nothing of a ranking"),
+        ([*asked, "--base-rate", "1"], "base-rate 1.0: needed more than 0 and less than 1"),
+    ):
+        _, err, code = report(folder, *wrong)
+        assert (code, said in err) == (2, True), err
+
+
+def test_a_report_notes_the_drift_of_new_captions(tmp_path):
+    """Monday's captions are ordinary; of Tuesday's many are of those that the model was trained on."""
+    made = ["--model", BUNDLE, "--store", tmp_path / "store", "--limit", "300"]
+    labels = pl.read_parquet(LABELS).drop_nulls("label")
+    (tmp_path / "data").mkdir()
+    for night, label in (("monday", False), ("tuesday", True)):
+        text = labels.filter(label=label)["prompt"].sort().head(60)
+        (tmp_path / f"data/{night}.txt").write_text("\n".join(text))
+        assert run("scan", tmp_path / "data", *made)[2] == 0
+        asked = ["report", "--store", tmp_path / "store", "--out", tmp_path / "report", "--top", "5"]
+        _, err, code = run(*asked)
+        assert code == 0
+        assert ("note: drift: the 60 new prompts score otherwise than the earlier night's (medians " in err) is label
+    assert "drift: the 60 new prompts score otherwise" in (tmp_path / "report/report.html").read_text()
 
 
 def test_diff_of_two_nights(night):
@@ -269,7 +362,7 @@ def test_the_documented_commands_run(tmp_path, monkeypatch):
     (tmp_path / "allow.csv").write_text(allow)
     (tmp_path / "benign.txt").write_text("\n".join(NULL))
     pl.DataFrame({"caption": DATA}).write_parquet("captions.parquet")
-    assert [run(*line.split()[1:])[2] for line in commands.splitlines()] == [0] * 5
+    assert [run(*shlex.split(line)[1:])[2] for line in commands.splitlines()] == [0] * 6
 
 
 def test_the_documentation_names_only_options_that_exist():

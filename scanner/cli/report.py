@@ -16,7 +16,7 @@ from scanner.audit import calibrate, policy
 from scanner.audit.baseline import Accepted
 from scanner.audit.calibrate import DEFAULT_FDR
 from scanner.audit.choice import best
-from scanner.audit.decision import decide
+from scanner.audit.decision import Night, decide
 from scanner.audit.diff import drift
 from scanner.audit.evidence import Prior
 from scanner.audit.kept import Kept
@@ -121,17 +121,21 @@ def report(
         seen = night.ranked.filter(pl.col("finding").is_in(["new", "known"]))["prompt_id"].to_list()
         baselines.accept(write_baseline, seen, Accepted(made.date().isoformat(), stored.scan_id, score))
         paths.append(write_baseline)
+    _say(night, contents, paths, json)
+    if fails is not None and (violation := fails.violation(night.ranked)):
+        click.echo(violation, err=True)
+        click.get_current_context().exit(1)
+
+
+def _say(night: Night, contents: reports.Contents, paths: list[Path], json: bool) -> None:
     if json:
         click.echo(dumps(as_json(night.summary), indent=1))
     else:
         out_console.print(reports.table(contents))
     for note in night.summary.notes:
         click.echo(f"note: {note}", err=True)
-    kind = "A decision" if rule.decides else "A ranking"
+    kind = "A decision" if night.summary.rule.decides else "A ranking"
     click.echo(f"{kind}: flagged is not memorized. Written: {', '.join(map(str, paths))}", err=True)
-    if fails is not None and (violation := fails.violation(night.ranked)):
-        click.echo(violation, err=True)
-        click.get_current_context().exit(1)
 
 
 def _default_score(stored: StoredScan, rule: Rule) -> str:
