@@ -31,8 +31,8 @@ CALIBRATED = (
     "false alarms to expect among the captions with this q-value or a lower one."
 )
 RATED = (
-    "The threshold is kept from a day when null captions told its rate of false alarms: a benign caption like those scores "
-    "as high with no greater probability."
+    "The threshold is kept from a day when null captions told its rate of false alarms: a benign caption like those "
+    "scores as high with no greater probability."
 )
 REDACTED = (
     "Redacted: captions are replaced by their first words and their id. The id is a hash of the caption, so whoever "
