@@ -219,7 +219,8 @@ def test_a_kept_threshold_flags_as_the_calibration_did(night, tmp_path):
     said = f"error: the threshold is of {SCORE}, the report by agreement_v1: choose one for that score\n"
     assert (code, err) == (2, said)
     for wrong, said in (
-        (["--fpr", "0.5"], "needed --fpr and --calibration together"),
+        (["--fpr", "0.5"], "--fpr without --calibration: null captions tell a rate"),
+        (["--calibration", folder / "cal.parquet"], "--calibration without --fpr: needed the rate of false alarms"),
         (["--quantile", "0.5", "--fpr", "0.5", "--calibration", folder / "cal.parquet"], "needed exactly one of"),
         (["--fpr", "0.001", "--calibration", folder / "cal.parquet"], "fpr 0.001 needs smaller: calibrate with 999"),
     ):

@@ -137,5 +137,7 @@ def _side(night: Night, when: str) -> pl.DataFrame:
 def _rows(before: Night, after: Night) -> pl.DataFrame:
     """[prompt_id, sources]: of the later night, and of the earlier one for prompts that only it flagged."""
     earlier = before.flagged.join(after.flagged, on="prompt_id", how="anti")
-    rows = pl.concat([after.flagged, earlier]).sort("prompt_id", "file", "row")
+    rows = pl.concat([part.select("prompt_id", "file", "row") for part in (after.flagged, earlier)]).sort(
+        "prompt_id", "file", "row"
+    )
     return rows.group_by("prompt_id", maintain_order=True).agg(sources=pl.struct("file", "row"))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from engines import BACKENDS, PRECISIONS
 from scanner.config import ScanConfig, Screen
@@ -33,6 +34,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 ANY_PATH = click.Path(path_type=Path)
 PRECISION = click.Choice(["auto", *PRECISIONS])
+STRENGTH = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
 
 filled_store = click.option("--store", required=True, type=ANY_PATH, help="Folder that a scan filled.")
 model = click.option("--model", required=True, type=ANY_PATH, help="Bundle, or a diffusers folder with torch.")
@@ -131,3 +133,13 @@ def scan_screen(share: float | None, score: str | None, model: Path | None, prec
     if (score, model, precision) != (None, None, None):
         raise ScannerError("a screen's score, model or precision without a screen: needed --screen SHARE, such as 0.02")
     return None
+
+
+def strongest(limits: dict[str, Any]) -> dict[str, Any]:
+    """Those of the running command's options that the strongest source sets: a stronger one drops a weaker one's."""
+    context = click.get_current_context()
+    sources = {name: context.get_parameter_source(name) for name, limit in limits.items() if limit is not None}
+    if not sources:
+        return {}
+    first = min(sources.values(), key=STRENGTH.index)
+    return {name: limits[name] for name, source in sources.items() if source is first}

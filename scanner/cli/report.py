@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 import polars as pl
-from click.core import ParameterSource
 
 from scanner import report as reports
 from scanner.audit import baseline as baselines
@@ -33,7 +32,6 @@ from scanner.store.stored import StoredScan, read_store
 
 DEFAULT_QUANTILE = 0.99
 RATES = ("fdr", "fpr")
-STRENGTH = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
 
 
 @click.command()
@@ -173,9 +171,8 @@ def _strongest(limits: dict[str, Any], calibration: Path | None) -> dict[str, An
     context = click.get_current_context()
     sources = {name: context.get_parameter_source(name) for name, limit in limits.items() if limit is not None}
     if calibration is not None:
-        judge = STRENGTH.index(context.get_parameter_source("calibration"))
-        sources = {name: of for name, of in sources.items() if name in RATES or STRENGTH.index(of) <= judge}
+        judge = options.STRENGTH.index(context.get_parameter_source("calibration"))
+        sources = {name: of for name, of in sources.items() if name in RATES or options.STRENGTH.index(of) <= judge}
     if not sources:
         return {"quantile": DEFAULT_QUANTILE} if calibration is None else {"fdr": DEFAULT_FDR}
-    strongest = min(sources.values(), key=STRENGTH.index)
-    return {name: limits[name] for name, source in sources.items() if source is strongest}
+    return options.strongest({name: limits[name] for name in sources})

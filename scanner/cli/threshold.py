@@ -42,15 +42,16 @@ def threshold(
     A quantile that is taken anew each night flags its share of any dataset, clean or not, and a burst of memorized
     captions raises it; a kept score flags what stands out from the captions of the day when it was chosen.
     """
-    if (fpr is None) != (calibration is None):
-        raise ScannerError(
-            "needed --fpr and --calibration together, or neither: a rate of false alarms needs null captions"
-        )
-    if fpr is None and quantile is None:
-        quantile = DEFAULT_QUANTILE
+    limits = options.strongest({"quantile": quantile, "fpr": fpr})
+    if "fpr" in limits and calibration is None:
+        raise ScannerError("--fpr without --calibration: null captions tell a rate of false alarms")
+    if "fpr" not in limits and calibration is not None and "quantile" not in limits:
+        raise ScannerError("--calibration without --fpr: needed the rate of false alarms to choose at, such as 0.001")
+    if not limits:
+        limits = {"quantile": DEFAULT_QUANTILE}
     stored = read_store(store, scan_id)
-    rule = Rule(best(stored) if score is None else score, quantile=quantile, fpr=fpr)
-    null = None if calibration is None else calibrate.read(calibration, rule.score)
+    rule = Rule(best(stored) if score is None else score, **limits)
+    null = None if calibration is None or rule.fpr is None else calibrate.read(calibration, rule.score)
     chosen = kept.choose(stored, rule, f"{datetime.now(UTC):%Y-%m-%d}", null)
     kept.write(out, chosen)
     click.echo(f"{chosen.score} from {chosen.value:.4g} up: {chosen.how}", err=True)
