@@ -3,7 +3,7 @@
 import copy
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from engines import is_checkpoint
-from engines.interface import EngineError, TensorSpec
+from engines.checkpoint import check_finite
+from engines.interface import EngineError
 from engines.manifest import Manifest, new_folder, sha256
 from engines.ort import OrtEngine
 from engines.torch_ref import Checkpoint, TorchEngine, open_checkpoint
@@ -86,8 +87,9 @@ def _write(checkpoint: Checkpoint, folder: Path, dtype: str, say: Callable[[str]
 def _export_component(name: str, engine: TorchEngine, folder: Path, dtype: str) -> dict[str, str]:
     """Trace one module to ONNX with a dynamic batch; returns its files with their hashes, the graph first."""
     module = engine.module if dtype == "float32" else copy.deepcopy(engine.module).to(getattr(torch, dtype))
+    check_finite(name, module, f"the weights are too large for {dtype}: export with --dtype float32")
     batch = torch.export.Dim("batch", min=1, max=4096)
-    example = {key: torch.from_numpy(array) for key, array in _random_feeds(engine.inputs, 2).items()}
+    example = {key: torch.from_numpy(array) for key, array in _random_feeds(engine, 2).items()}
     size = sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
     path = folder / f"{name}.onnx"
     with warnings.catch_warnings():
@@ -108,25 +110,33 @@ def _export_component(name: str, engine: TorchEngine, folder: Path, dtype: str) 
     return {file.name: sha256(file) for file in sorted(folder.glob(f"{name}.onnx*"))}
 
 
-def _random_feeds(specs: Mapping[str, TensorSpec], batch: int) -> dict[str, NDArray[Any]]:
+def _random_feeds(engine: TorchEngine, batch: int) -> dict[str, NDArray[Any]]:
     rng = np.random.default_rng(0)
     feeds: dict[str, NDArray[Any]] = {}
-    for key, spec in specs.items():
+    highest = min(1000, getattr(engine.module, "vocabulary", 1000))
+    for key, spec in engine.inputs.items():
         shape = [batch, *(size for size in spec.shape if size is not None)]
-        if spec.dtype == "int64":
-            feeds[key] = rng.integers(0, 1000, shape)
+        if key in ("input_ids", "timestep"):
+            feeds[key] = rng.integers(0, highest, shape).astype(spec.dtype)
         else:
             feeds[key] = rng.standard_normal(shape, np.float32)
     return feeds
 
 
+def _require_finite(name: str, array: NDArray[Any], what: str, remedy: str) -> None:
+    if not np.isfinite(array).all():
+        raise EngineError(f"{name}: {what} gives NaN or infinity for ordinary inputs: {remedy}; not exported")
+
+
 def _verify(name: str, reference: TorchEngine, candidate: OrtEngine, dtype: str) -> float:
     worst = 0.0
     for batch in BATCHES:
-        feeds = _random_feeds(reference.inputs, batch)
+        feeds = _random_feeds(reference, batch)
         expected, found = reference.run(feeds), candidate.run(feeds)
         for key, array in expected.items():
-            worst = max(worst, float(np.abs(array - found[key]).max() / np.abs(array).max()))
+            _require_finite(name, array, "torch in float32", "its weights are damaged: take another copy")
+            _require_finite(name, found[key], f"the graph in {dtype}", "export it with --dtype float32")
+            worst = max(worst, float(np.abs(array - found[key]).max() / (np.abs(array).max() or 1.0)))
     if not worst <= TOLERANCE[dtype]:
         raise EngineError(f"{name}: differs from torch by {worst:.1e}, allowed {TOLERANCE[dtype]:.0e}: not exported")
     return worst

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from engines.interface import BundleError, EngineError, TensorSpec
+from engines.onnx_graph import check_graph
+from engines.validate import check_manifest, check_tokenizer
 
 FILE = "engine.json"
 FORMAT = 1
@@ -38,7 +40,10 @@ class Manifest:
 
     `schedule`: curve (`scaled_linear` or `linear`), beta_start, beta_end, num_train_timesteps, timestep_spacing,
     steps_offset, set_alpha_to_one, as in diffusers. `latent_std`: RMS distance per element of the data's latents from
-    their mean; 1 where unknown, as latents are scaled to unit variance.
+    their mean; 1 where unknown, as latents are scaled to unit variance. `grids`: by number of steps, the sampler's own:
+    `timesteps`, what the network is told at each step; `signal_rate` and `noise_rate` there; and
+    `initial_noise_scale`, the standard deviation of what it is given first. None in older bundles, whose grids follow
+    from the schedule.
     """
 
     family: str
@@ -52,29 +57,48 @@ class Manifest:
     source: Mapping[str, str]
     versions: Mapping[str, str]
     format: int = FORMAT
+    grids: Mapping[str, Mapping[str, Any]] | None = None
 
     @property
     def fingerprint(self) -> str:
         """blake2b-128 of the canonical JSON: hashes of weights and graphs, shapes, schedule, exporter; no name."""
-        named = {name: value for name, value in asdict(self).items() if name != "source"}
+        named = {name: value for name, value in self._said().items() if name != "source"}
         canonical = json.dumps(named, sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
 
     def write(self, folder: Path) -> None:
         """Write `engine.json`, with the fingerprint that proves it intact."""
         (folder / FILE).write_text(
-            json.dumps({"fingerprint": self.fingerprint} | asdict(self), indent=1) + "\n", encoding="utf-8"
+            json.dumps({"fingerprint": self.fingerprint} | self._said(), indent=1) + "\n", encoding="utf-8"
         )
+
+    def _said(self) -> dict[str, Any]:
+        """All but what it does not say, so that bundles older than a field keep their fingerprint."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def read(folder: Path) -> Manifest:
     """Read and verify a bundle's manifest and every file that it names.
 
-    Raises BundleError if the folder is no bundle, of another format, incomplete, or if a byte differs.
+    Raises BundleError if the folder is no bundle, of another format, incomplete, if a byte differs, or if it cannot be
+    true of any model or of its own files.
     """
     path = folder / FILE
     if not path.is_file():
         raise BundleError(f"{folder}: no {FILE}, so not a bundle: make one with `overscan export CHECKPOINT {folder}`")
+    manifest = _parse(path)
+    check_manifest(manifest, path)
+    for name, expected in _files(manifest).items():
+        _verify(folder, name, expected)
+    graphs = {name: check_graph(folder, component) for name, component in manifest.components.items()}
+    tokenizer = folder / next(iter(manifest.tokenizer))
+    embedded = graphs["text_encoder"].embedded.get("input_ids") if "text_encoder" in graphs else None
+    check_tokenizer(tokenizer, manifest, embedded)
+    return manifest
+
+
+def _parse(path: Path) -> Manifest:
+    """The manifest, its fingerprint verified. Raises BundleError."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         found = raw["format"]
@@ -83,12 +107,10 @@ def read(folder: Path) -> Manifest:
         fingerprint = raw.pop("fingerprint")
         components = {name: _component(entry) for name, entry in raw.pop("components").items()}
         manifest = Manifest(**raw | {"components": components, "latent_shape": tuple(raw["latent_shape"])})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BundleError(f"{path}: not a readable manifest ({error!r}): export the model again") from error
     if manifest.fingerprint != fingerprint:
         raise BundleError(f"{path}: damaged or edited (its fingerprint differs): copy or export it again")
-    for name, expected in _files(manifest).items():
-        _verify(folder, name, expected)
     return manifest
 
 

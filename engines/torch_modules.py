@@ -12,6 +12,11 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.model = model
 
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids it has embeddings for."""
+        return int(self.model.config.vocab_size)
+
     def forward(self, input_ids: Tensor) -> Tensor:
         return self.model(input_ids).last_hidden_state.float()  # type: ignore[no-any-return]
 

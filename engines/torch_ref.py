@@ -5,7 +5,6 @@ The same wrapped modules are what `export` traces, so a bundle and this backend 
 
 import copy
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,30 +15,19 @@ from typing import Any
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it recommends packages that are not needed here
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from numpy.typing import NDArray
 from torch import nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTokenizer
 
+from engines.checkpoint import DIVERGED, check_finite, check_loaded, check_tokenizer, read_index
+from engines.grids import grids_of, read_scheduler, schedule_of
 from engines.interface import Arrays, EngineError, TensorSpec
 from engines.manifest import Component, Manifest, sha256
+from engines.networks import CLASSES, read_networks
 from engines.torch_modules import Denoiser, TextEncoder, VaeDecoder, VaeEncoder
 
 diffusers_logging.set_verbosity_error()
-
-CLASSES = {
-    "unet": UNet2DConditionModel,
-    "text_encoder": CLIPTextModel,
-    "vae": AutoencoderKL,
-    "tokenizer": CLIPTokenizer,
-}
-CURVES = ("scaled_linear", "linear")
-CONFIGS = tuple(f"{name}/config.json" for name in ("unet", "text_encoder", "vae"))
-SCHEDULER_DEFAULTS = {  # what a configuration need not say, by diffusers class
-    "DDIMScheduler": {"timestep_spacing": "leading", "steps_offset": 0, "set_alpha_to_one": True},
-    "PNDMScheduler": {"timestep_spacing": "leading", "steps_offset": 0, "set_alpha_to_one": False},
-}
 
 
 @dataclass(frozen=True)
@@ -109,80 +97,79 @@ def require_device(device: str) -> None:
 def open_checkpoint(folder: Path, latent_std: float = 1.0) -> Checkpoint:
     """Read a Stable Diffusion checkpoint (v1 or v2) in diffusers' folder layout.
 
-    Raises EngineError where it is something else, is damaged, or uses a schedule that the scores do not cover.
+    Raises EngineError where it is something else, is damaged, or where overscan would not do as its pipeline does.
     """
-    _refuse_others(folder)
-    scheduler = _json(folder / "scheduler" / "scheduler_config.json")
-    schedule = _schedule(folder, scheduler)
-    try:
-        unet, text_encoder, vae = (
-            CLASSES[name].from_pretrained(folder / name).float().eval().requires_grad_(False)
-            for name in ("unet", "text_encoder", "vae")
-        )
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    except Exception as error:  # the libraries' errors for missing and damaged files share no base class
-        raise EngineError(f"{folder}: cannot be loaded ({error}): copy the whole checkpoint again") from error
-    if not unet.config.in_channels == unet.config.out_channels == vae.config.latent_channels:
-        raise EngineError(
-            f"{folder}: the UNet takes {unet.config.in_channels} channels and gives {unet.config.out_channels}, the "
-            f"latent has {vae.config.latent_channels}: needed a text-to-image model, not inpainting or editing"
-        )
+    scheduler = read_scheduler(folder, read_index(folder))
+    grids = grids_of(scheduler, folder / "scheduler")
+    text_encoder, vae, latent = read_networks(folder)
+    tokenizer = _tokenizer(folder, text_encoder)
     tokens = _tokenizer_json(tokenizer)
+    loaded = {name: _load(folder, name) for name in CLASSES}
     modules = {
-        "text_encoder": TextEncoder(text_encoder),
-        "unet": Denoiser(unet),
-        "vae_encoder": VaeEncoder(vae),
-        "vae_decoder": VaeDecoder(vae),
+        "text_encoder": TextEncoder(loaded["text_encoder"]),
+        "unet": Denoiser(loaded["unet"]),
+        "vae_encoder": VaeEncoder(loaded["vae"]),
+        "vae_decoder": VaeDecoder(loaded["vae"]),
     }
     folders = {"text_encoder": "text_encoder", "unet": "unet", "vae_encoder": "vae", "vae_decoder": "vae"}
-    specs = _specs(unet.config, vae.config, tokenizer.model_max_length, text_encoder.config.hidden_size)
-    size = unet.config.sample_size
+    hidden = (tokenizer.model_max_length, text_encoder.hidden_size)
+    specs = _specs(latent, 2 ** (len(vae.block_out_channels) - 1), hidden, _told(grids))
     manifest = Manifest(
         family="stable-diffusion",
-        prediction_type=scheduler.get("prediction_type", "epsilon"),
-        schedule=schedule,
-        latent_shape=(unet.config.in_channels, size, size),
+        prediction_type=scheduler.config.prediction_type,
+        schedule=schedule_of(scheduler),
+        latent_shape=latent,
         latent_std=latent_std,
         precision="float32",
         tokenizer={"tokenizer.json": hashlib.sha256(tokens.encode()).hexdigest()},
         components={name: Component(_hashes(folder, folders[name]), *specs[name]) for name in modules},
         source={"checkpoint": folder.resolve().name},
         versions={name: version(name) for name in ("torch", "diffusers", "transformers")},
+        grids=grids,
     )
     return Checkpoint(manifest, tokens, modules)
 
 
-def _refuse_others(folder: Path) -> None:
-    index = _json(folder / "model_index.json")
-    for name, kind in CLASSES.items():
-        found = index.get(name, [None, None])[1]
-        if found is None or found.removesuffix("Fast") != kind.__name__ or "text_encoder_2" in index:
-            raise EngineError(
-                f"{folder}: {index.get('_class_name')} has {name} = {found}; overscan reads Stable Diffusion "
-                f"v1 and v2 checkpoints, with {name} = {kind.__name__} and one text encoder"
-            )
-    if missing := [name for name in CONFIGS if not (folder / name).is_file()]:
-        raise EngineError(f"{folder}: no {', '.join(missing)}: copy the whole checkpoint again")
-
-
-def _json(path: Path) -> dict[str, Any]:
+def _tokenizer(folder: Path, text_encoder: Any) -> Any:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise EngineError(f"{path}: cannot be read ({error}): copy the whole checkpoint again") from error
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    except Exception as error:  # the libraries' errors for missing and damaged files share no base class
+        raise EngineError(f"{folder}: cannot be loaded ({error}): copy the whole checkpoint again") from error
+    check_tokenizer(folder, tokenizer, text_encoder)
+    return tokenizer
+
+
+def _load(folder: Path, name: str) -> Any:
+    """One network with its weights, every one of them from its file and finite."""
+    try:
+        module, info = CLASSES[name].from_pretrained(
+            folder / name, output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True
+        )
+    except Exception as error:  # the libraries' errors for missing and damaged files share no base class
+        raise EngineError(f"{folder}: cannot be loaded ({error}): copy the whole checkpoint again") from error
+    check_loaded(folder, name, info)
+    module = module.float().eval().requires_grad_(False)
+    check_finite(str(folder / name), module, DIVERGED)
+    return module
+
+
+def _told(grids: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the network is told its timesteps in: whole numbers, as in bundles without grids, where all are."""
+    whole = all(float(timestep).is_integer() for grid in grids.values() for timestep in grid["timesteps"])
+    return "int64" if whole else "float32"
 
 
 def _specs(
-    unet: Any, vae: Any, tokens: int, hidden_size: int
+    latent_shape: tuple[int, int, int], scale: int, hidden_shape: tuple[int, int], told: str
 ) -> dict[str, tuple[dict[str, TensorSpec], dict[str, TensorSpec]]]:
-    """Inputs and outputs of each component."""
-    hidden = TensorSpec("float32", (None, tokens, hidden_size))
-    latent = TensorSpec("float32", (None, unet.in_channels, unet.sample_size, unet.sample_size))
-    pixels = unet.sample_size * 2 ** (len(vae.block_out_channels) - 1)
-    image = TensorSpec("float32", (None, 3, pixels, pixels))
-    timestep = TensorSpec("int64", (None,))
+    """Inputs and outputs of each component; a latent's pixel is `scale` of an image's."""
+    hidden = TensorSpec("float32", (None, *hidden_shape))
+    latent = TensorSpec("float32", (None, *latent_shape))
+    image = TensorSpec("float32", (None, 3, *(side * scale for side in latent_shape[1:])))
+    timestep = TensorSpec(told, (None,))
+    ids = TensorSpec("int64", (None, hidden_shape[0]))
     return {
-        "text_encoder": ({"input_ids": TensorSpec("int64", (None, tokens))}, {"encoder_hidden_states": hidden}),
+        "text_encoder": ({"input_ids": ids}, {"encoder_hidden_states": hidden}),
         "unet": ({"sample": latent, "timestep": timestep, "encoder_hidden_states": hidden}, {"output": latent}),
         "vae_encoder": ({"image": image}, {"latent": latent}),
         "vae_decoder": ({"latent": latent}, {"image": image}),
@@ -190,37 +177,17 @@ def _specs(
 
 
 def _hashes(folder: Path, name: str) -> dict[str, str]:
-    weights = sorted((folder / name).glob("*.safetensors")) or sorted((folder / name).glob("*.bin"))
+    """Every file that weights may be read from, and the configuration."""
+    weights = sorted(file for file in (folder / name).iterdir() if file.suffix in (".safetensors", ".bin"))
     return {f"{name}/{file.name}": sha256(file) for file in [*weights, folder / name / "config.json"]}
 
 
-def _schedule(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    if config.get("rescale_betas_zero_snr"):
-        raise EngineError(f"{folder}: zero-terminal-SNR schedule (rescale_betas_zero_snr) is not supported")
-    if config.get("trained_betas") is not None or config["beta_schedule"] not in CURVES:
-        raise EngineError(f"{folder}: beta_schedule {config['beta_schedule']}; overscan knows {', '.join(CURVES)}")
-    known = {**SCHEDULER_DEFAULTS.get(config.get("_class_name", ""), {}), **config}
-    if missing := [key for key in ("timestep_spacing", "steps_offset", "set_alpha_to_one") if key not in known]:
-        raise EngineError(
-            f"{folder}: {config.get('_class_name')} leaves {', '.join(missing)} to its defaults, which overscan does "
-            f"not know: write them into scheduler/scheduler_config.json, or use the scheduler of "
-            f"{' or '.join(SCHEDULER_DEFAULTS)}"
-        )
-    return {
-        "curve": config["beta_schedule"],
-        "beta_start": config["beta_start"],
-        "beta_end": config["beta_end"],
-        "num_train_timesteps": config["num_train_timesteps"],
-        "timestep_spacing": known["timestep_spacing"],
-        "steps_offset": known["steps_offset"],
-        "set_alpha_to_one": known["set_alpha_to_one"],
-    }
-
-
 def _tokenizer_json(tokenizer: Any) -> str:
-    """The tokenizer as the pipeline uses it: padded and truncated to the model's length."""
+    """The tokenizer as the pipeline uses it: padded and truncated to the model's length, at its sides."""
     backend = copy.deepcopy(tokenizer.backend_tokenizer)
     length = tokenizer.model_max_length
-    backend.enable_truncation(length)
-    backend.enable_padding(length=length, pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token)
+    backend.enable_truncation(length, direction=tokenizer.truncation_side)
+    backend.enable_padding(
+        length=length, pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token, direction=tokenizer.padding_side
+    )
     return str(backend.to_str())

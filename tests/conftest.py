@@ -33,6 +33,14 @@ def epsilon_bundle_path(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """A checkpoint of 100 kB, to copy and spoil."""
+    import tiny
+
+    return tiny.write(tmp_path_factory.mktemp("checkpoints") / "tiny")
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 200 kB."""

@@ -26,19 +26,21 @@ class Reading(NamedTuple):
 class Denoiser:
     """A bundle, opened.
 
-    `batch_size`: UNet samples per run; results do not depend on it beyond float32 rounding.
+    `batch_size`: UNet samples per run; results do not depend on it beyond float32 rounding. `told_dtype`: of the
+    timestep that the network is told.
     """
 
     def __init__(self, bundle: Bundle, batch_size: int | None = None):
         manifest = bundle.manifest
         self.latent_shape, self.latent_std = manifest.latent_shape, manifest.latent_std
-        self.schedule = Schedule.from_manifest(manifest.schedule, manifest.prediction_type)
+        self.schedule = Schedule.from_manifest(manifest.schedule, manifest.prediction_type, manifest.grids)
         self.batch_size = default_batch_size(self.latent_shape) if batch_size is None else batch_size
         self._bundle = bundle
         self._family = family(manifest.family)
         self._engines = {name: bundle.engine(name) for name in self._family.components}
         self._tokenizer = _tokenizer(bundle.tokenizer)
         self.provider = self._engines["unet"].provider
+        self.told_dtype = self._engines["unet"].inputs["timestep"].dtype
         self.rebuilds = self._engines["unet"].rebuilds
 
     @cached_property
@@ -73,7 +75,7 @@ class Denoiser:
         for start in range(0, B * S, self.batch_size):
             part = slice(start, start + self.batch_size)
             feeds = {name: array[prompt[part]] for name, array in conditioning.arrays.items()}
-            times = np.full(len(prompt[part]), timestep, np.int64)
+            times = np.full(len(prompt[part]), self.schedule.told(timestep), self.told_dtype)
             output[part] = self._run("unet", {"sample": samples[part], "timestep": times, **feeds})["output"]
         return self.schedule.to_eps(x_t, output.reshape(x_t.shape), timestep)
 

@@ -4,8 +4,8 @@ All conversions between what a network predicts (eps, v, flow), the noise and th
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,16 @@ CURVES: Mapping[str, Callable[[Mapping[str, Any]], Rates]] = {
 }
 
 
+ROUNDING = 2e-5  # of a rate: diffusers accumulates alphas_cumprod in float32, which costs 3e-6 at most (tried)
+
+
+class Grid(NamedTuple):
+    """A sampler's own grid: entries of the schedule's arrays, and the standard deviation of the first x_t."""
+
+    timesteps: tuple[int, ...]
+    initial_noise_scale: float
+
+
 def x0_from_eps(x_t: Array, eps: Array, signal_rate: Rate, noise_rate: Rate) -> Array:
     """X = (x_t - noise_rate * eps) / signal_rate, in float32; the rates broadcast."""
     a, s = np.asarray(signal_rate, np.float32), np.asarray(noise_rate, np.float32)
@@ -61,8 +71,10 @@ def x0_from_eps(x_t: Array, eps: Array, signal_rate: Rate, noise_rate: Rate) -> 
 class Schedule:
     """`signal_rate` = sqrt(abar_t), `noise_rate` = sqrt(1 - abar_t), or 1 - sigma and sigma for flow.
 
-    Float64 [T], one entry per training timestep. `final_signal_rate`, `final_noise_rate`: where the sampler ends,
-    after its last timestep.
+    Float64 [T], one entry per training timestep; after them, one for each step of a grid that lies elsewhere (between
+    two timesteps, or beside one, as with Karras' sigmas). A timestep is an entry's index; `told` is what the network
+    is told there. `final_signal_rate`, `final_noise_rate`: where the sampler ends, after its last timestep. `grids`:
+    the sampler's own, by number of steps; without any they follow from the spacing.
     """
 
     signal_rate: NDArray[np.float64]
@@ -72,9 +84,13 @@ class Schedule:
     prediction_type: str
     timestep_spacing: str = "leading"
     steps_offset: int = 1
+    told_between: tuple[float, ...] = ()
+    grids: Mapping[int, Grid] = field(default_factory=dict)
 
     @classmethod
-    def from_manifest(cls, schedule: Mapping[str, Any], prediction_type: str) -> "Schedule":
+    def from_manifest(
+        cls, schedule: Mapping[str, Any], prediction_type: str, grids: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> "Schedule":
         """Build the curves from a manifest's few numbers. Raises ModelError for what overscan does not know."""
         if prediction_type not in ("epsilon", "v_prediction", "flow"):
             raise ModelError(f"prediction_type {prediction_type!r}: needed epsilon, v_prediction or flow")
@@ -85,7 +101,7 @@ class Schedule:
         try:
             signal_rate, noise_rate = CURVES[schedule["curve"]](schedule)
             clean = schedule["set_alpha_to_one"]
-            return cls(
+            made = cls(
                 signal_rate=signal_rate,
                 noise_rate=noise_rate,
                 final_signal_rate=1.0 if clean else float(signal_rate[0]),
@@ -96,9 +112,70 @@ class Schedule:
             )
         except KeyError as error:
             raise ModelError(f"the bundle's schedule has no {error}: export the model again") from error
+        return made if grids is None else made._with(grids)
+
+    def _with(self, grids: Mapping[str, Mapping[str, Any]]) -> "Schedule":
+        """Itself with the sampler's own grids; where one agrees with the curve, it is the curve that counts."""
+        told: list[float] = []
+        rates: list[tuple[float, float]] = []
+        made: dict[int, Grid] = {}
+        for steps, grid in grids.items():
+            points = list(zip(grid["timesteps"], grid["signal_rate"], grid["noise_rate"], strict=True))
+            on_curve = all(self._on_curve(*point) for point in points if float(point[0]).is_integer())
+            timesteps: list[int] = []
+            for at, a, s in points:
+                if on_curve and float(at).is_integer():
+                    timesteps.append(int(at))
+                else:
+                    timesteps.append(len(self.signal_rate) + len(told))
+                    told.append(int(at) if float(at).is_integer() else at)
+                    rates.append((a, s))
+            made[int(steps)] = Grid(tuple(timesteps), grid["initial_noise_scale"])
+        signal, noise = np.array(rates, np.float64).reshape(-1, 2).T
+        return replace(
+            self,
+            signal_rate=np.append(self.signal_rate, signal),
+            noise_rate=np.append(self.noise_rate, noise),
+            told_between=tuple(told),
+            grids=made,
+        )
+
+    def _on_curve(self, at: float, signal_rate: float, noise_rate: float) -> bool:
+        errors = abs(self.signal_rate[int(at)] - signal_rate), abs(self.noise_rate[int(at)] - noise_rate)
+        return bool(errors[0] <= ROUNDING * signal_rate and errors[1] <= ROUNDING)
+
+    def told(self, timestep: int) -> float:
+        """What the network is told at a timestep."""
+        total = len(self.signal_rate) - len(self.told_between)
+        return timestep if timestep < total else self.told_between[timestep - total]
+
+    def initial_noise_scale(self, num_inference_steps: int) -> float:
+        """The standard deviation of the first x_t, at the first timestep's noise_rate: 1 for most samplers."""
+        return self.grids[num_inference_steps].initial_noise_scale if self.grids else 1.0
 
     def timesteps(self, num_inference_steps: int) -> list[int]:
-        """The sampler's timesteps, noisiest first, spaced as diffusers spaces them."""
+        """The sampler's timesteps, noisiest first: its own grid, or spaced as diffusers spaces them.
+
+        Raises ScannerError for a number of steps that it has no grid for.
+        """
+        steps = self._own(num_inference_steps) if self.grids else self._spaced(num_inference_steps)
+        if self.signal_rate[steps[0]] == 0:
+            raise ModelError(
+                f"the first timestep, {steps[0]}, has no signal: there eps is the noise itself whatever the "
+                "prompt; needed a sampler that starts later (timestep_spacing leading)"
+            )
+        return steps
+
+    def _own(self, num_inference_steps: int) -> list[int]:
+        if num_inference_steps not in self.grids:
+            held = ", ".join(map(str, sorted(self.grids)))
+            raise ScannerError(
+                f"num_inference_steps {num_inference_steps}: the model's sampler was exported for {held} steps: "
+                "use one of these"
+            )
+        return list(self.grids[num_inference_steps].timesteps)
+
+    def _spaced(self, num_inference_steps: int) -> list[int]:
         n, total = num_inference_steps, len(self.signal_rate)
         if not 1 <= n <= total:
             raise ScannerError(f"num_inference_steps {n}: needed 1 to {total}")
@@ -112,11 +189,6 @@ class Schedule:
             raise ModelError(f"timestep_spacing {self.timestep_spacing!r}: needed leading, trailing or linspace")
         if steps[0] >= total:
             raise ScannerError(f"num_inference_steps {n}: the first timestep would be {int(steps[0])} of {total}")
-        if self.signal_rate[int(steps[0])] == 0:
-            raise ModelError(
-                f"the first timestep, {int(steps[0])}, has no signal: there eps is the noise itself whatever the "
-                "prompt; needed a sampler that starts later (timestep_spacing leading)"
-            )
         return [int(step) for step in steps]
 
     def to_eps(self, x_t: Array, output: Array, timestep: int) -> Array:

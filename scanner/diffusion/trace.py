@@ -66,9 +66,10 @@ class Start:
 
 
 def start(denoiser: "Denoiser", seeds: Sequence[int], num_inference_steps: int) -> Start:
-    """Draw x_T and run the empty prompt on it: once per scan."""
-    x_T = initial_noise(seeds, denoiser.latent_shape)
+    """Draw x_T, scaled as the sampler scales it, and run the empty prompt on it: once per scan."""
     timestep = denoiser.schedule.timesteps(num_inference_steps)[0]
+    scale = np.float32(denoiser.schedule.initial_noise_scale(num_inference_steps))
+    x_T = initial_noise(seeds, denoiser.latent_shape) * scale
     return Start(x_T, denoiser.eps(x_T[None], timestep, denoiser.null)[0])
 
 

@@ -54,7 +54,7 @@ class Verification:
     among_seeds: Similarity
     path: Array
     path_steps: tuple[int, ...]
-    timesteps: tuple[int, ...]
+    timesteps: tuple[float, ...]
     signal_rate: Floats
     noise_rate: Floats
     fit: Fit

@@ -48,6 +48,7 @@ class Sampler:
     def __init__(self, denoiser: "Denoiser", sampling: Sampling, descriptor: Descriptor | None = None):
         self._denoiser, self._sampling, self._descriptor = denoiser, sampling, descriptor
         self._timesteps = denoiser.schedule.timesteps(sampling.num_inference_steps)
+        self._told = tuple(map(denoiser.schedule.told, self._timesteps))
         self._rates = (denoiser.schedule.signal_rate[self._timesteps], denoiser.schedule.noise_rate[self._timesteps])
 
     @cached_property
@@ -73,7 +74,7 @@ class Sampler:
             prompt=prompt, seeds=self._sampling.seeds, images=generated,
             among_seeds=self._similarity(generated, generated),
             path=path.reshape(len(shown), len(generated), *path.shape[1:]), path_steps=shown,
-            timesteps=tuple(self._timesteps), signal_rate=self._rates[0], noise_rate=self._rates[1],
+            timesteps=self._told, signal_rate=self._rates[0], noise_rate=self._rates[1],
             fit=self._fit(x_t, last.x_t), given=None if given is None else self._compare(given, generated, x_t),
             norm_hat=latent_norm(x0_hat), norm_cond=latent_norm(x0_cond), norm_uncond=latent_norm(x0_uncond),
             norm_final=latent_norm(last.x_t),

@@ -78,7 +78,8 @@ def export_int8(
 
 def _feeds(denoiser: Denoiser, prompts: Sequence[str]) -> list[Arrays]:
     """What the UNet is fed at the first step, batch 1: each prompt with a noise of its own."""
-    timestep = np.array(denoiser.schedule.timesteps(FIRST_PASS.num_inference_steps)[:1], np.int64)
+    first = denoiser.schedule.timesteps(FIRST_PASS.num_inference_steps)[0]
+    timestep = np.array([denoiser.schedule.told(first)], denoiser.told_dtype)
     feeds: list[Arrays] = []
     for seed, text in enumerate(prompts, FIRST_SEED):
         x_T = initial_noise((seed,), denoiser.latent_shape)

@@ -1,0 +1,145 @@
+"""A diffusers folder, looked at before any work: what can be done as its pipeline does it, and what not.
+
+Every refusal says what was found, where, and what to do.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engines.interface import EngineError
+from engines.networks import CLASSES, read_json
+
+PIPELINE = "StableDiffusionPipeline"
+PARTS = {name: kind.__name__ for name, kind in CLASSES.items()} | {"tokenizer": "CLIPTokenizer"}
+UNUSED = ("safety_checker", "feature_extractor", "image_encoder")  # what the pipeline does without for a text alone
+ADDON = re.compile(r"lora|adapter|lycoris|learned_embeds|textual_inversion|hypernet|controlnet", re.IGNORECASE)
+ADDON_TENSOR = re.compile(r"lora|lokr|hada_|loha|oft_|ia3|ip_adapter|image_proj\.|emb_params|controlnet", re.IGNORECASE)
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+DIVERGED = "the weights are damaged or their training diverged; take another copy or an earlier checkpoint"
+SPLIT = re.compile(r"_\d+$")  # <cat>, <cat>_1, <cat>_2: one concept of three vectors
+
+
+def read_index(folder: Path) -> str:
+    """The class of the pipeline's scheduler. Raises EngineError where overscan cannot read the pipeline as it runs."""
+    index = read_json(folder / "model_index.json")
+    _refuse_pipelines(folder, index)
+    needed = [*(f"{name}/config.json" for name in CLASSES), "scheduler/scheduler_config.json"]
+    if missing := [name for name in needed if not (folder / name).is_file()]:
+        raise EngineError(f"{folder}: no {', '.join(missing)}: copy the whole checkpoint again")
+    if not any((folder / "tokenizer").glob("*.json")):
+        raise EngineError(f"{folder}: no tokenizer/*.json: copy the whole checkpoint again")
+    _refuse_addons(folder)
+    return str(index["scheduler"][1])
+
+
+def _refuse_pipelines(folder: Path, index: Mapping[str, Any]) -> None:
+    """By the pipeline's class, and by what it is made of."""
+    if (found := index.get("_class_name")) != PIPELINE:
+        raise EngineError(
+            f"{folder}: model_index.json has _class_name = {found}; overscan reads {PIPELINE} (Stable Diffusion v1 and "
+            f"v2): if it makes images from text alone with the same networks, load it with {PIPELINE}.from_pretrained "
+            "and save it to another folder"
+        )
+    parts = {name: value for name, value in index.items() if isinstance(value, list | tuple | dict)}
+    for name in (*PARTS, "scheduler"):
+        entry = index.get(name)
+        known = isinstance(entry, list) and len(entry) == 2 and all(isinstance(text, str) for text in entry)
+        found, needed = entry[1] if isinstance(entry, list) and known else entry, PARTS.get(name, "a scheduler")
+        if not known or (name in PARTS and str(found).removesuffix("Fast") != needed):
+            raise EngineError(
+                f"{folder}: {PIPELINE} has {name} = {found}; overscan reads Stable Diffusion v1 and v2 checkpoints, "
+                f"with {name} = {needed}: mend model_index.json if that is what it is"
+            )
+    for name, value in parts.items():
+        if name not in (*PARTS, "scheduler", *UNUSED) and value != [None, None]:
+            raise EngineError(
+                f"{folder}: model_index.json has {name} = {value}, which changes what is generated; overscan reads "
+                f"{', '.join((*PARTS, 'scheduler'))}: save the pipeline without it"
+            )
+
+
+def _refuse_addons(folder: Path) -> None:
+    """Weights that are loaded on top of the pipeline's: nobody can tell whether they are meant to be audited."""
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        if inside.parts[0].startswith(".") or inside.parts[0] in UNUSED or not path.is_file():
+            continue
+        if path.name == "adapter_config.json" or (path.suffix in WEIGHTS and _is_addon(path, inside)):
+            raise EngineError(
+                f"{path}: a LoRA, an adapter, an embedding or other weights that are added to a model: to scan both, "
+                "load it into the pipeline, fuse it (fuse_lora) and save the pipeline; to scan the model alone, move "
+                "it to another folder"
+            )
+
+
+def _is_addon(path: Path, inside: Path) -> bool:
+    """By the tensors' names where they can be read, else by the file's."""
+    if path.suffix != ".safetensors":
+        return bool(ADDON.search(str(inside)))
+    try:
+        with path.open("rb") as file:
+            names = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), 2**27)))
+    except ValueError:  # damaged: loading it will say so
+        return bool(ADDON.search(str(inside)))
+    return any(map(ADDON_TENSOR.search, names)) or (len(names) < 3 and bool(ADDON.search(path.name)))
+
+
+def check_tokenizer(folder: Path, tokenizer: Any, config: Any) -> None:
+    """Refuse a tokenizer whose ids, length or padding the text encoder cannot take. Raises EngineError."""
+    path, length = folder / "tokenizer", tokenizer.model_max_length
+    if not 2 <= length <= config.max_position_embeddings:
+        raise EngineError(
+            f"{path}/tokenizer_config.json: model_max_length {'absent' if length > 1e9 else length}; needed 2 to "
+            f"{config.max_position_embeddings}, the text encoder's: write it"
+        )
+    if tokenizer.pad_token_id is None:
+        raise EngineError(f"{path}/tokenizer_config.json: no pad_token; needed one to fill {length} tokens: write it")
+    vocabulary = tokenizer.get_vocab()
+    if beyond := sorted((number, token) for token, number in vocabulary.items() if number >= config.vocab_size):
+        number, token = beyond[0]
+        raise EngineError(
+            f"{path}: {_many(len(beyond), 'token')} without an embedding, such as {token!r} with id {number}; the text "
+            f"encoder has {config.vocab_size}: resize_token_embeddings, with the tokens' vectors, and save again"
+        )
+    added = set(tokenizer.added_tokens_encoder)
+    if split := sorted(token for token in added if SPLIT.search(token) and SPLIT.sub("", token) in added):
+        raise EngineError(
+            f"{path}: {SPLIT.sub('', split[0])!r} stands for several tokens ({', '.join(split)}: a textual inversion "
+            "of several vectors), which the pipeline writes out and overscan does not: save the pipeline without it"
+        )
+
+
+def check_loaded(folder: Path, name: str, info: Mapping[str, Any]) -> None:
+    """Raise EngineError where weights and configuration are not of one network, by the libraries' loading info."""
+    keys = {
+        kind: sorted(key if isinstance(key, str) else str(key[0]) for key in info.get(f"{kind}_keys", ()))
+        for kind in ("missing", "unexpected", "mismatched")
+    }
+    said = [f"{_many(len(names), 'tensor')} {kind} ({_first(names)})" for kind, names in keys.items() if names]
+    if errors := info.get("error_msgs"):
+        said.append(str(errors))
+    if said:
+        raise EngineError(
+            f"{folder / name}: {', '.join(said)}: weights and config.json are not of one {PARTS[name]}, and "
+            "what is missing would be random; save it again with save_pretrained, or copy the whole checkpoint again"
+        )
+
+
+def check_finite(what: str, module: torch.nn.Module, remedy: str) -> None:
+    """Raise EngineError where a weight is NaN or infinite, with its name."""
+    if bad := [key for key, tensor in module.state_dict().items() if not torch.isfinite(tensor).all()]:
+        raise EngineError(f"{what}: {_many(len(bad), 'tensor')} with NaN or infinity ({_first(bad)}): {remedy}")
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _first(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

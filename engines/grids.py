@@ -1,0 +1,158 @@
+"""The sampler's grid, asked of the diffusers scheduler itself: what it tells the network at each step, and the rates.
+
+The scan takes deterministic first-order steps along the grid, whatever the scheduler does between its points.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.interface import EngineError
+from engines.networks import read_json
+from engines.validate import check_schedule
+
+STEPS = (10, 20, 25, 30, 50, 100)
+CURVES = ("scaled_linear", "linear")
+PREDICTIONS = ("epsilon", "v_prediction")
+NEEDED = ("beta_schedule", "beta_start", "beta_end", "num_train_timesteps")
+UNKNOWN = {"use_flow_sigmas": True, "thresholding": True, "timestep_type": "continuous"}
+TABLE, SIGMAS = "alphas_cumprod", "sigmas"  # where a scheduler keeps the rates of its steps
+SCHEDULERS = {
+    "DDIMScheduler": TABLE,
+    "DDPMScheduler": TABLE,
+    "PNDMScheduler": TABLE,
+    "LCMScheduler": TABLE,
+    "TCDScheduler": TABLE,
+    "EulerDiscreteScheduler": SIGMAS,
+    "EulerAncestralDiscreteScheduler": SIGMAS,
+    "HeunDiscreteScheduler": SIGMAS,
+    "LMSDiscreteScheduler": SIGMAS,
+    "DPMSolverMultistepScheduler": SIGMAS,
+    "DPMSolverSinglestepScheduler": SIGMAS,
+    "UniPCMultistepScheduler": SIGMAS,
+    "DEISMultistepScheduler": SIGMAS,
+}
+REMEDY = "save the pipeline again with the scheduler that it is used with, such as DDIMScheduler"
+TRAINED = "write what the model was trained with"
+Floats = NDArray[np.float64]
+
+
+def read_scheduler(folder: Path, name: str) -> Any:
+    """The scheduler that the pipeline would use: class `name`, as scheduler_config.json says, else its own defaults.
+
+    Raises EngineError for one whose steps are not those of a variance-preserving schedule.
+    """
+    path = folder / "scheduler" / "scheduler_config.json"
+    config = read_json(path)
+    if name not in SCHEDULERS:
+        raise EngineError(f"{path}: {name}; overscan reads {', '.join(SCHEDULERS)}: {REMEDY}")
+    if (said := config.get("_class_name", name)) != name:
+        raise EngineError(f"{path}: of a {said}, but model_index.json says {name}, which the pipeline takes: {REMEDY}")
+    if config.get("rescale_betas_zero_snr"):
+        raise EngineError(
+            f"{path}: zero-terminal-SNR schedule (rescale_betas_zero_snr) is not supported: at its first step eps is "
+            "the noise itself whatever the prompt; overscan needs a sampler that starts where there is signal"
+        )
+    if missing := [key for key in NEEDED if config.get(key) is None]:
+        raise EngineError(f"{path}: no {', '.join(missing)}: {TRAINED}")
+    check_schedule(config, path, TRAINED)
+    if config.get("trained_betas") is not None or config["beta_schedule"] not in CURVES:
+        found = "trained_betas" if config.get("trained_betas") is not None else repr(config["beta_schedule"])
+        raise EngineError(f"{path}: beta_schedule {found}; overscan knows {', '.join(CURVES)}: {REMEDY}")
+    for flag, value in UNKNOWN.items():
+        if config.get(flag) == value:
+            raise EngineError(f"{path}: {flag} {value} is not supported: {REMEDY}")
+    scheduler = _made(path, name, config)
+    if scheduler.config.prediction_type not in PREDICTIONS:
+        raise EngineError(
+            f"{path}: prediction_type {scheduler.config.prediction_type!r}; overscan reads models of "
+            f"{' or '.join(PREDICTIONS)}: {TRAINED}"
+        )
+    return scheduler
+
+
+def _made(path: Path, name: str, config: Mapping[str, Any]) -> Any:
+    try:
+        scheduler = getattr(diffusers, name).from_config(dict(config))
+        if getattr(scheduler.config, "steps_offset", 1) != 1:
+            scheduler.register_to_config(steps_offset=1)  # as the pipeline's constructor does, calling others outdated
+        scheduler.set_timesteps(STEPS[0])
+    except Exception as error:  # whatever a constructor makes of a strange value
+        raise EngineError(f"{path}: makes no {name} ({error}): {REMEDY}") from error
+    return scheduler
+
+
+def schedule_of(scheduler: Any) -> dict[str, Any]:
+    """The manifest's few numbers, from which its curve follows."""
+    config = scheduler.config
+    return {
+        "curve": config.beta_schedule,
+        "beta_start": config.beta_start,
+        "beta_end": config.beta_end,
+        "num_train_timesteps": config.num_train_timesteps,
+        "timestep_spacing": config.get("timestep_spacing", "linspace"),
+        "steps_offset": config.get("steps_offset", 0),
+        "set_alpha_to_one": not _ends_noisy(scheduler),
+    }
+
+
+def _ends_noisy(scheduler: Any) -> bool:
+    """Whether its last step ends at the first training timestep's noise, and not at none."""
+    if SCHEDULERS[type(scheduler).__name__] == TABLE:
+        return float(getattr(scheduler, "final_alpha_cumprod", 1.0)) != 1.0
+    return float(scheduler.sigmas[-1]) != 0.0
+
+
+def grids_of(scheduler: Any, path: Path) -> dict[str, dict[str, Any]]:
+    """`Manifest.grids`, for the STEPS that the scheduler has a grid for. Raises EngineError where it has none."""
+    found = {str(steps): grid for steps in STEPS if (grid := _grid(scheduler, steps))}
+    if not found:
+        asked = ", ".join(map(str, STEPS))
+        raise EngineError(f"{path}: {type(scheduler).__name__} has no grid of {asked} steps: {REMEDY}")
+    return found
+
+
+def _grid(scheduler: Any, steps: int) -> dict[str, Any] | None:
+    """One grid; None where the scheduler has none of so many steps."""
+    total = scheduler.config.num_train_timesteps
+    try:
+        if steps > total:
+            return None
+        scheduler.set_timesteps(steps)
+    except ValueError:  # LCM and TCD have no more than they were distilled at
+        return None
+    told, signal_rate, noise_rate = _points(scheduler)
+    scale = float(scheduler.init_noise_sigma)
+    if scale != 1.0:  # in the scheduler's own units, where x = x0 + sigma * eps
+        scale *= float(signal_rate[0])
+    if not (told < total).all():
+        return None
+    kept = [0]  # a method's further looks at a noise level are no steps of the path
+    for i in range(1, len(told)):
+        if noise_rate[i] < noise_rate[kept[-1]]:
+            kept.append(i)
+    return {
+        "timesteps": told[kept].tolist(),
+        "signal_rate": signal_rate[kept].tolist(),
+        "noise_rate": noise_rate[kept].tolist(),
+        "initial_noise_scale": 1.0 if math.isclose(scale, 1.0, rel_tol=1e-6) else scale,
+    }
+
+
+def _points(scheduler: Any) -> tuple[Floats, Floats, Floats]:
+    """What the network is told (float32), signal_rate and noise_rate, [K], of the scheduler's present grid."""
+    if SCHEDULERS[type(scheduler).__name__] == SIGMAS:
+        told = np.asarray(scheduler.timesteps, np.float32).astype(np.float64)
+        sigma = np.asarray(scheduler.sigmas, np.float64)[: len(told)]
+        return told, 1 / np.sqrt(1 + sigma**2), sigma / np.sqrt(1 + sigma**2)
+    # PNDM's own list is the path; its `timesteps` hold the inner points of its Runge-Kutta steps too
+    path = getattr(scheduler, "_timesteps", None)
+    told = np.asarray(scheduler.timesteps if path is None else path[::-1], np.int64)
+    table = np.asarray(scheduler.alphas_cumprod, np.float64)
+    alphas_cumprod = table[np.minimum(told, len(table) - 1)]
+    return told.astype(np.float64), np.sqrt(alphas_cumprod), np.sqrt(1 - alphas_cumprod)
