@@ -38,8 +38,7 @@ def check_manifest(manifest: "Manifest", path: Path) -> None:
         _latents(manifest)
         _schedule(manifest.schedule)
         _networks(manifest)
-        for steps, grid in (manifest.grids or {}).items():
-            _grid(steps, grid, manifest)
+        _grids(manifest)
     except _ImpossibleError as error:
         raise BundleError(f"{path}: {error}: export the model again") from error
 
@@ -138,6 +137,16 @@ def _array(what: str, key: str, spec: TensorSpec, axes: str, sizes: dict[str, ob
         _require(agreed == size, f"{what} has shape {list(spec.shape)}", f"{agreed} where it has {size}, as elsewhere")
 
 
+def _grids(manifest: "Manifest") -> None:
+    grids: object = manifest.grids
+    if grids is None:
+        return
+    if not isinstance(grids, Mapping) or not grids:
+        raise _ImpossibleError(f"grids {str(grids)[:100]}; needed one by number of steps, or none said")
+    for steps, grid in grids.items():
+        _grid(steps, grid, manifest)
+
+
 def _grid(steps: str, grid: object, manifest: "Manifest") -> None:
     """A sampler's grid: see `Manifest.grids`."""
     if not isinstance(grid, Mapping) or set(grid) != GRID or not steps.isdecimal():
@@ -154,6 +163,9 @@ def _grid(steps: str, grid: object, manifest: "Manifest") -> None:
         _require(numbers, f"{name} of grid {steps}: {values!r}", f"one for each step, up to {most}")
     scale = grid["initial_noise_scale"]
     _require(_real(scale, 0.5, 1.1), f"initial_noise_scale {scale!r} of grid {steps}", "a number near 1")
+    _require(
+        all(a >= b for a, b in pairwise(told)), f"timesteps of grid {steps}: {told!r}", "none after an earlier one"
+    )
     _require(all(a > b for a, b in pairwise(noise)), f"noise rates of grid {steps}", "less noise at each step")
     power = np.square(signal) + np.square(noise)
     _require(bool((np.abs(power - 1) < RATE_ERROR).all()), f"rates of grid {steps}", "squares that add up to 1")
