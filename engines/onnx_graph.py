@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.interface import BundleError, TensorSpec
+from engines.interface import BundleError, EngineError, TensorSpec
 
 if TYPE_CHECKING:
     from engines.manifest import Component
@@ -124,7 +124,7 @@ def inspect(path: Path) -> Graph:
 def check_graph(folder: Path, component: "Component") -> Graph:
     """A component's graph, once it is what the manifest says of it and needs no file that the manifest does not list.
 
-    Raises BundleError, or EngineError for other names.
+    Raises BundleError.
     """
     path = folder / next(iter(component.files))
     if path.suffix == ".xml":  # OpenVINO's own format, whose weights lie in the file of the same name
@@ -137,7 +137,10 @@ def check_graph(folder: Path, component: "Component") -> Graph:
             f"{path}: its weights lie in {', '.join(map(repr, unlisted))}, which the manifest does not list, so nobody "
             "has checked them: do not use this bundle; copy the whole bundle again, or export again"
         )
-    component.check_names(path, graph.inputs, graph.outputs)
+    try:
+        component.check_names(path, graph.inputs, graph.outputs)
+    except EngineError as error:  # another backend would not help
+        raise BundleError(str(error)) from error
     for name, spec in [*component.inputs.items(), *component.outputs.items()]:
         found = graph.inputs.get(name) or graph.outputs[name]
         if found.dtype != spec.dtype or not _fits(found.shape, spec.shape):

@@ -29,6 +29,7 @@ def unwatched(what: str, done: int, total: int) -> None:
     """A Watch that nobody needs."""
 
 
+REMEDY = "export it in float32; if it is, its weights are damaged: take another copy"
 PRIOR_SEEDS = range(1_000_000, 1_000_064)  # no scan's seeds; 16 rank nearly as well, 256 no better
 
 
@@ -86,7 +87,7 @@ def predict_prior(denoiser: "Denoiser", num_inference_steps: int, watch: Watch =
         parts.append(denoiser.schedule.to_x0(drawn.x_T, drawn.eps_uncond, timestep))
     x0_uncond = np.concatenate(parts)
     if not np.isfinite(x0_uncond).all():
-        raise ScannerError("the empty prompt's predictions overflow in this model: export it in float32")
+        raise ScannerError(f"the empty prompt's predictions overflow in this model: {REMEDY}")
     return Prior(x0_uncond)
 
 
@@ -111,7 +112,7 @@ def predict_reference(
         parts.append(denoiser.eps(x_T, timestep, conditioning))
     eps_cond = np.concatenate(parts)
     if bad := int((~np.isfinite(eps_cond).all((1, 2, 3, 4))).sum()):
-        raise ScannerError(f"{bad} of {len(captions)} reference captions overflow in this model: export it in float32")
+        raise ScannerError(f"{bad} of {len(captions)} reference captions overflow in this model: {REMEDY}")
     return Reference(eps_cond)
 
 

@@ -1,10 +1,13 @@
 """Bad bundles and checkpoints."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from engines import manifest
 from engines.manifest import Manifest, sha256
@@ -14,11 +17,14 @@ SCAN = "scan captions.txt ..."
 CHECKPOINT = "scan captions.txt --model checkpoint --store store"
 XL = {"_class_name": "StableDiffusionXLPipeline", "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}
 SD = {
+    "_class_name": "StableDiffusionPipeline",
+    "scheduler": ["diffusers", "DDIMScheduler"],
     "unet": ["diffusers", "UNet2DConditionModel"],
     "text_encoder": ["transformers", "CLIPTextModel"],
     "vae": ["diffusers", "AutoencoderKL"],
     "tokenizer": ["transformers", "CLIPTokenizer"],
 }
+DEMO = Path(__file__).parents[2] / "tests/checkpoints/demo-v"
 Spoil = Callable[[Path], object]
 
 
@@ -91,6 +97,92 @@ def checkpoint(index: str) -> Spoil:
     return spoil
 
 
+def demo(file: str, **changes: object) -> Spoil:
+    """The demo model's checkpoint, with other values in one of its JSON files; None takes one away."""
+
+    def spoil(folder: Path) -> None:
+        copy = Path(shutil.copytree(DEMO, folder / "checkpoint"))
+        said = json.loads((copy / file).read_text()) | changes
+        (copy / file).write_text(json.dumps({name: value for name, value in said.items() if value is not None}))
+
+    return spoil
+
+
+def added(file: str) -> Spoil:
+    """The demo model's checkpoint with another file in it."""
+
+    def spoil(folder: Path) -> None:
+        (shutil.copytree(DEMO, folder / "checkpoint") / file).write_text("added")
+
+    return spoil
+
+
+def weights(file: str, change: Callable[[Any], object]) -> Spoil:
+    """The demo model's checkpoint with other tensors."""
+
+    def spoil(folder: Path) -> None:
+        from safetensors.numpy import load_file, save_file
+
+        path = shutil.copytree(DEMO, folder / "checkpoint") / file
+        tensors = load_file(path)
+        change(tensors)
+        save_file(tensors, path, {"format": "pt"})
+
+    return spoil
+
+
+def unlisted(folder: Path) -> None:
+    """A text encoder whose first weight lies in a file that the manifest does not list."""
+    import onnx
+    from onnx.external_data_helper import set_external_data
+
+    made, graph = manifest.read(folder / "bundle"), onnx.load(folder / "bundle/text_encoder.onnx")
+    set_external_data(graph.graph.initializer[0], "../captions.txt")
+    graph.graph.initializer[0].ClearField("raw_data")
+    rewritten("text_encoder.onnx", lambda _: graph.SerializeToString())(folder)
+    files = {"text_encoder.onnx": sha256(folder / "bundle/text_encoder.onnx")}
+    encoder = replace(made.components["text_encoder"], files=files)
+    without(manifest.FILE)(folder)
+    replace(made, components=dict(made.components) | {"text_encoder": encoder}).write(folder / "bundle")
+
+
+def padded(folder: Path) -> None:
+    """A tokenizer that pads to 2,000,000,000 tokens."""
+    made = manifest.read(folder / "bundle")
+    tokens = json.loads((folder / "bundle/tokenizer.json").read_text())
+    tokens["padding"]["strategy"] = {"Fixed": 2_000_000_000}
+    rewritten("tokenizer.json", lambda _: json.dumps(tokens).encode())(folder)
+    without(manifest.FILE)(folder)
+    replace(made, tokenizer={"tokenizer.json": sha256(folder / "bundle/tokenizer.json")}).write(folder / "bundle")
+
+
+BROKEN = [
+    Case("latents of no known size", SCAN, forged(lambda made: replace(made, latent_std=float("nan")))),
+    Case("latent that fills no memory", SCAN, forged(lambda made: replace(made, latent_shape=(4, -8, 8)))),
+    Case("no training timesteps", SCAN,
+         forged(lambda made: replace(made, schedule={**made.schedule, "num_train_timesteps": 0}))),
+    Case("padding of 2,000,000,000 tokens", SCAN, padded),
+    Case("weights in a file that is not listed", SCAN, unlisted),
+]  # fmt: skip
+CHECKPOINTS = [
+    Case("checkpoint of a ControlNet", CHECKPOINT,
+         demo("model_index.json", _class_name="StableDiffusionControlNetPipeline")),
+    Case("checkpoint without a text encoder", CHECKPOINT, demo("model_index.json", text_encoder=None)),
+    Case("flow scheduler", CHECKPOINT,
+         demo("model_index.json", scheduler=["diffusers", "FlowMatchEulerDiscreteScheduler"])),
+    Case("no beta_schedule", CHECKPOINT, demo("scheduler/scheduler_config.json", beta_schedule=None)),
+    Case("no sample_size", CHECKPOINT, demo("unet/config.json", sample_size=None)),
+    Case("UNet of another text encoder", CHECKPOINT, demo("unet/config.json", cross_attention_dim=768)),
+    Case("UNet of classes", CHECKPOINT, demo("unet/config.json", num_class_embeds=10)),
+    Case("UNet of LCM", CHECKPOINT, demo("unet/config.json", time_cond_proj_dim=256)),
+    Case("attention mask", CHECKPOINT, demo("text_encoder/config.json", use_attention_mask=True)),
+    Case("tokenizer without a length", CHECKPOINT, demo("tokenizer/tokenizer_config.json", model_max_length=None)),
+    Case("LoRA beside the model", CHECKPOINT, added("pytorch_lora_weights.bin")),
+    Case("UNet without its first layer", CHECKPOINT,
+         weights("unet/diffusion_pytorch_model.safetensors", lambda tensors: tensors.pop("conv_in.weight"))),
+    Case("UNet that diverged", "export checkpoint out",
+         weights("unet/diffusion_pytorch_model.safetensors", lambda tensors: tensors["conv_in.bias"].fill(np.nan))),
+]  # fmt: skip
 CASES = [
     Case("no such bundle", "scan captions.txt --model none --store store"),
     Case("file for a bundle", "scan captions.txt --model captions.txt --store store"),
@@ -119,4 +211,6 @@ CASES = [
     Case("checkpoint of another pipeline", CHECKPOINT, checkpoint(json.dumps(XL))),
     Case("checkpoint's index cut in half", CHECKPOINT, checkpoint(json.dumps(SD)[:99])),
     Case("checkpoint without weights", CHECKPOINT, checkpoint(json.dumps(SD))),
+    *BROKEN,
+    *CHECKPOINTS,
 ]
