@@ -16,6 +16,7 @@ from engines.networks import CLASSES, read_json
 
 PIPELINE = "StableDiffusionPipeline"
 PARTS = {name: kind.__name__ for name, kind in CLASSES.items()} | {"tokenizer": "CLIPTokenizer"}
+LIBRARIES = ("diffusers", "transformers")
 UNUSED = ("safety_checker", "feature_extractor", "image_encoder")  # what the pipeline does without for a text alone
 ADDON = re.compile(r"lora|adapter|lycoris|learned_embeds|textual_inversion|hypernet|controlnet", re.IGNORECASE)
 ADDON_TENSOR = re.compile(r"lora|lokr|hada_|loha|oft_|ia3|ip_adapter|image_proj\.|emb_params|controlnet", re.IGNORECASE)
@@ -47,9 +48,10 @@ def _refuse_pipelines(folder: Path, index: Mapping[str, Any]) -> None:
         )
     parts = {name: value for name, value in index.items() if isinstance(value, list | tuple | dict)}
     for name in (*PARTS, "scheduler"):
-        entry = index.get(name)
+        entry: Any = index.get(name)
         known = isinstance(entry, list) and len(entry) == 2 and all(isinstance(text, str) for text in entry)
-        found, needed = entry[1] if isinstance(entry, list) and known else entry, PARTS.get(name, "a scheduler")
+        known = known and entry[0] in LIBRARIES  # others hold code of their own
+        found, needed = entry[1] if known else entry, PARTS.get(name, "a scheduler")
         if not known or (name in PARTS and str(found).removesuffix("Fast") != needed):
             raise EngineError(
                 f"{folder}: {PIPELINE} has {name} = {found}; overscan reads Stable Diffusion v1 and v2 checkpoints, "

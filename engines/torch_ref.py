@@ -146,7 +146,10 @@ def _load(folder: Path, name: str) -> Any:
             folder / name, output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True
         )
     except Exception as error:  # the libraries' errors for missing and damaged files share no base class
-        raise EngineError(f"{folder}: cannot be loaded ({error}): copy the whole checkpoint again") from error
+        raise EngineError(
+            f"{folder}: cannot be loaded ({error}): copy the whole checkpoint again, or where its weights are of a "
+            "variant such as fp16 alone, save the pipeline again without"
+        ) from error
     check_loaded(folder, name, info)
     module = module.float().eval().requires_grad_(False)
     check_finite(str(folder / name), module, DIVERGED)

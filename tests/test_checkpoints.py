@@ -110,6 +110,7 @@ EDITS = [
     (INDEX, {"unet": ...}, "has unet = None"),
     (INDEX, {"vae": ["diffusers", "AutoencoderTiny"]}, "has vae = AutoencoderTiny"),
     (INDEX, {"tokenizer": "CLIPTokenizer"}, "has tokenizer = CLIPTokenizer; "),
+    (INDEX, {"unet": ["my_unet", "UNet2DConditionModel"]}, "has unet = ['my_unet', 'UNet2DConditionModel']"),
     (INDEX, {"scheduler": [None, None]}, "has scheduler = [None, None]"),
     (INDEX, {"scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]}, "FlowMatchEulerDiscreteScheduler; over"),
     (INDEX, {"scheduler": ["diffusers", "EDMEulerScheduler"]}, "EDMEulerScheduler; overeads DDIMScheduler"),
