@@ -10,7 +10,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="overscan-cache-")  # baselines are kept there
 
 import engines
-from engines import open_bundle
+from engines import manifest, open_bundle
 from scanner.demo import BUNDLE
 
 AUTO = engines.AUTO
@@ -39,6 +39,22 @@ def tiny(tmp_path_factory):
     import tiny
 
     return tiny.write(tmp_path_factory.mktemp("checkpoints") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def made():
+    """The demo bundle's manifest."""
+    return manifest.read(BUNDLE)
+
+
+@pytest.fixture
+def linked(tmp_path):
+    """A bundle of links to the demo's files."""
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    for file in BUNDLE.iterdir():
+        (folder / file.name).symlink_to(file)
+    return folder
 
 
 @pytest.fixture

@@ -2,56 +2,18 @@
 
 import json
 import re
-import shutil
-import struct
 from dataclasses import asdict, replace
 
 import pytest
+from signed import part, signed
 from test_cli import run
 
-from engines import BundleError, EngineError, manifest, open_bundle
+from engines import BundleError, open_bundle
 from engines.interface import TensorSpec
 from engines.manifest import Manifest, sha256
-from engines.onnx_graph import inspect
 from scanner.demo import BUNDLE
 
 GRID = {"timesteps": [981.0], "signal_rate": [0.6], "noise_rate": [0.8], "initial_noise_scale": 1.0}
-
-
-@pytest.fixture(scope="module")
-def made():
-    return manifest.read(BUNDLE)
-
-
-@pytest.fixture
-def bundle(tmp_path):
-    """A bundle of links to the demo's files."""
-    folder = tmp_path / "bundle"
-    folder.mkdir()
-    for file in BUNDLE.iterdir():
-        (folder / file.name).symlink_to(file)
-    return folder
-
-
-def signed(folder, made):
-    """Write a manifest with its right fingerprint."""
-    (folder / manifest.FILE).unlink()
-    made.write(folder)
-
-
-def part(name, **changes):
-    """Another network: files, or its inputs and outputs by name."""
-
-    def change(made):
-        component = made.components[name]
-        sides = {
-            side: {key: changes.get(key, spec) for key, spec in getattr(component, side).items()}
-            for side in ("inputs", "outputs")
-        }
-        changed = replace(component, files=changes.get("files", component.files), **sides)
-        return replace(made, components=dict(made.components) | {name: changed})
-
-    return change
 
 
 def other(**changes):
@@ -145,11 +107,11 @@ MUTATIONS = {
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_what_cannot_be_true_is_refused(bundle, made, name):
+def test_what_cannot_be_true_is_refused(linked, made, name):
     change, said = MUTATIONS[name]
-    signed(bundle, change(made))
+    signed(linked, change(made))
     with pytest.raises(BundleError, match=re.escape(said)) as refused:
-        open_bundle(bundle, "cpu")
+        open_bundle(linked, "cpu")
     assert str(refused.value).endswith(": export the model again")
     assert len(str(refused.value)) < 500
 
@@ -203,23 +165,23 @@ TOKENIZERS = {
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_what_the_text_encoder_could_not_take_is_refused(bundle, made, name):
+def test_what_the_text_encoder_could_not_take_is_refused(linked, made, name):
     change, said = TOKENIZERS[name]
     content = json.dumps(change(json.loads((BUNDLE / "tokenizer.json").read_text())))
-    (bundle / "tokenizer.json").unlink()
-    (bundle / "tokenizer.json").write_text(content)
-    signed(bundle, replace(made, tokenizer={"tokenizer.json": sha256(bundle / "tokenizer.json")}))
+    (linked / "tokenizer.json").unlink()
+    (linked / "tokenizer.json").write_text(content)
+    signed(linked, replace(made, tokenizer={"tokenizer.json": sha256(linked / "tokenizer.json")}))
     with pytest.raises(BundleError, match=re.escape(said)):
-        open_bundle(bundle, "cpu")
+        open_bundle(linked, "cpu")
 
 
-def test_a_refused_bundle_exits_with_4_in_one_line(bundle, made, tmp_path):
-    signed(bundle, replace(made, latent_std=float("nan")))
+def test_a_refused_bundle_exits_with_4_in_one_line(linked, made, tmp_path):
+    signed(linked, replace(made, latent_std=float("nan")))
     (tmp_path / "captions.txt").write_text("a red barn\n")
-    _, err, code = run("scan", tmp_path / "captions.txt", "--model", bundle, "--store", tmp_path / "store")
+    _, err, code = run("scan", tmp_path / "captions.txt", "--model", linked, "--store", tmp_path / "store")
     assert code == 4
     assert err.splitlines()[-1] == (
-        f"error: {bundle}/engine.json: latent_std nan; needed a number above 0, about 1: export the model again"
+        f"error: {linked}/engine.json: latent_std nan; needed a number above 0, about 1: export the model again"
     )
 
 
@@ -229,139 +191,3 @@ def test_a_manifest_says_what_it_says_again(made):
     assert with_grid.fingerprint != made.fingerprint == "2b44c1489108cc49a133b69565af9bb4"
     assert asdict(with_grid)["grids"] == {"50": GRID}
     assert isinstance(with_grid, Manifest)
-
-
-def outside(folder, made, location, listed=()):
-    """The text encoder with one weight in another file."""
-    import onnx
-    from onnx.external_data_helper import set_external_data
-
-    model = onnx.load(BUNDLE / "text_encoder.onnx")
-    tensor = max(model.graph.initializer, key=lambda it: len(it.raw_data))
-    weights, size = tensor.raw_data, len(tensor.raw_data)
-    set_external_data(tensor, location, 0, size)
-    tensor.ClearField("raw_data")
-    (folder / "text_encoder.onnx").unlink()
-    (folder / "text_encoder.onnx").write_bytes(model.SerializeToString())
-    if not location.startswith("/"):
-        (folder / location).write_bytes(weights)
-    files = {name: sha256(folder / name) for name in ("text_encoder.onnx", *listed)}
-    signed(folder, part("text_encoder", files=files)(made))
-    return weights
-
-
-@pytest.mark.parametrize(
-    "location", ["weights.bin", "../weights.bin", "/etc/passwd", "./weights.bin", "unet.onnx.data"]
-)
-def test_weights_in_a_file_that_nobody_hashed_are_refused(bundle, made, location):
-    outside(bundle, made, location)
-    with pytest.raises(
-        BundleError, match=re.escape(f"its weights lie in {location!r}, which the manifest does not list")
-    ):
-        open_bundle(bundle, "cpu")
-
-
-def test_weights_in_a_file_of_another_network_are_not_this_ones(bundle, made):
-    outside(bundle, made, "weights.bin")
-    others = part(
-        "unet", files={"unet.onnx": sha256(bundle / "unet.onnx"), "weights.bin": sha256(bundle / "weights.bin")}
-    )
-    signed(bundle, others(manifest._parse(bundle / manifest.FILE)))
-    with pytest.raises(BundleError, match=r"text_encoder\.onnx: its weights lie in 'weights\.bin'"):
-        open_bundle(bundle, "cpu")
-
-
-def test_weights_in_a_listed_file_are_read_and_verified(bundle, made):
-    import numpy as np
-
-    weights = outside(bundle, made, "weights.bin", ["weights.bin"])
-    ids = {"input_ids": np.arange(16)[None]}
-    found, expected = (open_bundle(path, "cpu").engine("text_encoder").run(ids) for path in (bundle, BUNDLE))
-    np.testing.assert_array_equal(found["encoder_hidden_states"], expected["encoder_hidden_states"])
-    (bundle / "weights.bin").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
-    with pytest.raises(BundleError, match=r"weights\.bin: sha256 .* damaged"):
-        open_bundle(bundle, "cpu")
-
-
-def hidden_in(where, location):
-    """A graph that refers to a file somewhere else than in its own initializers."""
-    import onnx
-    from onnx import TensorProto, helper
-    from onnx.external_data_helper import set_external_data
-
-    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1])
-    tensor.raw_data = b"\0\0\0\0"
-    set_external_data(tensor, location)
-    tensor.ClearField("raw_data")
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N"]) for name in "xy")
-    constant = helper.make_node("Constant", [], ["w"], value=tensor)
-    inner = helper.make_graph([helper.make_node("Identity", ["w"], ["z"])], "inner", [], [], [tensor])
-    sparse = onnx.SparseTensorProto(values=tensor)
-    nodes = {
-        "a constant's value": [constant],
-        "a branch": [helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)],
-        "a branch of a branch": [helper.make_node("If", ["c"], ["y"], then_branch=helper.make_graph(
-            [helper.make_node("If", ["c"], ["z"], then_branch=inner)], "middle", [], []))],
-        "a sparse tensor": [helper.make_node("Constant", [], ["w"], sparse_value=sparse)],
-        "a list of tensors": [helper.make_node("Any", [], ["w"], many=[tensor])],
-    }  # fmt: skip
-    graph = helper.make_graph(nodes.get(where, []), "main", [x], [y], [])
-    model = helper.make_model(graph)
-    if where == "a function":
-        model.functions.append(helper.make_function("d", "f", [], ["w"], [constant], []))
-    if where == "a sparse initializer":
-        model.graph.sparse_initializer.append(onnx.SparseTensorProto(indices=tensor))
-    if where == "training":
-        model.training_info.append(onnx.TrainingInfoProto(algorithm=inner))
-    return model.SerializeToString()
-
-
-@pytest.mark.parametrize(
-    "where",
-    ["a constant's value", "a branch", "a branch of a branch", "a sparse tensor", "a list of tensors", "a function",
-     "a sparse initializer", "training"],
-)  # fmt: skip
-def test_wherever_a_graph_hides_a_file_it_is_found(tmp_path, where):
-    (tmp_path / "g.onnx").write_bytes(hidden_in(where, "../secret"))
-    assert inspect(tmp_path / "g.onnx").external == {"../secret"}
-
-
-def test_of_two_places_for_one_tensor_both_count(tmp_path):
-    import onnx
-
-    model = onnx.load_model_from_string(hidden_in("a constant's value", "listed.bin"))
-    model.graph.node[0].attribute[0].t.external_data.add(key="location", value="/etc/passwd")
-    (tmp_path / "g.onnx").write_bytes(model.SerializeToString())
-    assert inspect(tmp_path / "g.onnx").external == {"listed.bin", "/etc/passwd"}
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"\x3a\xff\xff\xff\xff\x7f",
-        b"\x3a\x05ab",
-        b"{}",
-        b"\x00" * 64,
-        b"\x80" * 64,
-        struct.pack("<Q", 7) * 9,
-        b"<net/>",
-    ],
-)
-def test_what_is_no_graph_is_refused(tmp_path, content):
-    (tmp_path / "g.onnx").write_bytes(content)
-    with pytest.raises(BundleError, match=r"g\.onnx: not an ONNX graph .*: copy the bundle again, or export again"):
-        inspect(tmp_path / "g.onnx")
-
-
-def test_the_exporters_graphs_say_what_the_manifest_says(made):
-    for name, component in made.components.items():
-        graph = inspect(BUNDLE / f"{name}.onnx")
-        assert (graph.inputs, graph.outputs, graph.external) == (component.inputs, component.outputs, set())
-    assert inspect(BUNDLE / "text_encoder.onnx").embedded == {"input_ids": 1502}
-
-
-def test_an_int8_network_needs_its_weights_listed(bundle, made):
-    shutil.copyfile(BUNDLE / "tokenizer.json", bundle / "unet.xml")
-    signed(bundle, part("unet", files={"unet.xml": sha256(bundle / "unet.xml")})(replace(made, precision="int8")))
-    with pytest.raises(EngineError, match=r"unet\.xml: the manifest does not list unet\.bin"):
-        open_bundle(bundle, "openvino")
