@@ -51,7 +51,7 @@ class Again:
 @options.model
 @click.option("--store", required=True, type=options.ANY_PATH, help="Store of the former checkpoint's scan.")
 @click.option("--out", required=True, type=options.FOLDER, help="Folder for this checkpoint's report and calibration.")
-@click.option("--null", "nulls", multiple=True, help="Benign captions.  [default: those of the former calibration]")
+@click.option("--null", multiple=True, help="Benign captions.  [default: those of the former calibration]")
 @click.option("--baseline", type=options.FILE, help="Accepted findings: they stay known under the new checkpoint.")
 @click.option("--fail-on", metavar="new|any|N", help="As of `overscan report`.")
 @click.option("--backend", help="[default: the former scan's]")
@@ -63,7 +63,7 @@ def recheck(
     model: Path,
     store: Path,
     out: Path,
-    nulls: tuple[str, ...],
+    null: tuple[str, ...],
     baseline: Path | None,
     fail_on: str | None,
     backend: str | None,
@@ -79,7 +79,7 @@ def recheck(
     fails = None if fail_on is None else policy.FailOn.parse(fail_on)
     known = None if baseline is None else read_baseline(baseline)
     before = read_night(report)
-    again = _again(before.summary, store, nulls)
+    again = _again(before.summary, store, null)
     with stoppable() as stop, progress() as watch:
         made = again.made
         made = replace(made, backend=backend or made.backend, precision=precision or made.precision)
