@@ -95,7 +95,7 @@ def test_a_kept_threshold_is_chosen_again_as_it_was(nights):
     assert (carried.quantile, carried.score, carried.prompts) == (0.9, SCORE, 20)
     assert carried.scan_id != former.scan_id
     counts = [json.loads((folder / name / "summary.json").read_text())["flagged"] for name in ("third", "fourth")]
-    assert counts == [3, 3]
+    assert counts == [2, 2]
     _, err, code = run("report", *store, "--out", folder / "fifth", "--threshold", folder / "t.json")
     assert (code, err) == (
         2,
