@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -13,6 +11,7 @@ from typing import Any
 from engines.interface import BundleError, EngineError, TensorSpec
 from engines.onnx_graph import check_graph
 from engines.validate import check_manifest, check_tokenizer
+from engines.partial import partial_folder, prefix, sweep
 
 FILE = "engine.json"
 FORMAT = 1
@@ -124,18 +123,16 @@ def require_new(out: Path) -> None:
 def new_folder(out: Path) -> Iterator[Path]:
     """A folder to write a bundle to, which becomes `out` when all has passed; else nothing is left behind.
 
+    What a killed export left beside `out`, the next one to the same place removes.
+
     Raises EngineError where `out` exists.
     """
     require_new(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    sweep(out.parent, prefix(out))
+    with partial_folder(out.parent, prefix(out)) as partial:
         yield partial
-        partial.chmod(0o755)
         partial.rename(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def sha256(path: Path) -> str:

@@ -6,7 +6,7 @@
 import sys
 from pathlib import Path
 
-from scanner.files import elsewhere
+from scanner.origin import elsewhere
 
 # first, as whatever follows would fail oddly; the command imports before it can catch anything, so it is ended here as
 # `scanner.cli` ends it: with words, and the exit code of a broken installation

@@ -1,5 +1,9 @@
 """What can stop a run, each with its exit code."""
 
+import errno
+import re
+from collections.abc import Mapping
+
 
 class ScannerError(Exception):
     """A bad run: what was found, what was needed, where, and what to do next.
@@ -43,32 +47,54 @@ class DiskError(ScannerError):
     exit_code = 4
 
 
-DISK_FULL = ("os error 28", "StorageFull", "[Errno 28]")  # how Rust libraries and Python say it
-DISK_CLOSED = (
-    "os error 30",
-    "os error 13",
-    "[Errno 30]",
-    "[Errno 13]",
-    "ReadOnlyFilesystem",
-    "PermissionDenied",
-    "Could not create local directory",
-)
+SAID = re.compile(r"(?:os error |\[Errno )(\d+)")  # how Rust libraries and Python put the system's number in words
+WORDS = {  # of Rust libraries that do not tell the number
+    "StorageFull": errno.ENOSPC,
+    "QuotaExceeded": errno.EDQUOT,
+    "FileTooLarge": errno.EFBIG,
+    "ReadOnlyFilesystem": errno.EROFS,
+    "PermissionDenied": errno.EACCES,
+    "Could not create local directory": errno.EACCES,
+}
+WRITING: Mapping[int, str] = {  # only what is written meets these
+    errno.ENOSPC: "no space left on that disk: make room or name another folder, then run again",
+    errno.EDQUOT: "the disk quota is used up: make room or name another folder, then run again",
+    errno.EFBIG: "a file there grew to the limit for one file (`ulimit -f`, or the file system's): raise it or name "
+    "another folder, then run again",
+    errno.EROFS: "cannot be written ({said}): name a folder that is yours to write",
+}
+ANY: Mapping[int, str] = {
+    errno.EACCES: "cannot be written ({said}): name a folder that is yours to write",
+    errno.EPERM: "cannot be written ({said}): name a folder that is yours to write",
+    errno.EMFILE: "this process may not open more files ({said}): raise `ulimit -n`, then run again",
+    errno.ENFILE: "this machine may not open more files ({said}): end other programs, then run again",
+    errno.EIO: "the disk does not work ({said}): look at the system's log, or name a folder on another disk",
+    errno.ESTALE: "the network disk has lost this folder ({said}): mount it again, then run again",
+}
 
 
-def disk_full(where: object, error: BaseException) -> DiskError | None:
-    """The refusal if `error`, of whatever library, says that a disk is full; else None."""
-    if any(words in str(error) for words in DISK_FULL):
-        return DiskError(f"{where}: no space left on that disk: make room or name another folder, then run again")
+def errno_of(error: BaseException) -> int | None:
+    """The system's error number in an exception of whatever library, or in what led to it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno is not None:
+            return seen.errno
+        if found := SAID.findall(str(seen)):
+            return int(found[-1])  # the innermost
+        for words, number in WORDS.items():
+            if words in str(seen):
+                return number
+        seen = seen.__cause__ or seen.__context__
     return None
 
 
-def disk_error(where: object, error: BaseException) -> DiskError | None:
-    """The refusal if `error`, of whatever library, comes from a folder that cannot be written; else None."""
-    if full := disk_full(where, error):
-        return full
-    if any(words in str(error) for words in DISK_CLOSED):
-        return DiskError(f"{where}: cannot be written ({first_line(error)}): name a folder that is yours to write")
-    return None
+def disk_error(where: object, error: BaseException, only_writing: bool = False) -> DiskError | None:
+    """The refusal if `error`, of whatever library, comes from a disk or a folder; else None.
+
+    `only_writing`: only what cannot come from reading, where one thing was read and another written.
+    """
+    said = (WRITING if only_writing else {**ANY, **WRITING}).get(errno_of(error) or 0)
+    return None if said is None else DiskError(f"{where}: {said.format(said=first_line(error))}")
 
 
 def first_line(error: BaseException) -> str:

@@ -1,25 +1,19 @@
-"""Files and folders that appear whole or not at all, and the folder that a package comes from.
+"""Files and folders that appear whole or not at all.
 
-What is written lies first in a hidden folder, `.NAME.partial-XXXXXXXX` beside its place, which its writer keeps locked
-as long as it lives: the next writer to the same place removes those that nobody holds. On a system without locks of
-folders (Windows), what a killed writer left has to be removed by hand.
+What is written lies first in a hidden folder of `engines.partial`, `.NAME.partial-XXXXXXXX` beside its place, which its
+writer keeps locked as long as it lives: the next writer to the same place removes those that nobody holds.
 """
 
 import ctypes
-import glob
 import os
-import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from engines.partial import locked, partial_folder, prefix, sweep
+from scanner.disk import local, writing
 
 READY = ".ready"  # in a folder: its next edition, whole, whose files are being put into place
 NAMES = ".names"  # in that one, a line each: files to put into place (+) and former ones to remove (-)
@@ -33,12 +27,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Several processes may do so at once: the last one's file stays. What fails leaves `path` as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
-    with _partial(path) as folder:
-        partial = folder / path.name
-        yield partial
-        partial.replace(path)
+    local(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent, prefix(path))
+        with partial_folder(path.parent, prefix(path)) as folder:
+            partial = folder / path.name
+            with writing(path, folder):
+                yield partial
+            partial.replace(path)
 
 
 @contextmanager
@@ -54,33 +51,35 @@ def replacing_folder(out: Path, ours: Callable[[str], bool]) -> Iterator[Path]:
       the working directory) gets its files one by one, after all were written. Who is killed between two of them leaves
       READY, from which the next writer, and every reader by `reading`, puts the rest into place first.
     """
-    out = out.resolve()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(out)
-    if out.is_dir():
-        settle(out)
-        _sweep(out / out.name)
-    inside = not _exchangeable(out, ours)
-    if inside:
-        out.mkdir(exist_ok=True)
-    with _partial(out / out.name if inside else out) as partial:
-        yield partial
-        if inside or not _exchange(partial, out, ours):
-            _put(partial, out, ours)
+    asked, out = out, local(out).resolve()
+    with writing(asked):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        sweep(out.parent, prefix(out))
+        if out.is_dir():
+            settle(out)
+            sweep(out, prefix(out))
+        inside = not _exchangeable(out, ours)
+        if inside:
+            out.mkdir(exist_ok=True)
+        with partial_folder(out if inside else out.parent, prefix(out)) as partial:
+            with writing(asked, partial):
+                yield partial
+            if inside or not _exchange(partial, out, ours):
+                _put(partial, out, ours)
 
 
 @contextmanager
 def reading(folder: Path) -> Iterator[None]:
     """Finish a folder of `replacing_folder` that is READY, and keep its writers waiting while it is read."""
     settle(folder)
-    with _locked(folder, exclusive=False):
+    with locked(folder, exclusive=False):
         yield
 
 
 def settle(folder: Path) -> None:
     """Finish a folder that is READY, if it is. Raises OSError where that cannot be done."""
     if (folder / READY).is_dir():
-        with _locked(folder):
+        with locked(folder):
             _place(folder)
 
 
@@ -100,7 +99,7 @@ def _exchange(partial: Path, out: Path, ours: Callable[[str], bool]) -> bool:
     with suppress(OSError):
         partial.rename(out)  # where there is none yet, or an empty one
         return True
-    with _locked(out):
+    with locked(out):
         others = [item.name for item in out.iterdir() if not ours(item.name)]
         try:
             for name in others:
@@ -157,7 +156,7 @@ def _put(partial: Path, out: Path, ours: Callable[[str], bool]) -> None:
     stale = sorted(item.name for item in out.iterdir() if ours(item.name) and item.name not in names)
     lines = [f"+{name}\n" for name in names] + [f"-{name}\n" for name in stale]
     (partial / NAMES).write_text("".join(lines))
-    with _locked(out):
+    with locked(out):
         _place(out)  # another writer's, who was killed
         partial.rename(out / READY)
         _place(out)
@@ -181,73 +180,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _partial(path: Path) -> Iterator[Path]:
-    """A new folder beside `path`, hidden and locked, that is gone afterwards."""
-    while True:
-        folder = path.parent / f"{_prefix(path)}{secrets.token_hex(4)}"
-        folder.mkdir()
-        with _locked(folder) as mine:
-            if not mine:  # taken for one that nobody holds, before it was locked
-                continue
-            try:
-                yield folder
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)  # what failed must not be hidden
-            return
-
-
-def _sweep(path: Path) -> None:
-    """Remove what killed writers left beside `path`."""
-    for left in path.parent.glob(glob.escape(_prefix(path)) + "*") if fcntl else ():
-        with suppress(OSError):
-            handle = os.open(left, os.O_RDONLY)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a living writer holds it: BlockingIOError
-                _remove(left)
-            finally:
-                os.close(handle)
-
-
-def _prefix(path: Path) -> str:
-    return f".{path.name}.partial-"
-
-
-@contextmanager
-def _locked(folder: Path, exclusive: bool = True) -> Iterator[bool]:
-    """Hold a folder's lock, waiting for it; false where there is no such folder. Where there are no locks, all do."""
-    if fcntl is None:
-        yield folder.is_dir()
-        return
-    handle = _lock(folder, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
-    try:
-        yield handle is not None
-    finally:
-        if handle is not None:
-            os.close(handle)
-
-
-def _lock(folder: Path, kind: int) -> int | None:
-    """A handle of the folder at this path that holds its lock, until it is closed."""
-    while True:
-        try:
-            handle = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:
-            return None
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(handle, kind)
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(handle), folder.stat()):
-                return handle
-        os.close(handle)  # another folder has taken its place while this process waited
-
-
-def elsewhere(package: str, beside: Path) -> str | None:
-    """Where a package would be imported from, if that is not the folder `beside`; None where it is."""
-    spec = find_spec(package)
-    found = None if spec is None else spec.origin or next(iter(spec.submodule_search_locations or ()), None)
-    if found is None:
-        return "nowhere"
-    return None if Path(found).resolve().is_relative_to(beside.resolve()) else found

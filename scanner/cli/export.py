@@ -1,11 +1,11 @@
 """`overscan export`."""
 
-import tempfile
 from pathlib import Path
 
 import click
 
 from engines import EngineError, manifest
+from engines.partial import partial_folder, prefix, sweep
 from scanner.cli.options import ANY_PATH
 from scanner.errors import ScannerError
 from scanner.model import Model
@@ -63,7 +63,8 @@ def _export_int8(source: Path, out: Path, captions: str | None) -> None:
         export_int8(source, out, prompts, _say)
         return
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
-        bundle = Path(folder) / "float32"
+    sweep(out.parent, prefix(out))
+    with partial_folder(out.parent, prefix(out)) as folder:
+        bundle = folder / "float32"
         _export(source, bundle, "float32")
         export_int8(bundle, out, prompts, _say)

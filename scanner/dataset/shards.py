@@ -3,39 +3,23 @@
 Two frames that are split alike are compared or joined shard by shard. Nothing here knows formats or Delta tables.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import polars as pl
 
 from scanner.dataset.captions import IDENTIFIED, identify, merge
 from scanner.dataset.readers import unreadable
-from scanner.errors import disk_error, disk_full
+from scanner.disk import work_files
 
 SHARDS = "0123456789abcdef"
 ROW_GROUP = 20_000  # rows that a file holds back in memory while it is written
 
 
-@contextmanager
-def room(folder: Path) -> Iterator[None]:
-    """Say that work files found no room, and not what they are made from: raises DiskError."""
-    try:
-        yield
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        if full := disk_full(_place(folder), error):
-            raise full from error
-        raise
-
-
-def _place(folder: Path) -> str:
-    return f"{folder.parent} (work files: TMPDIR says where)"
-
-
 def split(frame: pl.LazyFrame, folder: Path) -> None:
     """Stream a frame into the shards of a folder. Raises DiskError where they find no room."""
     by_digit = pl.PartitionBy(folder, key={"shard": pl.col("prompt_id").str.head(1)}, include_key=False)
-    with room(folder):
+    with work_files(folder.parent):
         frame.sink_parquet(by_digit, mkdir=True, compression="lz4", statistics=False, row_group_size=ROW_GROUP,
                            maintain_order=False, engine="streaming")  # fmt: skip
 
@@ -53,13 +37,13 @@ def split_captions(captions: pl.LazyFrame, folder: Path, stop: Callable[[], None
     try:
         split(identify(captions).map_batches(watched, schema=IDENTIFIED, streamable=True), folder)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        raise disk_error(_place(folder), error) or unreadable("the input", error) from error
+        raise unreadable("the input", error) from error
 
 
 def shard(folder: Path, digit: str, schema: Mapping[str, pl.DataType]) -> pl.LazyFrame:
     """One shard of a folder; empty, with this schema, where no prompt_id begins with the digit."""
     files = sorted((folder / f"shard={digit}").glob("*.parquet"))
-    return pl.scan_parquet(files, hive_partitioning=False) if files else pl.LazyFrame(schema=schema)
+    return pl.scan_parquet(files, hive_partitioning=False, glob=False) if files else pl.LazyFrame(schema=schema)
 
 
 def join(captions: pl.LazyFrame, scores: pl.LazyFrame, folder: Path) -> pl.DataFrame:

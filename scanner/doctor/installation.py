@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engines import quiet
 from scanner.doctor.finding import Asked, Finding
-from scanner.files import elsewhere
+from scanner.origin import elsewhere
 
 DISTRIBUTION = "overscan"
 OLDEST = (3, 11)

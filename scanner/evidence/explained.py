@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from scanner.errors import ScannerError, disk_error, first_line
+from scanner.errors import ScannerError, first_line
 from scanner.evidence.explain import MOST_DELETED, Explanation, Word
 from scanner.files import replacing
 from scanner.pages.safe import printable
@@ -79,4 +79,4 @@ def write(out: Path, variants: pl.DataFrame) -> None:
         with replacing(out) as partial:
             WRITERS[out.suffix](variants, partial)
     except (OSError, pl.exceptions.ComputeError) as error:
-        raise disk_error(out, error) or ScannerError(f"{out}: cannot be written ({first_line(error)})") from error
+        raise ScannerError(f"{out}: cannot be written ({first_line(error)})") from error

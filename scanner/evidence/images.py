@@ -12,7 +12,7 @@ from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.injection import injection, latents
 from scanner.diffusion.schedule import Array
 from scanner.diffusion.trace import Watch, unwatched
-from scanner.errors import InputError, ScannerError, disk_error, first_line
+from scanner.errors import InputError, ScannerError, first_line
 from scanner.evidence.decomposition import least_squares
 from scanner.files import replacing_folder
 from scanner.identity import shown
@@ -76,9 +76,7 @@ def write(out: Path, found: pl.DataFrame) -> list[Path]:
             found.write_parquet(partial / "images.parquet")
             found.write_ndjson(partial / "images.jsonl")
     except (OSError, pl.exceptions.ComputeError) as error:
-        raise disk_error(out, error) or ScannerError(
-            f"{out}: cannot be written ({first_line(error)}): needed a folder to write to"
-        ) from error
+        raise ScannerError(f"{out}: cannot be written ({first_line(error)}): needed a folder to write to") from error
     return [out / name for name in FILES]
 
 

@@ -13,7 +13,7 @@ import polars as pl
 from markupsafe import Markup
 
 from scanner.dataset import images
-from scanner.errors import ScannerError, disk_error, first_line
+from scanner.errors import ScannerError, first_line
 from scanner.evidence.plots import Line, step_plot
 from scanner.evidence.verification import AGREE, Fit, Similarity, Verification, verdict
 from scanner.evidence.verify import THUMBNAIL, Sampling
@@ -48,9 +48,7 @@ def write(out: Path, found: Sequence[Verification], sampling: Sampling, model: s
             cards = [_card(one, files) for one, files in zip(found, drawn, strict=True)]
             (partial / "verify.html").write_bytes(_page(cards, sampling, model).encode())
     except (OSError, pl.exceptions.ComputeError) as error:
-        raise disk_error(out, error) or ScannerError(
-            f"{out}: cannot be written ({first_line(error)}): needed a folder to write to"
-        ) from error
+        raise ScannerError(f"{out}: cannot be written ({first_line(error)}): needed a folder to write to") from error
     return [out / name for name in FILES]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from scanner.audit.summary import Summary, as_json
-from scanner.errors import ScannerError, disk_error, first_line
+from scanner.errors import ScannerError, first_line
 from scanner.files import replacing_folder
 from scanner.pages.safe import spreadsheet
 from scanner.report import html, markdown
@@ -52,7 +52,7 @@ def write(out: Path, contents: Contents, summary: Summary) -> list[Path]:
                 form(contents, partial / name)
             (partial / SUMMARY).write_text(json.dumps(as_json(summary), indent=1) + "\n")
     except (OSError, pl.exceptions.ComputeError) as error:
-        raise disk_error(out, error) or ScannerError(
+        raise ScannerError(
             f"{out}: the report cannot be written ({first_line(error)}): needed a folder to write to"
         ) from error
     return [out / name for name in FILES]

@@ -15,9 +15,10 @@ from scanner.dataset import captions, readers
 from scanner.dataset.shards import split_captions
 from scanner.diffusion.scores import FIRST_PASS_SCORES, SCORES, best_score
 from scanner.diffusion.trace import Watch
+from scanner.disk import local, work_files, work_folder
 from scanner.errors import InputError, Interrupted, ScannerError
 from scanner.model import Model
-from scanner.store.ledger import Ledger
+from scanner.store.ledger import STORES, Ledger
 from scanner.store.pending import SCORED, Pending, compare
 from scanner.store.record import Screening
 
@@ -66,6 +67,7 @@ class Request:
     strict: bool = False
 
     def __post_init__(self) -> None:
+        local(self.store, STORES)
         if self.screen is not None:
             _check(self.screen, self)
 
@@ -146,7 +148,8 @@ class Dataset:
 
     def pending(self, ledger: Ledger | None, scan_id: str | None, screened_out: pl.LazyFrame | None = None) -> Pending:
         """What a scan has no row of yet. `screened_out`: [prompt_id] that need no engine; without a store, all."""
-        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        with work_files(self.folder):
+            folder = Path(tempfile.mkdtemp(dir=self.folder))
         if ledger is None or scan_id is None:
             return compare(self.captions, pl.LazyFrame(schema=SCORED), folder, self._check, screened_out)
         with ledger.refusals():
@@ -168,9 +171,7 @@ def dataset(request: Request, rows: readers.Rows, stop: Callable[[], bool]) -> I
         if stop():
             raise Interrupted("interrupted while reading captions, before anything was scored: run it again")
 
-    # where Polars fails, its threads may still write: what is left behind must not hide why
-    with tempfile.TemporaryDirectory(prefix="overscan-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
+    with work_folder() as folder:
         split = folder / "all"
         try:
             split_captions(captions.texts(rows), split, check)

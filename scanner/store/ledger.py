@@ -18,12 +18,14 @@ import polars as pl
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
+from scanner.disk import local
 from scanner.errors import DiskError, StoreError
 from scanner.identity import LEAST
 from scanner.store import record
 from scanner.store.record import FIRST_PASS, RunRecord
 from scanner.store.tables import Columns, Table, refusals
 
+STORES = "stores on object storage are not supported yet: name a local folder"
 MERGE_EVERY = 20  # commits of one ledger
 SCORE_KEYS: Columns = {
     "scan_id": pl.String(),
@@ -58,7 +60,7 @@ class Ledger:
     """
 
     def __init__(self, folder: str | Path, score_names: Collection[str] = ()):
-        self.folder = Path(folder)
+        self.folder = local(folder, STORES)
         self._commits = 0
         path = str(self.folder.absolute())
         if unquote(path) != path or not {"[", "]"}.isdisjoint(path):

@@ -9,7 +9,8 @@ import polars as pl
 
 from scanner.config import SCREENED_OUT
 from scanner.dataset.captions import IDENTIFIED, merge
-from scanner.dataset.shards import SHARDS, room, shard, split
+from scanner.dataset.shards import SHARDS, shard, split
+from scanner.disk import work_files
 
 BLOCK = 100_000  # about how many pending prompts are in memory at once
 SCORED: dict[str, pl.DataType] = {"prompt_id": pl.String(), "status": pl.String()}
@@ -92,7 +93,7 @@ class _Parts:
         if frame.is_empty():
             return
         file = self._folder / f"{self._name}-{digit}.parquet"
-        with room(file):
+        with work_files(self._folder):
             frame.write_parquet(file, compression="lz4")
         self.files.append(file)
         self.length += len(frame)
@@ -100,6 +101,6 @@ class _Parts:
 
 def _blocks(files: Sequence[Path], size: int) -> Iterator[pl.DataFrame]:
     offset = 0
-    while files and len(part := pl.scan_parquet(list(files)).slice(offset, size).collect()):
+    while files and len(part := pl.scan_parquet(list(files), glob=False).slice(offset, size).collect()):
         yield part
         offset += size

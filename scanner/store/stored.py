@@ -1,6 +1,5 @@
 """A scan read back from its store: the captions as they are now, joined with their scores."""
 
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,6 +9,7 @@ import polars as pl
 
 from scanner.dataset import captions, readers, shards
 from scanner.store.inputs import distinct, together
+from scanner.disk import work_folder
 from scanner.store.ledger import SCORE, Ledger
 from scanner.store.record import RunRecord
 
@@ -44,8 +44,8 @@ class StoredScan:
         The status is null where a caption is newer than the scan.
         """
         ledger = Ledger(self.store)
-        with tempfile.TemporaryDirectory(prefix="overscan-", ignore_cleanup_errors=True) as name, ledger.refusals():
-            return shards.join(self.captions, ledger.rows(self.scan_id), Path(name))
+        with work_folder() as folder, ledger.refusals():
+            return shards.join(self.captions, ledger.rows(self.scan_id), folder)
 
     @property
     def full_scan_id(self) -> str:

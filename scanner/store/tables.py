@@ -4,6 +4,7 @@ Columns are only ever added, and may hold nulls: what an older overscan wrote is
 one has added is kept by an older one, which fills it with nulls. Nothing here knows what the columns mean.
 """
 
+import errno
 import math
 import statistics
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -16,11 +17,13 @@ import polars as pl
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from scanner.errors import ScannerError, StoreError, disk_error, first_line
+from scanner.disk import refuses_links
+from scanner.errors import DiskError, ScannerError, StoreError, disk_error, errno_of, first_line
 
 KIND, FORMAT = "overscan store", 1
 MERGED_BYTES = 100_000_000  # of a merged file
 SMALLEST = 10  # files by whose size the others are measured
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL, errno.EACCES)
 ATTEMPTS = 50  # of a commit that others' changes made void
 Columns = Mapping[str, pl.DataType]
 
@@ -161,7 +164,7 @@ def refusals(folder: Path) -> Iterator[None]:
             f"{folder}: another process changed the store meanwhile ({first_line(error)}): run again"
         ) from error
     except (DeltaError, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        raise disk_error(folder, error) or _damaged(folder, error) from error
+        raise _without_links(folder, error) or disk_error(folder, error) or _damaged(folder, error) from error
 
 
 def _fitted(rows: pl.DataFrame, table: DeltaTable) -> pl.DataFrame:
@@ -170,6 +173,16 @@ def _fitted(rows: pl.DataFrame, table: DeltaTable) -> pl.DataFrame:
     assert set(rows.columns) <= set(schema), "a Ledger adds the columns that its rows have when it is opened"
     absent = {name: pl.lit(None, dtype) for name, dtype in schema.items() if name not in rows.columns}
     return rows.with_columns(**absent).select(schema.names())
+
+
+def _without_links(folder: Path, error: BaseException) -> DiskError | None:
+    """A commit is a hard link to a name that nobody has yet: where the disk refuses it, that is what must be said."""
+    if errno_of(error) not in NO_LINKS or not folder.is_dir() or not refuses_links(folder):
+        return None
+    return DiskError(
+        f"{folder}: that disk has no hard links, which make a commit whole or not at all ({first_line(error)}): name a "
+        "--store on another one (FAT, exFAT and some network and cloud mounts have none)"
+    )
 
 
 def _damaged(folder: Path, error: BaseException) -> StoreError:
