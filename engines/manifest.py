@@ -10,8 +10,8 @@ from typing import Any
 
 from engines.interface import BundleError, EngineError, TensorSpec
 from engines.onnx_graph import check_graph
-from engines.validate import check_manifest, check_tokenizer
 from engines.partial import partial_folder, prefix, sweep
+from engines.validate import check_manifest, check_tokenizer
 
 FILE = "engine.json"
 FORMAT = 1

@@ -1,9 +1,9 @@
 """The command line, a module per command: parse, call one function, print."""
 
-import signal
 import sys
 import traceback
 from pathlib import Path
+from typing import cast
 
 import click
 import polars as pl
@@ -23,10 +23,12 @@ from scanner.cli.images import images
 from scanner.cli.recheck import recheck
 from scanner.cli.report import report
 from scanner.cli.scan import scan
+from scanner.cli.signals import interruptible
 from scanner.cli.status import status
+from scanner.cli.streams import OutputError, guarded
 from scanner.cli.threshold import threshold
 from scanner.cli.verify import verify
-from scanner.errors import ScannerError, printable
+from scanner.errors import ScannerError, disk_error, printable
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OVERSCAN"})
@@ -52,30 +54,42 @@ def _words(error: Exception) -> str:
 def main() -> None:
     """Run the command line and exit: 0 done, 2 usage, configuration or input, 3 interrupted, 4 environment or engine.
 
-    1 is the policy's alone (`report --fail-on`): a crash, which Python would end with 1, is 4.
+    1 is the policy's alone (`report --fail-on`): a crash, which Python would end with 1, is 4. What stderr cannot take
+    is dropped; what stdout cannot take makes a 4 of a 0.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an orderly end, as Ctrl-C
+    interruptible()
+    code: int | str | None = 0
     try:
-        code = cli.main(standalone_mode=False)
+        with guarded():
+            code = _run()
+    except OutputError as error:  # of the last words
+        click.echo(f"error: {error}", err=True)
+        code = code or error.exit_code
+    sys.exit(code)
+
+
+def _run() -> int | str | None:
+    """The exit code of the command."""
+    try:
+        return cast(int | None, cli.main(standalone_mode=False))
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted: what was committed stays; run the same command again", err=True)
-        code = 3
+        return 3
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
+        return error.exit_code
     except ScannerError as error:
         click.echo(_words(error), err=True)
-        code = error.exit_code
+        return error.exit_code
     except EngineError as error:
         click.echo(_words(error), err=True)
-        code = 4
+        return 4
     except SystemExit as ended:  # click's way out of a closed pipe, with 1, and of shell completion
-        code = 4 if ended.code == 1 else ended.code
+        return 4 if ended.code == 1 else ended.code
     except OSError as error:
-        click.echo(_words(error), err=True)
-        code = 4
+        click.echo(_words(disk_error(error.filename or "disk", error) or error), err=True)
+        return 4
     except (Exception, pl.exceptions.PanicException):
         traceback.print_exc()
         click.echo("error: a bug in overscan, or a broken installation; please report the lines above", err=True)
-        code = 4
-    sys.exit(code)
+        return 4

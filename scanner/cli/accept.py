@@ -9,15 +9,15 @@ import click
 from scanner.audit import baseline as baselines
 from scanner.audit.baseline import Accepted
 from scanner.audit.decision import Night
-from scanner.cli import options
+from scanner.cli import options, places
 from scanner.errors import ScannerError
 from scanner.identity import LEAST
 from scanner.report.read import read_night
 
 
 @click.command()
-@click.option("--report", required=True, type=options.FOLDER, help="Report folder whose findings somebody has seen.")
-@click.option("--baseline", required=True, type=options.FILE, help="File that the findings are added to.")
+@click.option("--report", required=True, type=places.FOLDER, help="Report folder whose findings somebody has seen.")
+@click.option("--baseline", required=True, type=places.OUT_FILE, help="File that the findings are added to.")
 @options.ids
 @click.option("--reason", help="Why they may stay.")
 @click.option("--expires", type=click.DateTime(["%Y-%m-%d"]), help="Their last day; from then on they are new again.")

@@ -9,7 +9,8 @@ import click
 
 from scanner.audit import calibrate as calibrations
 from scanner.cli.console import progress, summary
-from scanner.cli.options import FILE, executor, scan_config, scan_options
+from scanner.cli.options import executor, scan_config, scan_options
+from scanner.cli.places import OUT_FILE
 from scanner.cli.signals import stoppable
 from scanner.diffusion.scores import SCORES
 from scanner.scanning.run import scan
@@ -18,7 +19,7 @@ from scanner.store.stored import canaries_of
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="NULL_INPUT...")
-@click.option("--out", required=True, type=FILE, help="Calibration file to write.")
+@click.option("--out", required=True, type=OUT_FILE, help="Calibration file to write.")
 @scan_options
 @click.option("--json", is_flag=True, help="Print what was written as JSON.")
 def calibrate(

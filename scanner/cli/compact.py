@@ -4,14 +4,14 @@ from pathlib import Path
 
 import click
 
-from scanner.cli.options import filled_store
+from scanner.cli.places import STORE
 from scanner.store.ledger import Ledger
 from scanner.store.status import RETENTION
 from scanner.store.status import compact as compact_store
 
 
 @click.command()
-@filled_store
+@click.option("--store", required=True, type=STORE, help="Folder that a scan filled.")
 def compact(store: Path) -> None:
     """Merge a store's small files and delete replaced ones older than a week; safe beside scans and reports."""
     for name, done in compact_store(Ledger(store)).items():

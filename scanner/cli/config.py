@@ -12,8 +12,9 @@ import click
 from click.core import ParameterSource
 
 from scanner import config as settings
-from scanner.cli import options
+from scanner.cli import options, places
 from scanner.errors import ConfigError
+from scanner.pages.safe import printable
 
 SCANS = ("scan", "calibrate")  # commands whose settings make a scan_id
 
@@ -34,6 +35,7 @@ def load(context: click.Context, parameter: click.Parameter, file: Path | None) 
         for name, command in commands.items():
             _check(found, command, by_command[name])
         context.default_map = by_command
+        click.echo(f"settings from {printable(str(found))}{' (found here)' if file is None else ''}", err=True)
     return found
 
 
@@ -86,7 +88,7 @@ def _fits(parameter: click.Parameter, value: Any) -> bool:
 
 option = click.option(
     "--config",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=places.Place(exists=True, dir_okay=False),
     callback=load,
     is_eager=True,
     help="Settings file.  [default: overscan.toml, or [tool.overscan] of pyproject.toml, here]",

@@ -6,12 +6,12 @@ import click
 
 from scanner import demo as demos
 from scanner.cli.console import out_console, progress, summary
-from scanner.cli.options import ANY_PATH
+from scanner.cli.places import NEW
 from scanner.report import table
 
 
 @click.command()
-@click.option("--out", type=ANY_PATH, default=Path("overscan-demo"), show_default=True)
+@click.option("--out", type=NEW, default=Path("overscan-demo"), show_default=True)
 def demo(out: Path) -> None:
     """Scan the bundled captions with the bundled model, offline, and compare with what the model truly memorized."""
     with progress() as watch:

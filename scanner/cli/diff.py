@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from scanner.audit import diff as nights
-from scanner.cli.options import FOLDER
+from scanner.cli.places import FOLDER
 from scanner.report.read import read_night
 from scanner.report.terminal import change_lines
 

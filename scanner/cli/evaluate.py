@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from scanner.cli import options
+from scanner.cli import options, places
 from scanner.cli.console import progress
 from scanner.dataset import captions
 from scanner.evidence import evaluate as evaluation
@@ -13,9 +13,9 @@ from scanner.model import Model
 
 
 @click.command()
-@click.argument("labels", type=options.ANY_PATH)
+@click.argument("labels", type=places.FILE)
 @options.model
-@click.option("--out", required=True, type=options.ANY_PATH, help="Folder for the tables and plots.")
+@click.option("--out", required=True, type=places.OUT_FOLDER, help="Folder for the tables and plots.")
 @options.reference
 @options.batch_size
 @options.backend
@@ -24,7 +24,7 @@ def evaluate(
     labels: Path,
     model: Path,
     out: Path,
-    reference: Path | None,
+    reference: Path | str | None,
     batch_size: int | None,
     backend: str,
     precision: str,

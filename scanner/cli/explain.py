@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from scanner.cli.console import out_console, progress
-from scanner.cli.options import FILE, FOLDER, as_text, model_options, scan_model
+from scanner.cli.options import as_text, model_options, scan_model
 from scanner.cli.options import ids as ids_option
+from scanner.cli.places import FOLDER, OUT_FILE
 from scanner.diffusion.scores import SCORES, best_score
 from scanner.evidence import explain as evidence
 from scanner.evidence import explained
@@ -25,7 +26,7 @@ from scanner.report.read import read_night
 @click.option("--threshold", type=float, help="Find edits that score lower.  [default: the report's; else no edits]")
 @click.option("--score", type=click.Choice(list(SCORES)), help="[default: the report's; else the best, docs/scores.md]")
 @model_options
-@click.option("--out", type=FILE, help="Write every edited caption with its score: .parquet or .jsonl.")
+@click.option("--out", type=OUT_FILE, help="Write every edited caption with its score: .parquet or .jsonl.")
 @click.option("--json", is_flag=True, help="Print JSON.")
 def explain(
     prompt: tuple[str, ...], report: Path | None, ids: tuple[str, ...], top: int, threshold: float | None,

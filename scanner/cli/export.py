@@ -6,14 +6,14 @@ import click
 
 from engines import EngineError, manifest
 from engines.partial import partial_folder, prefix, sweep
-from scanner.cli.options import ANY_PATH
+from scanner.cli.places import CHECKPOINT, NEW
 from scanner.errors import ScannerError
 from scanner.model import Model
 
 
 @click.command()
-@click.argument("source", type=ANY_PATH)
-@click.argument("out", type=ANY_PATH)
+@click.argument("source", type=CHECKPOINT)
+@click.argument("out", type=NEW)
 @click.option("--dtype", type=click.Choice(["float32", "float16", "int8"]), default="float32", show_default=True)
 @click.option("--captions", metavar="INPUT", help="Captions like those to be scanned, to make int8 with.")
 def export(source: Path, out: Path, dtype: str, captions: str | None) -> None:

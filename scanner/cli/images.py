@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from scanner.audit.choice import best
-from scanner.cli import options
+from scanner.cli import options, places
 from scanner.cli.console import progress
 from scanner.evidence import images as paired_images
 from scanner.model import Model
@@ -24,7 +24,7 @@ from scanner.store.stored import read_store
 )
 @click.option("--top", type=click.IntRange(1), default=100, show_default=True, help="Prompts to look at.")
 @options.score
-@click.option("--out", required=True, type=options.FOLDER, help="Folder for images.parquet and images.jsonl.")
+@click.option("--out", required=True, type=places.OUT_FOLDER, help="Folder for images.parquet and images.jsonl.")
 @options.batch_size
 @options.backend
 @options.precision

@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from engines import BACKENDS, PRECISIONS
+from scanner.cli import places
 from scanner.config import ScanConfig, Screen
 from scanner.dataset import captions
 from scanner.diffusion.scores import SCORES
@@ -27,23 +28,20 @@ class Threshold(click.types.FloatParamType):
         try:
             return float(value)
         except (TypeError, ValueError):
-            return FILE.convert(value, param, ctx)
+            return places.FILE.convert(value, param, ctx)
 
 
-FILE = click.Path(path_type=Path, dir_okay=False)
-FOLDER = click.Path(path_type=Path, file_okay=False)
-ANY_PATH = click.Path(path_type=Path)
 PRECISION = click.Choice(["auto", *PRECISIONS])
 STRENGTH = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
 
-filled_store = click.option("--store", required=True, type=ANY_PATH, help="Folder that a scan filled.")
-model = click.option("--model", required=True, type=ANY_PATH, help="Bundle, or a diffusers folder with torch.")
+filled_store = click.option("--store", required=True, type=places.FILLED_STORE, help="Folder that a scan filled.")
+model = click.option("--model", required=True, type=places.MODEL, help="Bundle, or a diffusers folder with torch.")
 ids = click.option(
     "--ids",
     multiple=True,
     help="With --report: prompt_id, or 8 or more first characters; several by commas, or repeated.",
 )
-reference = click.option("--reference", type=ANY_PATH, help="Ordinary captions, for the _ref and _white scores.")
+reference = click.option("--reference", type=places.INPUT, help="Ordinary captions, for the _ref and _white scores.")
 score = click.option("--score", type=click.Choice(list(SCORES)), help="[default: the best of the scan, docs/scores.md]")
 batch_size = click.option(
     "--batch-size", type=click.IntRange(1), help="UNet samples per run.  [default: by a trial, or by latent size]"
@@ -63,7 +61,7 @@ precision = click.option(
 MODEL_OPTIONS = (model, reference, seeds, first_steps, guidance_scale, batch_size, backend, precision)
 SCAN_OPTIONS = (
     model,
-    click.option("--store", required=True, type=ANY_PATH, help="Folder that keeps the scores."),
+    click.option("--store", required=True, type=places.STORE, help="Folder that keeps the scores."),
     click.option(
         "--column", help="Column or key of the captions; a.b: b inside a; several by commas.  [default: guessed]"
     ),
@@ -108,7 +106,7 @@ def scan_config(seeds: int, first_steps: int, guidance_scale: float) -> ScanConf
 def scan_model(
     path: Path,
     *,
-    reference: Path | None,
+    reference: Path | str | None,
     seeds: int,
     first_steps: int,
     guidance_scale: float,

@@ -17,7 +17,7 @@ from scanner.audit.diff import count, diff, notes
 from scanner.audit.kept import Kept
 from scanner.audit.rank import Rule
 from scanner.audit.summary import Summary
-from scanner.cli import options
+from scanner.cli import options, places
 from scanner.cli.console import progress, summary
 from scanner.cli.signals import stoppable
 from scanner.config import MadeWith
@@ -47,12 +47,14 @@ class Again:
 
 
 @click.command()
-@click.option("--report", required=True, type=options.FOLDER, help="Report folder of the former checkpoint.")
+@click.option("--report", required=True, type=places.FOLDER, help="Report folder of the former checkpoint.")
 @options.model
-@click.option("--store", required=True, type=options.ANY_PATH, help="Store of the former checkpoint's scan.")
-@click.option("--out", required=True, type=options.FOLDER, help="Folder for this checkpoint's report and calibration.")
+@click.option("--store", required=True, type=places.FILLED_STORE, help="Store of the former checkpoint's scan.")
+@click.option(
+    "--out", required=True, type=places.OUT_FOLDER, help="Folder for this checkpoint's report and calibration."
+)
 @click.option("--null", multiple=True, help="Benign captions.  [default: those of the former calibration]")
-@click.option("--baseline", type=options.FILE, help="Accepted findings: they stay known under the new checkpoint.")
+@click.option("--baseline", type=places.FILE, help="Accepted findings: they stay known under the new checkpoint.")
 @click.option("--fail-on", metavar="new|any|N", help="As of `overscan report`.")
 @click.option("--backend", help="[default: the former scan's]")
 @click.option("--precision", type=options.PRECISION, help="[default: the former scan's]")

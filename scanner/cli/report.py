@@ -24,7 +24,7 @@ from scanner.audit.rank import Rule
 from scanner.audit.summary import as_json
 from scanner.cli import options
 from scanner.cli.console import out_console
-from scanner.cli.options import FILE, FOLDER
+from scanner.cli.places import FILE, FOLDER, OUT_FILE, OUT_FOLDER
 from scanner.diffusion.scores import DEFAULT_SCORE
 from scanner.errors import ScannerError
 from scanner.report.read import former, history
@@ -38,7 +38,7 @@ RATES = ("fdr", "fpr")
 @options.filled_store
 @click.option("--scan-id", help="Scan to report, 8 or more first characters.  [default: the one that began last]")
 @click.option("--last-run", is_flag=True, help="Only captions of the scan's newest run.  [default: of all its runs]")
-@click.option("--out", required=True, type=FOLDER, help="Folder for the report's files.")
+@click.option("--out", required=True, type=OUT_FOLDER, help="Folder for the report's files.")
 @options.score
 @click.option("--top", type=int, help="Ranking: flag the N highest prompts.")
 @click.option("--quantile", type=float, help=f"Ranking: flag from this quantile up.  [default: {DEFAULT_QUANTILE}]")
@@ -53,7 +53,9 @@ RATES = ("fdr", "fpr")
 @click.option("--base-rate", type=float, help="Memorized share of the captions: says how many flags are true.")
 @click.option("--tpr", type=float, help="Share of the memorized ones that the rule finds.  [default: 1, at most]")
 @click.option("--baseline", type=FILE, help="Findings in this file are known, not new.")
-@click.option("--write-baseline", type=FILE, help="Accept this night's findings: add them to a baseline, or make one.")
+@click.option(
+    "--write-baseline", type=OUT_FILE, help="Accept this night's findings: add them to a baseline, or make one."
+)
 @click.option("--allow", type=FILE, help="CSV of prompt_id,reason,expires: prompts that may stay until then.")
 @click.option("--fail-on", metavar="new|any|N", help="Exit with 1: on new findings, on any not allowed, on N new ones.")
 @click.option("--nights", type=FOLDER, help="Folder of former report folders: draws flags over the nights.")

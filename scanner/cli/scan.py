@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from scanner.cli.console import dry_summary, progress, summary
-from scanner.cli.options import ANY_PATH, PRECISION, executor, scan_config, scan_options, scan_screen
+from scanner.cli.options import PRECISION, executor, scan_config, scan_options, scan_screen
+from scanner.cli.places import MODEL
 from scanner.cli.reading import listing
 from scanner.cli.signals import stoppable
 from scanner.diffusion.scores import FIRST_PASS_SCORES
@@ -25,7 +26,7 @@ HELD = ("captions", "record", "earlier", "gone")  # of a result, and no fact of 
 @scan_options
 @click.option("--screen", type=float, metavar="SHARE", help="All passes only for this share, highest after one pass.")
 @click.option("--screen-score", type=click.Choice(FIRST_PASS_SCORES), help="[default: the best of one seed]")
-@click.option("--screen-model", type=ANY_PATH, help="What makes the first pass.  [default: the scan's model]")
+@click.option("--screen-model", type=MODEL, help="What makes the first pass.  [default: the scan's model]")
 @click.option("--screen-precision", type=PRECISION, help="Of the first pass.  [default: the scan's, or its model's]")
 @click.option("--dry-run", is_flag=True, help="Only count what is pending and estimate its time; write nothing.")
 @click.option("--files", is_flag=True, help="List the files read, with rows each, and what was passed over.")

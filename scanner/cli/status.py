@@ -9,7 +9,8 @@ import click
 from scanner.audit import stale
 from scanner.audit.choice import possible
 from scanner.cli.console import status_table
-from scanner.cli.options import FILE, Threshold, filled_store
+from scanner.cli.options import Threshold, filled_store
+from scanner.cli.places import FILE
 from scanner.store.ledger import Ledger
 from scanner.store.status import status as read_status
 

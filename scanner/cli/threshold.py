@@ -11,7 +11,7 @@ from scanner.audit import calibrate, kept
 from scanner.audit.choice import best
 from scanner.audit.rank import Rule
 from scanner.cli import options
-from scanner.cli.options import FILE
+from scanner.cli.places import FILE, OUT_FILE
 from scanner.errors import ScannerError
 from scanner.store.stored import read_store
 
@@ -21,7 +21,7 @@ DEFAULT_QUANTILE = 0.999
 @click.command()
 @options.filled_store
 @click.option("--scan-id", help="Scan to choose from, 8 or more first characters.  [default: the one that began last]")
-@click.option("--out", required=True, type=FILE, help="File to keep the threshold in.")
+@click.option("--out", required=True, type=OUT_FILE, help="File to keep the threshold in.")
 @options.score
 @click.option("--quantile", type=float, help=f"At this quantile of the captions.  [default: {DEFAULT_QUANTILE}]")
 @click.option("--fpr", type=float, help="At this false positive rate, by --calibration.")

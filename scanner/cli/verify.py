@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from scanner.cli import options
+from scanner.cli import options, places
 from scanner.cli.console import progress
 from scanner.evidence import verify_page
 from scanner.evidence.chosen import check_model, choose
@@ -17,16 +17,16 @@ from scanner.report.read import read_night
 
 @click.command()
 @options.model
-@click.option("--out", required=True, type=options.FOLDER, help="Folder for the page, the images and the numbers.")
+@click.option("--out", required=True, type=places.OUT_FOLDER, help="Folder for the page, the images and the numbers.")
 @click.option("--prompt", multiple=True, allow_from_autoenv=False, help="Prompt to verify; repeatable.")
-@click.option("--image", multiple=True, type=options.FILE, help="Image for each --prompt, in their order.")
-@click.option("--report", type=options.FOLDER, help="Report folder: verify its highest-ranked prompts.")
+@click.option("--image", multiple=True, type=places.FILE, help="Image for each --prompt, in their order.")
+@click.option("--report", type=places.FOLDER, help="Report folder: verify its highest-ranked prompts.")
 @options.ids
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="With --report: the N highest.")
 @click.option("--seeds", type=click.IntRange(2), default=4, show_default=True, help=f"Seeds, from {FIRST_SEED} up.")
 @click.option("--guidance-scale", type=float, default=7.5, show_default=True, help="1 = no guidance.")
 @click.option("--num-inference-steps", type=click.IntRange(1), default=50, show_default=True)
-@click.option("--descriptor", type=options.FILE, help="ONNX copy detector (image in, embedding out), such as SSCD.")
+@click.option("--descriptor", type=places.FILE, help="ONNX copy detector (image in, embedding out), such as SSCD.")
 @options.batch_size
 @options.backend
 @options.precision

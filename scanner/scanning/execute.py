@@ -185,8 +185,9 @@ def _hired(model: Model, cores: Sequence[int]) -> _Worker:
 
 def _serve(connection: Connection, model: Model, cores: Sequence[int]) -> None:
     """A worker's life: says what it opened, then chunk in, frame out, until the pipe closes."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # the driver hears them, and closes the pipe
-        signal.signal(number, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the driver hears them, and closes the pipe
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     if cores:
         os.sched_setaffinity(0, cores)
     with suppress(EOFError, OSError):  # the driver has ended

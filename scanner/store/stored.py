@@ -8,8 +8,8 @@ from pathlib import Path
 import polars as pl
 
 from scanner.dataset import captions, readers, shards
-from scanner.store.inputs import distinct, together
 from scanner.disk import work_folder
+from scanner.store.inputs import distinct, together
 from scanner.store.ledger import SCORE, Ledger
 from scanner.store.record import RunRecord
 

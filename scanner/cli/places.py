@@ -1,0 +1,109 @@
+"""Places on the command line: paths, and never URLs of which pathlib would make folders.
+
+A settings file that happens to lie in the working folder may come with somebody's data. It may say what is read; what
+is written, only inside that folder. A file that --config or OVERSCAN_CONFIG names is its user's own, and may do both.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from engines.bundle import is_checkpoint
+from engines.manifest import FILE as MANIFEST
+from scanner.dataset.readers.find import SCHEMES
+from scanner.disk import HERE_INSTEAD, local
+from scanner.errors import ConfigError, ScannerError
+from scanner.store.ledger import STORES
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+class Place(click.Path):
+    """A path. `writes`: whether something is written there; `remedy`: what to do instead of naming a URL."""
+
+    def __init__(self, *, writes: bool = False, remedy: str = HERE_INSTEAD, **options: Any):
+        super().__init__(path_type=Path, **options)
+        self.writes, self.remedy = writes, remedy
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path. Raises click.UsageError, and ConfigError where a found file leads out of the working folder."""
+        text = str(value)
+        if not text.strip() or "\0" in text:
+            self.fail(f"{text!r} is no path: name one", param, ctx)
+        try:
+            local(text, self.remedy)
+        except ScannerError as error:
+            self.fail(str(error), param, ctx)
+        path = super().convert(value, param, ctx)
+        if self.writes and param is not None and ctx is not None:
+            _stay_inside(Path(text), param, ctx)
+        return path
+
+
+class Input(Place):
+    """A path or a URL that captions are read from."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A path, or a URL as it is."""
+        return str(value) if str(value).startswith(SCHEMES) else super().convert(value, param, ctx)
+
+
+class ModelFolder(Place):
+    """The folder of a bundle or a checkpoint. One that is not there is a slip of the pen; what is in it is not."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path. Raises click.UsageError."""
+        path = super().convert(value, param, ctx)
+        needed = "needed a bundle (made by `overscan export`) or a diffusers checkpoint"
+        if not path.is_dir():
+            self.fail(f"{path}: {'a file' if path.exists() else 'no such folder'}; {needed}", param, ctx)
+        if not ((path / MANIFEST).exists() or is_checkpoint(path) or any(path.glob("*.onnx"))):
+            self.fail(f"{path}: neither {MANIFEST} nor model_index.json in that folder; {needed}", param, ctx)
+        return path
+
+
+class Checkpoint(Place):
+    """A folder, or the name of a model on the hub."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, which a hub id is too. Raises click.UsageError."""
+        path = super().convert(value, param, ctx)
+        if not path.exists() and not HUB_ID.fullmatch(str(value)):
+            self.fail(f"{path}: no such folder; needed a diffusers checkpoint, or a hub id like owner/name", param, ctx)
+        return path
+
+
+def found_file(ctx: click.Context) -> Path | None:
+    """The settings file that was found in the working folder, and that nobody named."""
+    root = ctx.find_root()
+    named = root.get_parameter_source("config") in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+    return None if named else root.params.get("config")
+
+
+def _stay_inside(path: Path, param: click.Parameter, ctx: click.Context) -> None:
+    """Raises ConfigError."""
+    file = found_file(ctx)
+    if file is None or ctx.get_parameter_source(str(param.name)) is not ParameterSource.DEFAULT_MAP:
+        return
+    if not path.resolve().is_relative_to(Path.cwd().resolve()):
+        raise ConfigError(
+            f"{file}: {ctx.info_name}.{param.name} is {str(path)!r}, outside the working folder: a settings file that "
+            f"was found here may write inside it alone. If it is yours, name it: overscan --config {file} "
+            f"{ctx.info_name} ..."
+        )
+
+
+FILE = Place(dir_okay=False)
+FOLDER = Place(file_okay=False)
+ANY_PATH = Place()
+OUT_FILE = Place(writes=True, dir_okay=False)
+OUT_FOLDER = Place(writes=True, file_okay=False)
+NEW = Place(writes=True)
+FILLED_STORE = Place(remedy=STORES)
+STORE = Place(writes=True, remedy=STORES)
+INPUT = Input()
+MODEL = ModelFolder()
+CHECKPOINT = Checkpoint()
