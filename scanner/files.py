@@ -120,7 +120,7 @@ def _exchange(partial: Path, out: Path, ours: Callable[[str], bool]) -> bool:
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Keep others who ask the same waiting, while a file in the folder is read and written again."""
-    with _locked(folder):
+    with locked(folder):
         yield
 
 

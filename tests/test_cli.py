@@ -1,5 +1,7 @@
+import base64
 import json
 import re
+import zlib
 
 import click
 import polars as pl
@@ -8,6 +10,7 @@ from click.testing import CliRunner
 
 from scanner.cli import cli, main
 from scanner.demo import BUNDLE
+from scanner.report import formats
 from scanner.store.stored import read_store
 
 PROMPTS = ["credit card on brown", "a caption nobody saw", "christmas tree"]
@@ -66,18 +69,32 @@ def test_report_writes_and_prints_the_ranking(scanned):
     assert len(pl.read_parquet(folder / "report/scores.parquet")) == 3
 
 
-def test_a_redacted_report_shows_no_whole_caption_anywhere(scanned):
+@pytest.mark.parametrize("json", [[], ["--json"]])
+def test_a_redacted_report_holds_no_word_of_a_caption_and_no_folder(scanned, json):
     folder, _ = scanned
-    out, _, code = run("report", "--store", folder / "store", "--out", folder / "report", "--top", "3", "--redact")
-    assert code == 0
-    printed = [out, *(path.read_text() for path in (folder / "report").iterdir() if path.suffix != ".parquet")]
-    for name in ("scores", "flagged"):
-        printed.append(str(pl.read_parquet(folder / f"report/{name}.parquet").rows()))
-    assert not [caption for caption in PROMPTS for text in printed if caption in text]
-    page = (folder / "report/report.html").read_text()
-    assert "3 of 3 captions (100 %): most of the dataset, which cannot all stand out" in page
-    assert "the 3 highest by estimate_ratio_prior_v1" in page
-    assert str(folder / "p.txt") in page
+    (folder / "null.txt").write_text("\n".join(f"plain sentence {i}" for i in range(19)))
+    made = ["--model", BUNDLE, "--store", folder / "store"]
+    assert run("calibrate", folder / "null.txt", *made, "--out", folder / "cal.parquet")[2] == 0
+    (folder / "out").mkdir()
+    asked = ["--calibration", folder / "cal.parquet", "--fpr", "0.9", "--redact", "--nights", folder / "out", *json]
+    baseline = ["--write-baseline", folder / "out/baseline.json"]
+    out, err, code = run("report", "--store", folder / "store", "--out", folder / "out/report", *asked, *baseline)
+    assert code == 0, err
+    written = {"stdout": out, "stderr": err, "baseline": (folder / "out/baseline.json").read_text()}
+    for path in (folder / "out/report").iterdir():
+        if path.suffix == ".parquet":
+            written[path.name] = f"{pl.read_parquet(path).rows()} {pl.read_parquet_metadata(path)}"
+        else:
+            written[path.name] = path.read_text()
+    (packed,) = re.findall(r'id="payload">([^<]+)<', written["report.html"])
+    written["payload"] = zlib.decompress(base64.b64decode(packed)).decode()
+    assert set(formats.FILES) < set(written)
+    secrets = ["credit", "brown", "nobody saw", "christmas", "plain sentence", str(folder), str(BUNDLE.parent), "/tmp"]
+    found = {name: [secret for secret in secrets if secret in text] for name, text in written.items()}
+    assert not {name: hits for name, hits in found.items() if hits}
+    assert pl.read_parquet(folder / "out/report/rows_to_drop.parquet")["file"].unique().to_list() == ["p.txt"]
+    assert "p.txt" in written["payload"]
+    assert "20 characters" in written["flagged.csv"]
 
 
 def test_the_environment_and_a_settings_file_can_redact(scanned, monkeypatch):
@@ -107,7 +124,7 @@ def test_report_tells_of_captions_newer_than_the_scan(scanned):
     ("arguments", "code", "message"),
     [
         (["scan", "none.txt", "--model", BUNDLE, "--store", "s"], 2, "/none.txt: no such file"),
-        (["scan", "p.txt", "--model", "nowhere", "--store", "s"], 4, "error: nowhere: no such folder; needed a bundle"),
+        (["scan", "p.txt", "--model", "nowhere", "--store", "s"], 2, "nowhere: no such folder; needed a bundle"),
         (["scan", "p.txt", "--model", BUNDLE, "--store", "s", "--backend", "torch"], 4, "or use --backend cpu"),
         (["scan", "p.txt", "--model", BUNDLE, "--store", "s", "--guidance-scale", "0.5"], 2, "needed 1 (no guidance)"),
         (["scan", "--model", BUNDLE, "--store", "s"], 2, "Missing argument 'INPUT...'"),

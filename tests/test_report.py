@@ -16,7 +16,7 @@ from scanner import Rule, rank, read_store, scan, sources
 from scanner.config import Reference
 from scanner.demo import BUNDLE
 from scanner.errors import DiskError, ScannerError
-from scanner.report import facts_of, html, markdown, redact, write
+from scanner.report import Places, facts_of, html, markdown, redact, redact_summary, write
 from scanner.report.contents import rule_in_words
 from scanner.report.wording import number
 
@@ -114,16 +114,20 @@ def test_the_drop_lists_filter_a_dataset(tmp_path):
     ]  # fmt: skip
 
 
-def test_redaction_never_shows_a_whole_caption(tmp_path):
+def test_redaction_shows_no_word_and_no_place(tmp_path):
     texts = ["Mothers influence on her young hippo", "John Smith", "one", "日本の夜景東京", "x" * 90 + " y z", "", None]
-    hidden = redact(contents(texts, n_flagged=5))
-    ids = [f"{i:032x}"[:8] for i in range(7)]
-    assert hidden.ranked["text"].to_list() == [
-        f"Mothers influence … [{ids[0]}]", f"John … [{ids[1]}]", f"… [{ids[2]}]", f"… [{ids[3]}]",
-        "x" * 24 + f" … [{ids[4]}]", f"… [{ids[5]}]", None,
-    ]  # fmt: skip
-    write(tmp_path, hidden, SUMMARY)
-    secrets = [b"hippo", b"Smith", b"y z", "夜景".encode()]
+    made = contents(texts, n_flagged=5, notes=["files that cannot be read: /srv/data/x/y.txt, /home/me/z.txt"])
+    record = replace(RECORD, inputs=("/srv/data/x/*.parquet", "data"), model="/home/me/sd")
+    places = Places.of(record, made.flagged["file"].unique())
+    hidden = redact(replace(made, facts={"Dataset": "/srv/data/x/*.parquet, data", "Model": "/home/me/sd"}), places)
+    lengths = (36, 10, 3, 7, 94, 0)
+    shown = [f"[{i:032x}"[:9] + f"] {length} characters" for i, length in enumerate(lengths)]
+    assert hidden.ranked["text"].to_list() == [*shown, None]
+    assert set(hidden.flagged["file"]) == {"data/a.parquet", "data/b.parquet"}
+    assert hidden.notes == ["files that cannot be read: x/y.txt, z.txt"]
+    assert hidden.facts == {"Dataset": "x/*.parquet, data", "Model": "sd"}
+    write(tmp_path, hidden, redact_summary(replace(SUMMARY, made_with=record.made_with), places))
+    secrets = [b"Mothers", b"hippo", b"John", b"Smith", b"y z", "夜景".encode(), b"/srv", b"/home"]
     for name in FILES:
         data = (tmp_path / name).read_bytes()
         if name == "report.html":
@@ -132,6 +136,28 @@ def test_redaction_never_shows_a_whole_caption(tmp_path):
             data = repr(pl.read_parquet(tmp_path / name).rows()).encode()
         assert not [secret for secret in secrets if secret in data], name
     assert "Redacted: captions are replaced" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "file", "shown"),
+    [
+        (("/d/c.txt",), "/d/c.txt", "c.txt"),
+        (("/d/c",), "/d/c/a/b.txt", "a/b.txt"),
+        (("/d/c/",), "/d/c/a/b.txt", "a/b.txt"),
+        (("/d/*/x-[0-9].txt",), "/d/c/x-1.txt", "c/x-1.txt"),
+        (("/d/train", "/e/val"), "/e/val/a.txt", "val/a.txt"),
+        (("/d/train", "/e/train"), "/e/train/a.txt", "2-train/a.txt"),
+        (("/d", "/d/val"), "/d/val/a.txt", "val/a.txt"),
+        (("/d/c.txt", "/d/e.txt"), "/d/c.txt", "c.txt"),
+        (("s3://bucket/d/",), "s3://bucket/d/a.parquet", "a.parquet"),
+        (("s3://bucket/d/*.parquet",), "s3://bucket/d/a.parquet", "a.parquet"),
+        (("s3://bucket/d/a.parquet", "s3://bucket/d/b.parquet"), "s3://bucket/d/a.parquet", "a.parquet"),
+        (("/gone",), "/elsewhere/a.txt", "a.txt"),
+    ],
+)
+def test_a_redacted_file_is_named_from_the_datasets_folder_on(inputs, file, shown):
+    files = [file, *(item for item in inputs if item.endswith(".txt") and "*" not in item)]
+    assert Places.of(replace(RECORD, inputs=inputs), files).file(file) == shown
 
 
 def test_the_page_holds_no_caption_as_markup():

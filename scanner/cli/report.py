@@ -15,13 +15,13 @@ from scanner.audit import calibrate, policy
 from scanner.audit.baseline import Accepted
 from scanner.audit.calibrate import DEFAULT_FDR
 from scanner.audit.choice import best
-from scanner.audit.decision import Night, decide
+from scanner.audit.decision import decide
 from scanner.audit.diff import drift
 from scanner.audit.evidence import Prior
 from scanner.audit.kept import Kept
 from scanner.audit.kept import read as read_kept
 from scanner.audit.rank import Rule
-from scanner.audit.summary import as_json
+from scanner.audit.summary import Summary, as_json
 from scanner.cli import options
 from scanner.cli.console import out_console
 from scanner.cli.places import FILE, FOLDER, OUT_FILE, OUT_FOLDER
@@ -53,13 +53,11 @@ RATES = ("fdr", "fpr")
 @click.option("--base-rate", type=float, help="Memorized share of the captions: says how many flags are true.")
 @click.option("--tpr", type=float, help="Share of the memorized ones that the rule finds.  [default: 1, at most]")
 @click.option("--baseline", type=FILE, help="Findings in this file are known, not new.")
-@click.option(
-    "--write-baseline", type=OUT_FILE, help="Accept this night's findings: add them to a baseline, or make one."
-)
+@click.option("--write-baseline", type=OUT_FILE, help="Accept this night's findings: add them to a baseline.")
 @click.option("--allow", type=FILE, help="CSV of prompt_id,reason,expires: prompts that may stay until then.")
 @click.option("--fail-on", metavar="new|any|N", help="Exit with 1: on new findings, on any not allowed, on N new ones.")
 @click.option("--nights", type=FOLDER, help="Folder of former report folders: draws flags over the nights.")
-@click.option("--redact", is_flag=True, help="Keep only the first words of each caption, everywhere.")
+@click.option("--redact", is_flag=True, help="Ids for captions and no folders, everywhere.")
 @click.option("--json", is_flag=True, help="Print the summary as JSON.")
 def report(
     store: Path,
@@ -113,29 +111,31 @@ def report(
     earlier = former(night.summary, nights, out)
     night = night if earlier is None else night.noting(drift(earlier, night))
     past = None if nights is None else history(nights, night.summary)
-    contents = reports.contents_of(night, facts, made, past)
+    contents, found = reports.contents_of(night, facts, made, past), night.summary
     if redact:
-        contents = reports.redact(contents)
-    paths = reports.write(out, contents, night.summary)
+        places = reports.Places.of(stored.record, night.flagged["file"].unique())
+        contents, found = reports.redact(contents, places), reports.redact_summary(found, places)
+    paths = reports.write(out, contents, found)
     if write_baseline is not None:
         seen = night.ranked.filter(pl.col("finding").is_in(["new", "known"]))["prompt_id"].to_list()
         baselines.accept(write_baseline, seen, Accepted(made.date().isoformat(), stored.scan_id, score))
         paths.append(write_baseline)
-    _say(night, contents, paths, json)
+    _say(found, contents, paths, json)
     if fails is not None and (violation := fails.violation(night.ranked)):
         click.echo(violation, err=True)
         click.get_current_context().exit(1)
 
 
-def _say(night: Night, contents: reports.Contents, paths: list[Path], json: bool) -> None:
+def _say(found: Summary, contents: reports.Contents, paths: list[Path], json: bool) -> None:
     if json:
-        click.echo(dumps(as_json(night.summary), indent=1))
+        click.echo(dumps(as_json(found), indent=1))
     else:
         out_console.print(reports.table(contents))
-    for note in night.summary.notes:
+    for note in found.notes:
         click.echo(f"note: {note}", err=True)
-    kind = "A decision" if night.summary.rule.decides else "A ranking"
-    click.echo(f"{kind}: flagged is not memorized. Written: {', '.join(map(str, paths))}", err=True)
+    kind = "A decision" if found.rule.decides else "A ranking"
+    written = [f"{path.parent.name}/{path.name}" if contents.redacted else str(path) for path in paths]
+    click.echo(f"{kind}: flagged is not memorized. Written: {', '.join(written)}", err=True)
 
 
 def _default_score(stored: StoredScan, rule: Rule) -> str:

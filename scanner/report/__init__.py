@@ -1,7 +1,8 @@
 """Reports: contents, redacted or not, to a table of formats, each one function; and a table for the terminal."""
 
-from scanner.report.contents import Contents, NullScores, contents_of, facts_of, redact
+from scanner.report.contents import Contents, NullScores, contents_of, facts_of
 from scanner.report.formats import write
+from scanner.report.redaction import Places, redact, redact_summary
 from scanner.report.terminal import table
 
-__all__ = ["Contents", "NullScores", "contents_of", "facts_of", "redact", "table", "write"]
+__all__ = ["Contents", "NullScores", "Places", "contents_of", "facts_of", "redact", "redact_summary", "table", "write"]

@@ -1,7 +1,7 @@
 """What every report format is made from, and the same with its captions taken out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import polars as pl
@@ -9,11 +9,9 @@ import polars as pl
 from scanner.audit.decision import Night
 from scanner.audit.rank import Rule
 from scanner.errors import printable
-from scanner.identity import LEAST, shown
+from scanner.identity import shown
 from scanner.store.record import RunRecord
 
-REDACTED_WORDS = 2
-REDACTED_CHARACTERS = 24  # a caption without spaces, or a link, is one long word
 RULES = {
     "top": "the {value:,} highest by {score}",
     "quantile": "{score} from its quantile {value:g} up",
@@ -89,21 +87,6 @@ def contents_of(night: Night, facts: Mapping[str, str], made: datetime, nights: 
         rated=summary.kept is not None and summary.kept.fpr is not None,
         nights=nights,
     )
-
-
-def redact(contents: Contents) -> Contents:
-    """A report without its captions: each text becomes its first words and its id, never the whole caption."""
-    frames = {name: getattr(contents, name).with_columns(text=_redacted()) for name in ("ranked", "flagged")}
-    return replace(contents, **frames, redacted=True)
-
-
-def _redacted() -> pl.Expr:
-    words = pl.col("text").str.extract_all(r"\S+")
-    kept = words.list.head(pl.min_horizontal(words.list.len().cast(pl.Int64) - 1, REDACTED_WORDS).clip(0))
-    start = kept.list.join(" ").str.head(REDACTED_CHARACTERS)
-    tag = pl.format("… [{}]", pl.col("prompt_id").str.head(LEAST))
-    redacted = pl.when(start == "").then(tag).otherwise(pl.format("{} {}", start, tag))
-    return pl.when(pl.col("text").is_not_null()).then(redacted)
 
 
 def score_columns(frame: pl.DataFrame) -> list[str]:

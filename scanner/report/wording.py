@@ -35,8 +35,8 @@ RATED = (
     "scores as high with no greater probability."
 )
 REDACTED = (
-    "Redacted: captions are replaced by their first words and their id. The id is a hash of the caption, so whoever "
-    "guesses a caption can confirm the guess."
+    "Redacted: captions are replaced by their id and their length, and folders are left out. The id is a hash of the "
+    "caption, so whoever guesses a caption can confirm the guess."
 )
 
 
