@@ -16,8 +16,8 @@ from scanner.demo import BUNDLE
 from scanner.diffusion.scores import SCORES
 from scanner.errors import InputError
 from scanner.identity import captions_fingerprint
-from scanner.model.cache import _read as load
 from scanner.model.cache import cached
+from scanner.model.cache import read_packed as load
 from scanner.store.ledger import Ledger
 from scanner.store.status import status
 

@@ -2,6 +2,10 @@
 
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
 from xml.etree import ElementTree
 
 import numpy as np
@@ -13,7 +17,9 @@ from scanner.dataset import captions
 from scanner.demo import BUNDLE
 from scanner.diffusion.scores import SCORES
 from scanner.errors import InputError, ScannerError
-from scanner.evidence.evaluate import NORM, Setting, evaluate, read_labels, settings
+from scanner.evidence.evaluate import CHUNK, NORM, Setting, evaluate, read_labels, score, settings
+from scanner.evidence.kept import FOLDER
+from scanner.model import Model
 
 LABELS = pl.DataFrame(
     {
@@ -158,8 +164,6 @@ def test_evaluate_prints_a_markdown_table(evaluated):
 def test_evaluate_agrees_with_a_scan(evaluated):
     """The sub-selected traces give the scores that a scan with so many seeds and steps stores."""
     from scanner import ScanConfig
-    from scanner.evidence.evaluate import score
-    from scanner.model import Model
 
     prompts = [f"caption number {i}" for i in range(3)]
     reference = tuple(f"an ordinary caption, {i}" for i in range(20))
@@ -173,3 +177,58 @@ def test_evaluate_agrees_with_a_scan(evaluated):
         assert len(compared) >= 2
         for setting in compared:
             np.testing.assert_allclose(scored[setting], scan[setting.score], rtol=1e-3, err_msg=str(setting))
+
+
+def test_a_killed_evaluation_goes_on_and_ends_as_an_undisturbed_one(tmp_path):
+    """Also with a damaged chunk, which is computed again; nothing but the results stays."""
+    prompts = [f"caption number {i}" for i in range(3 * CHUNK + 5)]
+    pl.DataFrame({"prompt": prompts, "label": [i % 3 == 0 for i in range(len(prompts))]}).write_csv(tmp_path / "l.csv")
+    arguments = ["evaluate", tmp_path / "l.csv", "--model", BUNDLE, "--backend", "cpu", "--batch-size", "32"]
+    out, err, code = run(*arguments, "--out", tmp_path / "whole")
+    assert code == 0, err
+    command = [sys.executable, "-m", "scanner", *map(str, arguments), "--out", str(tmp_path / "killed")]
+    kept = tmp_path / "killed" / FOLDER
+    for signal_, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 3)):
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        before = len(list(kept.glob("*.array")))
+        while len(list(kept.glob("*.array"))) == before:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        process.send_signal(signal_)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == code, err
+    assert re.search(r"interrupted: what was computed is kept \((32|64|96) of 101 prompts\); the same command", err), (
+        err
+    )
+    first = sorted(kept.glob("*-0.array"))[0]
+    first.write_bytes(first.read_bytes()[:-1] + b"x")
+    held = {path.name: path.stat().st_mtime_ns for path in kept.glob("*.array")}
+    assert len(held) >= 2
+    again, err, code = run(*arguments, "--out", tmp_path / "killed")
+    assert (code, again) == (0, out), err
+    files = sorted(path.name for path in (tmp_path / "whole").iterdir())
+    assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == files
+    for name in files:
+        same = (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
+        assert same or (
+            name.endswith(".parquet")
+            and pl.read_parquet(tmp_path / "whole" / name).equals(pl.read_parquet(tmp_path / "killed" / name))
+        ), name
+
+
+def test_kept_scores_are_of_one_model_and_one_list_of_prompts(tmp_path):
+    computed = []
+
+    def values(prompts, **model):
+        return score(Model(BUNDLE, "cpu", batch_size=32, **model), prompts, folder=tmp_path,
+                     watch=lambda what, *_: computed.append(what))  # fmt: skip
+
+    first = values(["a", "b"])
+    held = sorted((tmp_path / FOLDER).iterdir())
+    assert len(held) == 1
+    again = values(["a", "b"])
+    assert all(np.array_equal(first[setting], again[setting]) for setting in first)
+    assert sorted((tmp_path / FOLDER).iterdir()) == held
+    values(["b", "a"])
+    values(["a", "b"], reference=("one", "two", "three"))
+    assert len(list((tmp_path / FOLDER).iterdir())) == 3

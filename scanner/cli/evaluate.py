@@ -6,6 +6,7 @@ import click
 
 from scanner.cli import options, places
 from scanner.cli.console import progress
+from scanner.cli.signals import stoppable
 from scanner.dataset import captions
 from scanner.evidence import evaluate as evaluation
 from scanner.evidence import evaluated
@@ -29,12 +30,15 @@ def evaluate(
     backend: str,
     precision: str,
 ) -> None:
-    """Measure how well each score tells memorized prompts, given LABELS (columns prompt, label, ...)."""
+    """Measure how well each score tells memorized prompts, given LABELS (columns prompt, label, ...).
+
+    Interrupted or killed, the same command goes on from the chunk of prompts it was at.
+    """
     labelled = evaluation.read_labels(labels)
     ordinary = () if reference is None else tuple(captions.reference(reference))
     opened = Model(model, backend, precision, reference=ordinary, batch_size=batch_size)
-    with progress() as watch:
-        scores = evaluation.score(opened, labelled["prompt"].to_list(), watch)
+    with stoppable() as stop, progress() as watch:
+        scores = evaluation.score(opened, labelled["prompt"].to_list(), watch, stop, out)
     found = evaluation.evaluate(scores, labelled)
     paths = evaluated.write(out, found, model.name)
     click.echo(evaluated.markdown(found), nl=False)

@@ -1,6 +1,6 @@
 """How well each score separates memorized prompts from others, at what cost: a labelled list in, tables out."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from scanner.config import ScanConfig, unet_passes
 from scanner.dataset.captions import as_prompt
-from scanner.diffusion.schedule import Array
 from scanner.diffusion.scores import SCORES
-from scanner.diffusion.trace import Trace, Watch, unwatched
-from scanner.errors import InputError, ScannerError, first_line
+from scanner.diffusion.trace import Watch, unwatched
+from scanner.errors import InputError, Interrupted, ScannerError, first_line
+from scanner.evidence.kept import Kept
 from scanner.evidence.metrics import Bootstrap, bootstrap, resample
-from scanner.model import Model
+from scanner.identity import identity
+from scanner.model import Model, Scorer
+from scanner.model.stopping import stopping
 
 SEEDS, STEPS, STEP_SEEDS = (1, 2, 4, 8), (2, 3, 5), (1, 2)
 WIDE = ScanConfig(seeds=tuple(range(max(SEEDS))))
@@ -107,30 +109,50 @@ def score(
     model: Model,
     prompts: Sequence[str],
     watch: Watch = unwatched,
+    stop: Callable[[], bool] = lambda: False,
+    folder: Path | None = None,
 ) -> Scored:
     """Every setting from two traces per prompt: most seeds of one step, few seeds of most steps.
 
-    `model`: with or without a reference; its settings do not matter.
+    `model`: with or without a reference; its settings do not matter. `folder`: of the results; what is computed is kept
+    in it, and not computed again. Once `stop()` is true, the chunk in hand is finished and Interrupted raised.
     """
     wanted = [setting for setting in settings() if model.reference or SCORES[setting.score].needs != "reference"]
     norms = [Setting(NORM, n, 1) for n in range(1, max(SEEDS) + 1)]  # for any number of passes
     wanted += [setting for setting in norms if setting not in wanted]
-    values: dict[Setting, list[Array]] = {setting: [] for setting in wanted}
-    for done, (wide, deep) in enumerate(_traces(model, prompts, watch)):
-        watch("evaluate", done * CHUNK, len(prompts))
-        for setting in wanted:
-            part = (wide if setting.steps == 1 else deep).part(setting.seeds, setting.steps)
-            values[setting].append(SCORES[setting.score](part))
+    wide, deep = _scorers(model, stopping(watch, stop))
+    made = {"scan_ids": [wide.scan_id, deep.scan_id], "settings": wanted, "prompts": list(prompts), "chunk": CHUNK}
+    kept, parts = Kept(folder, identity(made)), []
+    for number, start in enumerate(range(0, len(prompts), CHUNK)):
+        _check(stop, start, len(prompts))
+        watch("evaluate", start, len(prompts))
+        chunk = prompts[start : start + CHUNK]
+        parts.append(kept.chunk(number, lambda chunk=chunk: _values(wide, deep, chunk, wanted)))  # type: ignore[misc]
     watch("evaluate", len(prompts), len(prompts))
-    return {setting: np.concatenate(parts).astype(np.float64) for setting, parts in values.items()}
+    return dict(zip(wanted, np.concatenate(parts, axis=1), strict=True))
 
 
-def _traces(model: Model, prompts: Sequence[str], watch: Watch) -> Iterator[tuple[Trace, Trace]]:
+def _scorers(model: Model, watch: Watch) -> tuple[Scorer, Scorer]:
     wide = model.adapted(config=WIDE).prepare(watch)
-    scorers = wide.scorer(), wide.adapted(config=DEEP).scorer(watch)
-    for i in range(0, len(prompts), CHUNK):
-        conditioning = scorers[0].denoiser.encode(prompts[i : i + CHUNK])
-        yield scorers[0].trace(conditioning), scorers[1].trace(conditioning)
+    return wide.scorer(), wide.adapted(config=DEEP).scorer(watch)
+
+
+def _check(stop: Callable[[], bool], done: int, of: int) -> None:
+    if stop():
+        raise Interrupted(
+            f"interrupted: what was computed is kept ({done:,} of {of:,} prompts); the same command goes on from there"
+        )
+
+
+def _values(wide: Scorer, deep: Scorer, prompts: Sequence[str], wanted: Sequence[Setting]) -> NDArray[np.float64]:
+    """Of each setting, the prompts' scores."""
+    conditioning = wide.denoiser.encode(prompts)
+    traces = wide.trace(conditioning), deep.trace(conditioning)
+    values = []
+    for setting in wanted:
+        part = traces[setting.steps > 1].part(setting.seeds, setting.steps)
+        values.append(SCORES[setting.score](part))
+    return np.stack(values).astype(np.float64)  # [settings, B]
 
 
 def evaluate(scores: Scored, labels: pl.DataFrame) -> Evaluation:

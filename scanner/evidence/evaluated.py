@@ -9,6 +9,7 @@ import polars as pl
 
 from scanner.diffusion.scores import DEFAULT_SCORE
 from scanner.evidence.evaluate import COLLAPSED, FPRS, NORM, Evaluation, Setting
+from scanner.evidence.kept import FOLDER
 from scanner.evidence.metrics import roc
 from scanner.evidence.plots import roc_plot, severity_plot
 from scanner.files import replacing_folder
@@ -32,7 +33,7 @@ def write(out: Path, evaluation: Evaluation, model: str) -> list[Path]:
     if evaluation.labels["similarity"].null_count() < len(evaluation.labels):
         contents["severity.svg"] = _severity(evaluation, model)
     frames = {"detection.parquet": evaluation.detection, "differences.parquet": evaluation.differences}
-    with replacing_folder(out, FILES.__contains__) as partial:
+    with replacing_folder(out, (*FILES, FOLDER).__contains__) as partial:
         for name, text in contents.items():
             (partial / name).write_text(text)
         for name, frame in frames.items():

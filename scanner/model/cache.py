@@ -8,8 +8,10 @@ import io
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engines.cache import cache_folder
 from scanner.diffusion.schedule import Array
@@ -25,23 +27,24 @@ def cached(kind: str, key: Sequence[str], shape: tuple[int, ...], compute: Calla
     `key`: strings that name all that it depends on: model, backend, and so on.
     """
     path = cache_folder() / f"{kind}-{digest(chr(0).join(key).encode())}.array"
-    found = _read(path)
+    found = read_packed(path)
     if found is not None and found.shape == shape and found.dtype == np.float32:
         return found
     computed = compute()
     # a folder that cannot be written costs time on the next run, nothing else
     with suppress(OSError), replacing(path) as partial:
-        partial.write_bytes(_packed(computed))
+        partial.write_bytes(packed(computed))
     return computed
 
 
-def _packed(array: Array) -> bytes:
+def packed(array: NDArray[Any]) -> bytes:
+    """An array's bytes with their checksum."""
     stream = io.BytesIO()
     np.save(stream, array)
     return digest(stream.getvalue()).encode() + stream.getvalue()
 
 
-def _read(path: Path) -> Array | None:
+def read_packed(path: Path) -> NDArray[Any] | None:
     """The array of a file; None where there is none, or a damaged one."""
     with suppress(OSError, ValueError, EOFError):
         data = path.read_bytes()

@@ -10,7 +10,8 @@ from typing import Any, Unpack
 from scanner.dataset.readers import Problem
 from scanner.diffusion.trace import Watch, unwatched
 from scanner.model import Model
-from scanner.scanning.request import Asked, Inputs, Request, dataset, stopping
+from scanner.model.stopping import stopping
+from scanner.scanning.request import Asked, Inputs, Request, dataset
 from scanner.scanning.screen import remembered, screened_out
 from scanner.store.ledger import Ledger
 from scanner.store.pending import Pending

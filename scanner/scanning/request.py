@@ -14,7 +14,6 @@ from scanner.config import ScanConfig, Screen
 from scanner.dataset import captions, readers
 from scanner.dataset.shards import split_captions
 from scanner.diffusion.scores import FIRST_PASS_SCORES, SCORES, best_score
-from scanner.diffusion.trace import Watch
 from scanner.disk import local, work_files, work_folder
 from scanner.errors import InputError, Interrupted, ScannerError
 from scanner.model import Model
@@ -181,16 +180,3 @@ def dataset(request: Request, rows: readers.Rows, stop: Callable[[], bool]) -> I
         if not any(split.rglob("*.parquet")):
             raise InputError(f"{', '.join(request.files)}: no caption rows in it")
         yield Dataset(rows, split, folder, stop)
-
-
-def stopping(watch: Watch, stop: Callable[[], bool]) -> Watch:
-    """The watch, which raises Interrupted once `stop()` is true."""
-
-    def watched(what: str, done: int, total: int) -> None:
-        if stop():
-            raise Interrupted(
-                "interrupted while preparing, before this pass scored anything; what is committed stays: run it again"
-            )
-        watch(what, done, total)
-
-    return watched

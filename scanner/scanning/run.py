@@ -8,9 +8,10 @@ from typing import Unpack
 from scanner.dataset import captions
 from scanner.diffusion.scores import SCORES
 from scanner.diffusion.trace import Watch, unwatched
+from scanner.model.stopping import stopping
 from scanner.scanning.execute import Executor, local
 from scanner.scanning.passes import Passes, Purpose
-from scanner.scanning.request import Asked, Inputs, Request, dataset, stopping
+from scanner.scanning.request import Asked, Inputs, Request, dataset
 from scanner.scanning.result import ScanResult
 from scanner.scanning.screen import chosen, remembered
 from scanner.store.ledger import Ledger
