@@ -138,7 +138,8 @@ def test_two_limits_of_one_source_are_refused(night, monkeypatch):
     monkeypatch.chdir(folder)
     (folder / "settings.toml").write_text("[report]\nquantile = 0.9\ntop = 3\n")
     _, err, code = run("--config", "settings.toml", "report", "--store", "store", "--out", "limits")
-    assert (code, err) == (2, "error: needed exactly one of top, quantile, threshold, fdr, fpr\n")
+    said = "settings from settings.toml\nerror: needed exactly one of top, quantile, threshold, fdr, fpr\n"
+    assert (code, err) == (2, said)
 
 
 def test_only_new_findings_break_the_build(night, tmp_path):
