@@ -10,7 +10,7 @@ from scanner.audit.diff import count, diff, notes
 from scanner.audit.rank import Rule
 from scanner.errors import ScannerError
 from scanner.report import contents_of, write
-from scanner.report.read import read_night
+from scanner.report.read import former, read_night
 from scanner.report.terminal import change_lines
 
 
@@ -137,3 +137,24 @@ def test_a_folder_that_is_no_whole_report_is_refused(tmp_path, nights, harm):
     )
     with pytest.raises(ScannerError, match=wanted):
         read_night(folder)
+
+
+def test_the_former_night_is_the_newest_of_an_earlier_day(tmp_path):
+    nights = tmp_path / "nights"
+    for name in ("mon", "tue", "wed", "other"):
+        report(nights / name, BEFORE, scan_id="other" if name == "other" else "scan")
+    days = {"mon": "2029-12-30", "tue": "2029-12-31", "wed": "2030-01-01", "other": "2029-12-31"}
+    for name, day in days.items():
+        file = nights / name / "summary.json"
+        file.write_text(file.read_text().replace("2030-01-01", day))
+    tonight = report(tmp_path / "tonight", AFTER).summary
+    assert former(tonight, nights, tmp_path / "none").summary.date == date(2029, 12, 31)
+    assert former(tonight, tmp_path / "none", tmp_path / "none") is None
+    assert former(tonight, None, tmp_path / "none") is None
+    assert former(tonight, None, nights / "mon").summary.date == date(2029, 12, 30)
+    assert former(tonight, None, nights / "other") is None
+    (nights / "mon/scores.parquet").write_bytes(b"cut in half")
+    assert former(tonight, None, nights / "mon") is None, "it is replaced, and no reason to have no report"
+    (nights / "tue/summary.json").write_text("{")
+    with pytest.raises(ScannerError, match="tue: not a whole report"):
+        former(tonight, nights, tmp_path / "none")

@@ -1,7 +1,7 @@
 """A report read back from the folder that `scanner.report.formats` wrote."""
 
 import json
-from datetime import date
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
@@ -42,16 +42,22 @@ def history(folder: Path, tonight: Summary) -> pl.DataFrame:
 def former(tonight: Summary, nights: Path | None, out: Path) -> Night | None:
     """The newest report of the same scan and score from a day before tonight, of those in the folder `nights`.
 
-    Without such a folder: what `out` holds before it is written anew. None where there is no such report.
+    Without such a folder: what `out` holds before it is written anew, if it can be read. None where there is no such
+    report. Raises ScannerError for a report in `nights` that cannot be read.
     """
-    folders = [out] if nights is None else [path.parent for path in sorted(nights.glob(f"*/{SUMMARY}"))]
-    found: list[tuple[date, Path]] = []
-    for folder in (folder for folder in folders if (folder / SUMMARY).is_file()):
-        night = read_summary(folder)
-        same = (night.full_scan_id, night.score) == (tonight.full_scan_id, tonight.score)
-        if same and (nights is None or night.date < tonight.date):
-            found.append((night.date, folder))
-    return read_night(max(found)[1]) if found else None
+
+    def alike(night: Summary) -> bool:
+        return (night.full_scan_id, night.score) == (tonight.full_scan_id, tonight.score)
+
+    if nights is None:
+        with suppress(ScannerError):  # a damaged report is replaced, and no reason to have none
+            before = read_night(out)
+            return before if alike(before.summary) else None
+        return None
+    folders = [path.parent for path in sorted(nights.glob(f"*/{SUMMARY}"))]
+    past = [(night.date, folder) for folder in folders if alike(night := read_summary(folder))]
+    earlier = [(day, folder) for day, folder in past if day < tonight.date]
+    return read_night(max(earlier)[1]) if earlier else None
 
 
 def read_night(folder: Path) -> Night:
