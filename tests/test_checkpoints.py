@@ -113,7 +113,7 @@ EDITS = [
     (INDEX, {"unet": ["my_unet", "UNet2DConditionModel"]}, "has unet = ['my_unet', 'UNet2DConditionModel']"),
     (INDEX, {"scheduler": [None, None]}, "has scheduler = [None, None]"),
     (INDEX, {"scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]}, "FlowMatchEulerDiscreteScheduler; over"),
-    (INDEX, {"scheduler": ["diffusers", "EDMEulerScheduler"]}, "EDMEulerScheduler; overeads DDIMScheduler"),
+    (INDEX, {"scheduler": ["diffusers", "EDMEulerScheduler"]}, "EDMEulerScheduler; overscan reads DDIMScheduler"),
     (INDEX, {"scheduler": ["diffusers", "PNDMScheduler"]}, "but model_index.json says PNDMScheduler"),
     (SCHEDULER, {"beta_schedule": ...}, "no beta_schedule: write what the model was trained with"),
     (SCHEDULER, {"beta_schedule": "squaredcos_cap_v2"}, "beta_schedule 'squaredcos_cap_v2'; overscan knows"),

@@ -1,13 +1,14 @@
 """The sampler's grid is diffusers' own, and where the formulas were right no number moved."""
 
 import json
-import shutil
+from dataclasses import replace
 
 import diffusers
 import numpy as np
 import pytest
 import tiny as making
 from conftest import CHECKPOINTS
+from signed import signed
 from tiny import SCHEDULE, copied, edited
 
 from engines import EngineError, Manifest, manifest, open_bundle
@@ -189,11 +190,12 @@ def test_fractional_timesteps_reach_the_network_as_the_pipeline_tells_them(tmp_p
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
-def test_an_edited_grid_is_damage(tiny, tmp_path):
-    export(tiny, tmp_path / "bundle")
-    folder = shutil.copytree(tmp_path / "bundle", tmp_path / "copy")
-    made = json.loads((folder / "engine.json").read_text())
-    made["grids"]["50"]["timesteps"][0] = 961.0
-    (folder / "engine.json").write_text(json.dumps(made))
+def test_an_edited_grid_is_damage(linked, made):
+    grid = {"timesteps": [981.0], "signal_rate": [0.6], "noise_rate": [0.8], "initial_noise_scale": 1.0}
+    signed(linked, replace(made, grids={"50": grid}))
+    assert Denoiser(open_bundle(linked, "cpu")).schedule.told(1000) == 981
+    said = json.loads((linked / "engine.json").read_text())
+    said["grids"]["50"]["timesteps"][0] = 961.0
+    (linked / "engine.json").write_text(json.dumps(said))
     with pytest.raises(EngineError, match="damaged or edited"):
-        open_bundle(folder)
+        open_bundle(linked, "cpu")
