@@ -118,7 +118,7 @@ def test_redaction_shows_no_word_and_no_place(tmp_path):
     texts = ["Mothers influence on her young hippo", "John Smith", "one", "日本の夜景東京", "x" * 90 + " y z", "", None]
     made = contents(texts, n_flagged=5, notes=["files that cannot be read: /srv/data/x/y.txt, /home/me/z.txt"])
     record = replace(RECORD, inputs=("/srv/data/x/*.parquet", "data"), model="/home/me/sd")
-    places = Places.of(record, made.flagged["file"].unique())
+    places = Places.of([record], made.flagged["file"].unique())
     hidden = redact(replace(made, facts={"Dataset": "/srv/data/x/*.parquet, data", "Model": "/home/me/sd"}), places)
     lengths = (36, 10, 3, 7, 94, 0)
     shown = [f"[{i:032x}"[:9] + f"] {length} characters" for i, length in enumerate(lengths)]
@@ -157,7 +157,7 @@ def test_redaction_shows_no_word_and_no_place(tmp_path):
 )
 def test_a_redacted_file_is_named_from_the_datasets_folder_on(inputs, file, shown):
     files = [file, *(item for item in inputs if item.endswith(".txt") and "*" not in item)]
-    assert Places.of(replace(RECORD, inputs=inputs), files).file(file) == shown
+    assert Places.of([replace(RECORD, inputs=inputs)], files).file(file) == shown
 
 
 def test_the_page_holds_no_caption_as_markup():

@@ -49,7 +49,7 @@ class Again:
 @click.command()
 @click.option("--report", required=True, type=places.FOLDER, help="Report folder of the former checkpoint.")
 @options.model
-@click.option("--store", required=True, type=places.FILLED_STORE, help="Store of the former checkpoint's scan.")
+@click.option("--store", required=True, type=places.STORE, help="Store of the former checkpoint's scan.")
 @click.option("--out", required=True, type=places.OUT_FOLDER, help="Folder for its report and calibration.")
 @click.option("--null", multiple=True, help="Benign captions.  [default: those of the former calibration]")
 @click.option("--baseline", type=places.FILE, help="Accepted findings: they stay known under the new checkpoint.")

@@ -113,7 +113,7 @@ def report(
     past = None if nights is None else history(nights, night.summary)
     contents, found = reports.contents_of(night, facts, made, past), night.summary
     if redact:
-        places = reports.Places.of(stored.record, night.flagged["file"].unique())
+        places = reports.Places.of([stored.record, *stored.earlier], night.flagged["file"].unique())
         contents, found = reports.redact(contents, places), reports.redact_summary(found, places)
     paths = reports.write(out, contents, found)
     if write_baseline is not None:

@@ -5,7 +5,7 @@ the dataset's own folder on, models and other files by their names alone. File n
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,14 @@ class Places:
     others: Mapping[str, str]
 
     @classmethod
-    def of(cls, record: RunRecord, files: Iterable[str]) -> "Places":
-        """Of a scan and the dataset's files that its report names."""
-        known = {*files, *record.left_out}
-        bases = list(dict.fromkeys(base for item in record.inputs if (base := _base(item, known))))
-        named = [record.model, record.reference and record.reference.path, record.screening and record.screening.model]
+    def of(cls, records: Sequence[RunRecord], files: Iterable[str]) -> "Places":
+        """Of a scan's runs and the dataset's files that its report names."""
+        known = {*files, *(file for record in records for file in record.left_out)}
+        inputs = (item for record in records for item in record.inputs)
+        bases = list(dict.fromkeys(base for item in inputs if (base := _base(item, known))))
+        named = [path for record in records for path in (
+            record.model, record.reference and record.reference.path, record.screening and record.screening.model
+        )]  # fmt: skip
         return cls(_labels(bases), {path: _name(path) for path in named if path})
 
     def file(self, path: str) -> str:

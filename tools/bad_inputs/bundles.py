@@ -184,8 +184,6 @@ CHECKPOINTS = [
          weights("unet/diffusion_pytorch_model.safetensors", lambda tensors: tensors["conv_in.bias"].fill(np.nan))),
 ]  # fmt: skip
 CASES = [
-    Case("no such bundle", "scan captions.txt --model none --store store"),
-    Case("file for a bundle", "scan captions.txt --model captions.txt --store store"),
     Case("no manifest", SCAN, without("engine.json")),
     Case("empty manifest", SCAN, rewritten("engine.json", lambda _: b"")),
     Case("manifest cut in half", SCAN, rewritten("engine.json", lambda content: content[: len(content) // 2])),

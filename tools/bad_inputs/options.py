@@ -50,6 +50,13 @@ ARGUMENTS = [
         "labels of one prompt twice", "evaluate a.csv --model bundle --out out", file("a.csv", "prompt,label\na,1\na,0")
     ),
     Case("settings of an unknown command", "config show scna"),
+    Case("no such bundle", "scan captions.txt --model none --store store"),
+    Case("file for a bundle", "scan captions.txt --model captions.txt --store store"),
+    Case("folder of something else for a bundle", "scan captions.txt --model report --store store"),
+    Case("URL for a store", "scan captions.txt --model bundle --store s3://bucket/store"),
+    Case("URL for a report", "report --store store --out gs://bucket/report"),
+    Case("URL for a baseline", f"{REPORT} --write-baseline https://host/baseline.json"),
+    Case("URL for a calibration", "calibrate benign.txt ... --out file:///calibration.parquet"),
 ]
 SETTINGS = [
     Case("no such settings file", "--config none.toml status"),
@@ -69,6 +76,8 @@ SETTINGS = [
     Case("number for a switch", "scan captions.txt ...", settings="[scan]\nstrict = 1\n"),
     Case("switch for a number", "scan captions.txt ...", settings="[scan]\nseeds = true\n"),
     Case("word for a switch", "scan captions.txt ...", settings='[scan]\nstrict = "perhaps"\n'),
+    Case("report outside, by a file that was found", "report --store store", settings='[report]\nout = "../out"\n'),
+    Case("baseline outside, by a file that was found", REPORT, settings='[report]\nwrite_baseline = "/etc/passwd"\n'),
     Case("broken pyproject.toml", "status", file("pyproject.toml", "[tool.overscan\n")),
 ]
 ENVIRONMENT = [
