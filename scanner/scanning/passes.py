@@ -31,6 +31,7 @@ Purpose = Literal["scan", "calibration", "first pass"]
 class Done(NamedTuple):
     """One pass: the record of its run, what it was to do, and rows committed by status."""
 
+    scan_id: str
     record: RunRecord
     pending: Pending
     statuses: Counter[str]
@@ -55,7 +56,7 @@ class Passes:
         pending = self.data.pending(self.ledger, scan_id, out)
         record = self._record(model, purpose, screening)
         self.ledger.begin(scan_id, record)
-        return Done(record, pending, self._rows(model, scan_id, pending))
+        return Done(scan_id, record, pending, self._rows(model, scan_id, pending))
 
     def _rows(self, model: Model, scan_id: str, pending: Pending) -> Counter[str]:
         """Score and commit. Whatever ends it, what is computed is committed. Counts by status."""

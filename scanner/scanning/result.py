@@ -4,6 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from scanner.dataset import captions
+from scanner.scanning.passes import Done
+from scanner.scanning.request import Dataset
+from scanner.store.ledger import Ledger
 from scanner.store.record import Screened
 from scanner.store.stored import StoredScan
 
@@ -34,3 +38,29 @@ class ScanResult(StoredScan):
     seconds: float
     screening: Screened | None = None
     reading: Mapping[str, Any] = field(default_factory=dict)
+
+
+def result_of(done: Done, data: Dataset, ledger: Ledger, first_scan_id: str, seconds: float) -> ScanResult:
+    """Of a scan's last pass; `first_scan_id`: of its first one. Raises StoreError."""
+    record, pending, statuses = done.record, done.pending, done.pending.statuses + done.statuses
+    assert record.batch_size is not None
+    return ScanResult(
+        scan_id=done.scan_id,
+        store=ledger.folder,
+        record=record,
+        captions=captions.texts(data.rows),
+        left_out=data.rows.problems,
+        backend=record.backend,
+        precision=record.precision,
+        provider=record.provider,
+        batch_size=record.batch_size,
+        rows=pending.rows,
+        unique=pending.unique,
+        already_scored=pending.already_scored,
+        scored=done.statuses["scored"] + done.statuses["non_finite"],
+        skipped={status: count for status, count in sorted(statuses.items()) if status != "scored"},
+        other_scans=ledger.count_others(done.scan_id, first_scan_id),
+        seconds=seconds,
+        screening=record.screened(statuses),
+        reading=data.rows.told(each=True),
+    )

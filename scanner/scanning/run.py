@@ -2,17 +2,15 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Unpack
 
-from scanner.dataset import captions
 from scanner.diffusion.scores import SCORES
 from scanner.diffusion.trace import Watch, unwatched
 from scanner.model.stopping import stopping
 from scanner.scanning.execute import Executor, local
 from scanner.scanning.passes import Passes, Purpose
 from scanner.scanning.request import Asked, Inputs, Request, dataset
-from scanner.scanning.result import ScanResult
+from scanner.scanning.result import ScanResult, result_of
 from scanner.scanning.screen import chosen, remembered
 from scanner.store.ledger import Ledger
 from scanner.store.record import FIRST_PASS
@@ -56,27 +54,4 @@ def scan(
             first.close()  # a large model is not held twice
             model = full.prepare(preparing)
         done = passes.score(model, purpose, screening)
-    assert model.prepared is not None
-    assert model.batch_size is not None
-    scan_id = model.scan_id if screening is None else screening.scan_id
-    statuses = done.pending.statuses + done.statuses
-    return ScanResult(
-        scan_id=scan_id,
-        store=Path(request.store),
-        record=done.record,
-        captions=captions.texts(data.rows),
-        left_out=data.rows.problems,
-        backend=model.backend,
-        precision=model.precision,
-        provider=model.prepared.provider,
-        batch_size=model.batch_size,
-        rows=done.pending.rows,
-        unique=done.pending.unique,
-        already_scored=done.pending.already_scored,
-        scored=done.statuses["scored"] + done.statuses["non_finite"],
-        skipped={status: count for status, count in sorted(statuses.items()) if status != "scored"},
-        other_scans=ledger.count_others(scan_id, first.scan_id),
-        seconds=time.monotonic() - started,
-        screening=done.record.screened(statuses),
-        reading=data.rows.told(each=True),
-    )
+    return result_of(done, data, ledger, first.scan_id, time.monotonic() - started)
