@@ -302,7 +302,7 @@ def test_the_command_line_says_how_many_were_screened_out(folder, tmp_path):
         (["--screen", "0.1", "--screen-score", "overestimation_white_v1"], "it needs a reference"),
         (["--screen", "0.1", "--seeds", "1"], "a scan of one seed and one step is what a first pass costs"),
         (["--screen-score", "concentration_v1"], "a screen's score, model or precision without a screen: needed"),
-        (["--screen-model", "none"], "a screen's score, model or precision without a screen: needed --screen SHARE"),
+        (["--screen-model", BUNDLE], "a screen's score, model or precision without a screen: needed --screen SHARE"),
         (["--screen-precision", "auto"], "a screen's score, model or precision without a screen: needed --screen"),
         (["--screen", "0.1", "--screen-precision", "int4"], "'int4' is not one of 'auto', 'float32'"),
     ],
