@@ -107,6 +107,14 @@ def test_concentration_by_hand():
     np.testing.assert_allclose(SCORES["concentration_v1"](some), (25 + 9) / (25 + 9 + 4 + 27), rtol=1e-6)
 
 
+def test_concentration_finds_the_top_positions_of_many():
+    De = np.random.default_rng(1).standard_normal((3, 2, 4, 40, 40)).astype(np.float32)
+    zeros = np.zeros_like(De)[None]
+    some = Trace((0,), np.array([0.1]), np.array([0.99]), zeros, De[None], zeros, G, 1.0)
+    energy = np.sort(np.square(De).sum(2).mean(1).reshape(3, -1))
+    np.testing.assert_allclose(SCORES["concentration_v1"](some), energy[:, -80:].sum(1) / energy.sum(1), rtol=1e-5)
+
+
 def test_agreement_is_the_mean_pairwise_cosine(denoiser):
     some = first_step(denoiser, [[0, 1, 2]], seeds=(0, 1, 2))
     x0 = some.x0_cond[0, 0].reshape(3, -1)
@@ -169,6 +177,20 @@ def test_estimate_ratio_white_is_the_estimate_ratio_where_captions_differ_alike_
     ordinary = Reference(((x_T + axes * np.float32(a)) / np.float32(s)).astype(np.float32))
     white = SCORES["estimate_ratio_white_v1"](replace(some, reference=ordinary))
     np.testing.assert_allclose(white, SCORES["estimate_ratio_v1"](some), atol=1e-3)
+
+
+def test_estimate_ratio_white_is_measured_from_the_ordinary_estimate(pair):
+    """Ordinary captions that differ alike in all directions around c: log(mean ||X - c|| / spread of X)."""
+    some = first_step(pair, [[0, 1]], seeds=range(3))
+    x_T, a, s = some.x_t[0, 0], some.signal_rate[0], some.noise_rate[0]
+    axes = np.concatenate([np.eye(32), -np.eye(32)]).reshape(64, 1, 2, 4, 4)
+    c = np.full(M.shape, 0.7)
+    ordinary = Reference(((x_T - a * (c + axes)) / s).astype(np.float32))
+    X = some.x0_cond[0, 0].astype(np.float64)
+    spread = np.sqrt(np.square(X - X.mean(0)).sum() / 2)
+    expected = np.log(np.linalg.norm((X - c).reshape(3, -1), axis=1).mean() / spread)
+    found = SCORES["estimate_ratio_white_v1"](replace(some, reference=ordinary))
+    np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
 def test_two_images_measured_by_the_prior(pair):
