@@ -1,0 +1,102 @@
+"""VAE, UNet and schedule, in Stable Diffusion's layout, and what they are trained to minimise."""
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.models.resnet import ResnetBlock2D
+from torch import nn
+
+from .fit import Loss
+from .towers import HIDDEN
+
+VAE_STEPS, VAE_BATCH, VAE_LR = 2400, 16, 2e-3
+UNET_STEPS, EPSILON_STEPS, BATCH = 7000, 2500, 48
+UNET_LR, EPSILON_LR = 1e-3, 8e-4
+CAPTION_DROPOUT = 0.1
+
+
+def new_vae() -> AutoencoderKL:
+    """64 x 64 pictures to 4 x 16 x 16 latents."""
+    vae = AutoencoderKL(
+        block_out_channels=(16, 32, 64), layers_per_block=1, norm_num_groups=8, latent_channels=4, sample_size=64,
+        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
+        mid_block_add_attention=False,
+    )  # fmt: skip
+    for module in vae.modules():
+        if isinstance(module, ResnetBlock2D):  # residual branches start at zero, or a short training learns too little
+            nn.init.zeros_(module.conv2.weight)
+            nn.init.zeros_(module.conv2.bias)
+    nn.init.constant_(vae.quant_conv.bias[4:], -4.0)  # a small posterior variance to begin with
+    return vae.to(memory_format=torch.channels_last)
+
+
+def vae_loss(vae: AutoencoderKL, images: np.ndarray) -> Loss:
+    """L1 + 2 MSE + a little KL on pictures uint8 [n, 3, 64, 64]."""
+
+    def loss(step: int, generator: torch.Generator) -> torch.Tensor:
+        chosen = torch.randint(0, len(images), (VAE_BATCH,), generator=generator)
+        image = (torch.from_numpy(images[chosen]).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+        posterior = vae.encode(image).latent_dist
+        error = vae.decode(posterior.sample(generator)).sample - image
+        return error.abs().mean() + 2 * error.square().mean() + 1e-6 * posterior.kl().mean()
+
+    return loss
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKL, images: np.ndarray) -> tuple[torch.Tensor, float]:
+    """Latents float32 [n, 4, 16, 16] of pictures uint8, of unit variance, and the PSNR in dB; sets the scaling factor."""
+    latents, error = [], 0.0
+    for i in range(0, len(images), 128):
+        part = torch.from_numpy(images[i : i + 128]).float() / 127.5 - 1
+        latents.append(vae.encode(part).latent_dist.mean)
+        error += float((vae.decode(latents[-1]).sample.clamp(-1, 1) - part).square().mean((1, 2, 3)).sum())
+    found = torch.cat(latents)
+    vae.register_to_config(scaling_factor=float(1 / found.std()))
+    return found * vae.config.scaling_factor, float(10 * np.log10(4 / (error / len(images))))
+
+
+def new_unet() -> UNet2DConditionModel:
+    """Three levels, cross-attention in the upper two and the middle, as in Stable Diffusion all but the lowest have."""
+    attention, plain = "CrossAttn{}Block2D", "{}Block2D"
+    return UNet2DConditionModel(
+        sample_size=16, in_channels=4, out_channels=4, block_out_channels=(32, 96, 160), layers_per_block=1,
+        down_block_types=tuple(kind.format("Down") for kind in (attention, attention, plain)),
+        up_block_types=tuple(kind.format("Up") for kind in (plain, attention, attention)),
+        cross_attention_dim=HIDDEN, attention_head_dim=(2, 4, 4), norm_num_groups=16,
+    ).to(memory_format=torch.channels_last)  # fmt: skip
+
+
+def scheduler(prediction_type: str) -> DDIMScheduler:
+    """Stable Diffusion's schedule."""
+    return DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
+        steps_offset=1, prediction_type=prediction_type,
+    )  # fmt: skip
+
+
+def diffusion_loss(
+    batch: object, latents: torch.Tensor, hidden: torch.Tensor, unet: UNet2DConditionModel, prediction_type: str
+) -> Loss:
+    """Denoising loss. `batch(step, size)`: rows (picture, caption); `hidden` [p + 1, L, HIDDEN]: the frozen encoder's
+    last hidden states, the last row being the empty prompt's.
+
+    For epsilon the weight min(1/abar, 20) keeps the noisiest timesteps, which a first-step scan looks at, from being
+    ignored.
+    """
+    abar = scheduler(prediction_type).alphas_cumprod
+
+    def loss(step: int, generator: torch.Generator) -> torch.Tensor:
+        picture, caption = torch.from_numpy(batch(step, BATCH)).T.clone()
+        x0 = latents[picture]
+        caption[torch.rand(BATCH, generator=generator) < CAPTION_DROPOUT] = len(hidden) - 1
+        timestep = torch.randint(0, len(abar), (BATCH,), generator=generator)
+        noise = torch.randn(x0.shape, generator=generator)
+        a, s = (rate[timestep].sqrt()[:, None, None, None] for rate in (abar, 1 - abar))
+        x_t = (a * x0 + s * noise).contiguous(memory_format=torch.channels_last)
+        output = unet(x_t, timestep, hidden[caption]).sample
+        target = noise if prediction_type == "epsilon" else a * noise - s * x0
+        weight = (1 / abar[timestep]).clamp(max=20) if prediction_type == "epsilon" else torch.ones(BATCH)
+        return (weight * (output - target).square().mean((1, 2, 3))).mean()
+
+    return loss
