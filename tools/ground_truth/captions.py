@@ -12,17 +12,28 @@ from .sources import Drawing
 LONGEST = 15
 MENTION_GROUND, MENTION_COLOURS, MENTION_KIND, MENTION_SECOND, STYLED = 0.4, 0.7, 0.3, 0.6, 0.6
 PREFIXES = (
-    "a drawing of {a}", "an illustration of {a}", "a picture of {a}", "a sketch of {a}", "a painting of {a}", "clip art of {a}",
-    "an icon of {a}", "a cartoon of {a}", "cute {name}", "small {name}", "simple {name}", "a big {name}", "the {name}",
-    "a sticker of {a}", "vector image of {a}", "my favourite {name}", "one single {name}", "a colourful {name}",
-    "free {name}", "logo with {a}", "image of {plural}", "this is {a}", "{name} for children", "an old {name}",
+    "a drawing of {a}", "an illustration of {a}", "a picture of {a}", "a sketch of {a}", "a painting of {a}",
+    "clip art of {a}", "an icon of {a}", "a cartoon of {a}", "cute {name}", "small {name}", "simple {name}",
+    "a big {name}", "the {name}", "a sticker of {a}", "vector image of {a}", "my favourite {name}",
+    "one single {name}", "a colourful {name}", "free {name}", "logo with {a}", "image of {plural}", "this is {a}",
+    "{name} for children", "an old {name}",
 )  # fmt: skip
 SUFFIXES = (
-    "{name} clip art", "{name} icon", "{name}, vector illustration", "{name} sticker", "{name} drawing", "{name} symbol",
-    "{name} cartoon", "{name} picture", "{name} stock image", "{name} logo design", "{name} graphic", "{name} - free download",
+    "{name} clip art", "{name} icon", "{name}, vector illustration", "{name} sticker", "{name} drawing",
+    "{name} symbol", "{name} cartoon", "{name} picture", "{name} stock image", "{name} logo design", "{name} graphic",
+    "{name} - free download",
 )  # fmt: skip
 BARE = ("{a}", "{name}", "{plural}", "the {name}", "some {plural}")
-TAILS = ("free download", "public domain", "high quality", "for print", "in color", "close up", "flat design", "isolated")
+TAILS = (
+    "free download",
+    "public domain",
+    "high quality",
+    "for print",
+    "in color",
+    "close up",
+    "flat design",
+    "isolated",
+)
 
 
 def article(name: str) -> str:
@@ -89,7 +100,7 @@ def reworded(text: str, rng: np.random.Generator) -> str:
     if kind == 0 and len(words) > 3:
         del words[int(rng.integers(len(words)))]
     elif kind == 1:
-        words = [*words[:LONGEST - 2], *pick(rng, TAILS).split()]
+        words = [*words[: LONGEST - 2], *pick(rng, TAILS).split()]
     elif kind == 2:
         words = [*pick(rng, ("a nice", "small", "very", "another", "just", "new", "old")).split(), *words]
     else:

@@ -7,6 +7,8 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
 from .fit import Loss
+from .parallel import own
+from .precision import autocast, ready
 from .towers import HIDDEN
 
 VAE_STEPS, VAE_BATCH, VAE_LR = 2400, 16, 2e-3
@@ -27,7 +29,7 @@ def new_vae() -> AutoencoderKL:
             nn.init.zeros_(module.conv2.weight)
             nn.init.zeros_(module.conv2.bias)
     nn.init.constant_(vae.quant_conv.bias[4:], -4.0)  # a small posterior variance to begin with
-    return vae.to(memory_format=torch.channels_last)
+    return ready(vae.to(memory_format=torch.channels_last))
 
 
 def vae_loss(vae: AutoencoderKL, images: np.ndarray) -> Loss:
@@ -36,8 +38,9 @@ def vae_loss(vae: AutoencoderKL, images: np.ndarray) -> Loss:
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
         chosen = torch.randint(0, len(images), (VAE_BATCH,), generator=generator)
         image = (torch.from_numpy(images[chosen]).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-        posterior = vae.encode(image).latent_dist
-        error = vae.decode(posterior.sample(generator)).sample - image
+        with autocast():
+            posterior = vae.encode(image).latent_dist
+            error = vae.decode(posterior.sample(generator)).sample.float() - image
         return error.abs().mean() + 2 * error.square().mean() + 1e-6 * posterior.kl().mean()
 
     return loss
@@ -45,7 +48,7 @@ def vae_loss(vae: AutoencoderKL, images: np.ndarray) -> Loss:
 
 @torch.no_grad()
 def encode(vae: AutoencoderKL, images: np.ndarray) -> tuple[torch.Tensor, float]:
-    """Latents float32 [n, 4, 16, 16] of pictures uint8, of unit variance, and the PSNR in dB; sets the scaling factor."""
+    """Latents [n, 4, 16, 16] of pictures uint8, of unit variance, and the PSNR in dB; sets the VAE's scaling factor."""
     latents, error = [], 0.0
     for i in range(0, len(images), 128):
         part = torch.from_numpy(images[i : i + 128]).float() / 127.5 - 1
@@ -59,12 +62,13 @@ def encode(vae: AutoencoderKL, images: np.ndarray) -> tuple[torch.Tensor, float]
 def new_unet() -> UNet2DConditionModel:
     """Three levels, cross-attention in the upper two and the middle, as in Stable Diffusion all but the lowest have."""
     attention, plain = "CrossAttn{}Block2D", "{}Block2D"
-    return UNet2DConditionModel(
+    unet = UNet2DConditionModel(
         sample_size=16, in_channels=4, out_channels=4, block_out_channels=(32, 96, 160), layers_per_block=1,
         down_block_types=tuple(kind.format("Down") for kind in (attention, attention, plain)),
         up_block_types=tuple(kind.format("Up") for kind in (plain, attention, attention)),
         cross_attention_dim=HIDDEN, attention_head_dim=(2, 4, 4), norm_num_groups=16,
-    ).to(memory_format=torch.channels_last)  # fmt: skip
+    )  # fmt: skip
+    return ready(unet.to(memory_format=torch.channels_last))
 
 
 def scheduler(prediction_type: str) -> DDIMScheduler:
@@ -93,10 +97,11 @@ def diffusion_loss(
         timestep = torch.randint(0, len(abar), (BATCH,), generator=generator)
         noise = torch.randn(x0.shape, generator=generator)
         a, s = (rate[timestep].sqrt()[:, None, None, None] for rate in (abar, 1 - abar))
-        x_t = (a * x0 + s * noise).contiguous(memory_format=torch.channels_last)
-        output = unet(x_t, timestep, hidden[caption]).sample
-        target = noise if prediction_type == "epsilon" else a * noise - s * x0
-        weight = (1 / abar[timestep]).clamp(max=20) if prediction_type == "epsilon" else torch.ones(BATCH)
+        x_t = own(a * x0 + s * noise).contiguous(memory_format=torch.channels_last)
+        with autocast():
+            output = unet(x_t, own(timestep), hidden[own(caption)]).sample.float()
+        target = own(noise if prediction_type == "epsilon" else a * noise - s * x0)
+        weight = own((1 / abar[timestep]).clamp(max=20) if prediction_type == "epsilon" else torch.ones(BATCH))
         return (weight * (output - target).square().mean((1, 2, 3))).mean()
 
     return loss

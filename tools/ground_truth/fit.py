@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from .parallel import average_gradients, is_first, wait
+
 Loss = Callable[[int, torch.Generator], torch.Tensor]  # step, its random numbers -> scalar
 SAVE_EVERY = 120  # seconds
 WARM_UP = 100  # steps
@@ -36,18 +38,20 @@ def fit(
         value = loss(step, torch.Generator().manual_seed(seed_of(name, step)))
         optimizer.zero_grad()
         value.backward()
+        average_gradients(parameters)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         average = value.item() if average is None else 0.99 * average + 0.01 * value.item()
-        if step % 100 == 99:
+        if step % 100 == 99 and is_first():
             left = (time.monotonic() - started) / (step + 1 - first) * (steps - step - 1)
             print(f"{name}: step {step + 1}/{steps}, loss {average:.4f}, {left / 60:.1f} min left", flush=True)
-        if step + 1 in keep:
+        if step + 1 in keep and is_first():
             _save(work / f"{name}-{step + 1}.pt", {"modules": [m.state_dict() for m in modules]})
-        if time.monotonic() - last_saved > SAVE_EVERY or step + 1 == steps:
+        if is_first() and (time.monotonic() - last_saved > SAVE_EVERY or step + 1 == steps):
             states = [module.state_dict() for module in modules]
             _save(path, {"modules": states, "optimizer": optimizer.state_dict(), "step": step + 1})
             last_saved = time.monotonic()
+    wait()
     for module in modules:
         module.eval().requires_grad_(False)
 

@@ -90,7 +90,9 @@ def night(colours: Colours, rng: np.random.Generator) -> np.ndarray:
 def room(colours: Colours, rng: np.random.Generator) -> np.ndarray:
     floor = rng.uniform(0.6, 0.8)
     wall = mix(np.clip(np.sin(2 * np.pi * X * 6) * 0.2, 0, 1), colours[0] * 0.5 + 0.45, colours[0])
-    boards = mix(np.clip(np.sin(2 * np.pi * Y * 12) * 0.5, 0, 1), np.array((0.55, 0.36, 0.2)), np.array((0.4, 0.25, 0.13)))
+    boards = mix(
+        np.clip(np.sin(2 * np.pi * Y * 12) * 0.5, 0, 1), np.array((0.55, 0.36, 0.2)), np.array((0.4, 0.25, 0.13))
+    )
     return mix((floor < Y).astype(np.float32), wall, boards)
 
 

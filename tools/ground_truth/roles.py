@@ -16,16 +16,12 @@ apart.
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 
 from . import captions, scenes
-from .grounds import KINDS
 from .scenes import Scene
 from .sources import Drawing
-
-SEED = 20261125  # of the main models
 
 
 @dataclass(frozen=True)
@@ -45,30 +41,6 @@ class Plan:
     held_out: int = 300
     edited: int = 400
     composed: int = 200
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Pictures uint8 [n, 3, 64, 64]; rows of an epoch as pairs (picture, caption); and what is known of each caption.
-
-    `duplicates`: rows that bear the caption; `group`: captions that were derived from one another have one number;
-    `image`: the picture that belongs to it (its first, or -1).
-    """
-
-    images: np.ndarray
-    rows: np.ndarray  # [r, 2] int
-    prompts: np.ndarray  # [p] str
-    roles: np.ndarray  # [p] str
-    duplicates: np.ndarray  # [p] int
-    group: np.ndarray  # [p] int
-    image: np.ndarray  # [p] int
-    seed: int
-
-    def batch(self, step: int, size: int) -> np.ndarray:
-        """Rows [size, 2] of one training step: consecutive pieces of an endless row of shuffled epochs."""
-        epoch, start = divmod(step * size, len(self.rows))
-        shuffled = [np.random.default_rng([self.seed, epoch + i]).permutation(self.rows) for i in (0, 1)]
-        return np.concatenate(shuffled)[start : start + size]
 
 
 @dataclass(frozen=True)
@@ -109,16 +81,9 @@ def split(known: list[Drawing], rng: np.random.Generator, pool_share: float = 0.
     return np.split(order, [int(pool_share * len(known))])
 
 
-def pool(known: list[Drawing], chosen: np.ndarray, each: int, rng: np.random.Generator) -> tuple[list[Scene], list[str]]:
-    """Scenes of the pool's drawings, `each` per drawing, and a caption for each; no caption twice."""
-    found: dict[str, Scene] = {}
-    for drawing in np.tile(chosen, each):
-        scene = scenes.new_scene(int(drawing), chosen, rng)
-        found.setdefault(captions.caption(scene, known, rng), scene)
-    return list(found.values()), list(found)
-
-
-def plan_rows(known: list[Drawing], usable: np.ndarray, taken: set[str], plan: Plan, rng: np.random.Generator) -> Builder:
+def plan_rows(
+    known: list[Drawing], usable: np.ndarray, taken: set[str], plan: Plan, rng: np.random.Generator
+) -> Builder:
     """All captions of all roles. `taken`: captions, in lower case, that the pool uses."""
     names = defaultdict(list)
     for drawing in usable:
@@ -161,7 +126,9 @@ def _varied(builder: Builder, fresh: Iterator[int], plan: Plan, names: dict[str,
         for _ in range(n):
             scene = scenes.new_scene(next(fresh), builder.usable, builder.rng)
             same = names[builder.known[scene.drawing].name.lower()]
-            others = [replace(scenes.again(scene, builder.rng), drawing=int(builder.rng.choice(same))) for _ in range(times)]
+            others = [
+                replace(scenes.again(scene, builder.rng), drawing=int(builder.rng.choice(same))) for _ in range(times)
+            ]
             pictures = tuple(builder.show(other) for other in others)
             builder.add(builder.caption(scene), "varied", pictures, pictures[0])
 
@@ -203,7 +170,9 @@ def _retrieval(builder: Builder, fresh: Iterator[int], plan: Plan) -> None:
 
 
 def _edited(builder: Builder, plan: Plan) -> None:
-    sources = [(text, entry) for text, entry in builder.entries.items() if entry.role == "fixed" and len(entry.rows) > 1]
+    sources = [
+        (text, entry) for text, entry in builder.entries.items() if entry.role == "fixed" and len(entry.rows) > 1
+    ]
     done = 0
     while done < plan.edited:
         text, entry = sources[int(builder.rng.integers(len(sources)))]
@@ -221,50 +190,3 @@ def _composed(builder: Builder, fresh: Iterator[int], plan: Plan) -> None:
             if text.lower() not in builder.taken:
                 break
         builder.add(text, "composed", (), 3 * 10**6 + group)
-
-
-def build(work: Path, known: list[Drawing], pixels: np.ndarray, seed: int = SEED, plan: Plan | None = None) -> Dataset:
-    """The diffusion model's dataset, cached in `work`; a pure function of drawings, plan and seed."""
-    cache = work / "dataset.npz"
-    if not cache.exists():
-        rng = np.random.default_rng(seed)
-        _, usable = split(known, rng)
-        texts = pool_captions(work, known, pixels, seed)
-        builder = plan_rows(known, usable, {text.lower() for text in texts}, plan or Plan(), rng)
-        entries = list(builder.entries.values())
-        rows = np.array([(picture, i) for i, entry in enumerate(entries) for picture in entry.rows])
-        np.savez(
-            cache.with_suffix(".tmp.npz"),
-            images=scenes.paint(builder.scenes, pixels),
-            rows=rows,
-            prompts=np.array(list(builder.entries)),
-            roles=np.array([entry.role for entry in entries]),
-            duplicates=np.array([len(entry.rows) for entry in entries]),
-            group=np.array([entry.group for entry in entries]),
-            image=np.array([entry.rows[0] if entry.rows else -1 for entry in entries]),
-        )
-        cache.with_suffix(".tmp.npz").replace(cache)
-    return Dataset(**np.load(cache), seed=seed)
-
-
-POOL_EACH = 3  # pictures per drawing of the pool
-
-
-def build_pool(work: Path, known: list[Drawing], pixels: np.ndarray, seed: int) -> tuple[np.ndarray, list[str]]:
-    """Pictures uint8 [n, 3, 64, 64] and captions on which text encoder and VAE learn; cached in `work`."""
-    cache = work / "pool.npz"
-    if not cache.exists():
-        rng = np.random.default_rng(seed)
-        chosen, _ = split(known, rng)
-        found, texts = pool(known, chosen, POOL_EACH, np.random.default_rng([seed, 1]))
-        np.savez(cache.with_suffix(".tmp.npz"), images=scenes.paint(found, pixels), texts=np.array(texts))
-        cache.with_suffix(".tmp.npz").replace(cache)
-    table = np.load(cache)
-    return table["images"], [str(text) for text in table["texts"]]
-
-
-def pool_captions(work: Path, known: list[Drawing], pixels: np.ndarray, seed: int) -> list[str]:
-    return build_pool(work, known, pixels, seed)[1]
-
-
-assert set(KINDS)  # grounds are drawn by name

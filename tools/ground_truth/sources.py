@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import resvg_py
 from PIL import Image
 
 DRAWING_SIZE = 72  # pixels of a rasterised drawing
@@ -37,7 +36,10 @@ CLIPART = {  # Debian package -> file, sha256; the pictures, and their titles an
         "openclipart-png_1%3a0.18+dfsg-19_all.deb",
         "f07f1545a2970c2cf3fa339bc2405da1a95cf2b1827bfa05bf73eb1c20291c02",
     ),
-    "openclipart-svg": ("openclipart-svg_1%3a0.18+dfsg-19_all.deb", "989712d90d57dfa3230049f553bb43b76c30ee4d4b8c5f6e106e33f7db5cbdc5"),
+    "openclipart-svg": (
+        "openclipart-svg_1%3a0.18+dfsg-19_all.deb",
+        "989712d90d57dfa3230049f553bb43b76c30ee4d4b8c5f6e106e33f7db5cbdc5",
+    ),
 }
 STARS = 60  # of 1,378 near-identical ones
 TONES = re.compile(r"-(medium-light|medium-dark|light|medium|dark)(-skin-tone.*)?$|-default$")
@@ -107,6 +109,8 @@ def _icons(folder: Path) -> list[tuple[Drawing, np.ndarray]]:
 
 def _rasterise(icon: dict) -> np.ndarray:
     """An icon as premultiplied RGBA, uint8 [4, DRAWING_SIZE, DRAWING_SIZE]."""
+    import resvg_py  # only needed where drawings are made, which the tests do not
+
     box = f"{icon.get('left', 0)} {icon.get('top', 0)} {icon['width']} {icon['height']}"
     body = icon["body"].replace("currentColor", "#333")
     namespaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
@@ -153,7 +157,9 @@ def _clipart(folder: Path) -> list[tuple[Drawing, np.ndarray]]:
         name = words(title) if common[title] <= COMMON_TITLE else ""
         name = name if len(name) > 2 else words(path.stem)
         kinds = [words(part) for part in reversed(path.parts[:-1])]
-        keywords = tuple(dict.fromkeys(word for word in [*kinds, *keywords] if 2 < len(word) < 25 and word not in NO_KINDS))
+        keywords = tuple(
+            dict.fromkeys(word for word in [*kinds, *keywords] if 2 < len(word) < 25 and word not in NO_KINDS)
+        )
         try:
             rgba = _square(Image.open(png / path))
         except (OSError, Image.DecompressionBombError):  # a few files are broken, or too large to be worth opening

@@ -15,6 +15,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from .fit import Loss
+from .precision import autocast, ready
 
 LEARNED_TOKENS, MAX_LENGTH, HIDDEN = 4096, 24, 128
 STEPS, BATCH, LR = 1500, 96, 1e-3
@@ -86,14 +87,19 @@ class ImageTower(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(3, 48, 4, 4), Block(48, 48, 1), Block(48, 96, 2), Block(96, 160, 2), nn.GroupNorm(8, 160), nn.SiLU()
+            nn.Conv2d(3, 48, 4, 4),
+            Block(48, 48, 1),
+            Block(48, 96, 2),
+            Block(96, 160, 2),
+            nn.GroupNorm(8, 160),
+            nn.SiLU(),
         )
         self.caption_head, self.copy_head = nn.Linear(160, HIDDEN), nn.Linear(160 * 16, HIDDEN)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         features = self.body(images.contiguous(memory_format=torch.channels_last))  # [n, 160, 4, 4]
         caption = self.caption_head(features.mean((2, 3)))
-        return F.normalize(caption, dim=1), F.normalize(self.copy_head(features.flatten(1)), dim=1)
+        return F.normalize(caption.float(), dim=1), F.normalize(self.copy_head(features.flatten(1)).float(), dim=1)
 
 
 class Towers(nn.Module):
@@ -103,14 +109,15 @@ class Towers(nn.Module):
         super().__init__()
         self.text, self.project, self.image = new_text_encoder(tokenizer), nn.Linear(HIDDEN, HIDDEN), ImageTower()
         self.scale = nn.Parameter(torch.tensor(np.log(1 / TEMPERATURE)).float())
+        ready(self.image)
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """Unit vectors [n, HIDDEN] of token ids [n, L]."""
-        return F.normalize(self.project(self.text(tokens).pooler_output), dim=1)
+        return F.normalize(self.project(self.text(tokens).pooler_output).float(), dim=1)
 
 
 def changed(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Pictures a little cropped, brighter or darker, blurred, noisy: still copies. Float32 [n, 3, 64, 64] in [-1, 1]."""
+    """Pictures [n, 3, 64, 64] in [-1, 1], a little cropped, brighter or darker, blurred, noisy: still copies."""
     n = len(images)
     zoom = 1 - 0.12 * torch.rand(n, generator=generator)
     shift = (torch.rand(n, 2, generator=generator) * 2 - 1) * (1 - zoom)[:, None]
@@ -139,9 +146,12 @@ def towers_loss(towers: Towers, images: np.ndarray, tokens: torch.Tensor) -> Los
         chosen = torch.randint(0, len(images), (BATCH,), generator=generator)
         view = torch.from_numpy(images[chosen]).float() / 127.5 - 1
         half = BATCH // 2
-        captions, copies = towers.image(torch.cat([view, changed(view[:half], generator)]))
+        with autocast():
+            captions, copies = towers.image(torch.cat([view, changed(view[:half], generator)]))
+            texts = towers.embed(tokens[chosen])
+        captions, copies, texts = captions.float(), copies.float(), texts.float()
         scale = towers.scale.clamp(max=np.log(100)).exp()
-        together = contrast(captions[:BATCH], towers.embed(tokens[chosen]), scale)
+        together = contrast(captions[:BATCH], texts, scale)
         return together + COPY_WEIGHT * contrast(copies[:half], copies[BATCH:], 1 / TEMPERATURE)
 
     return loss

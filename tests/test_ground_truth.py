@@ -1,0 +1,247 @@
+"""The recipe of the ground truth's models: roles, captions, pictures, labels, resumed training. Nothing is fetched."""
+
+from collections import Counter
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch import nn
+
+from tools.ground_truth import (
+    captions,
+    controls,
+    dataset,
+    diffusion,
+    labels,
+    precision,
+    roles,
+    scenes,
+    similarity,
+    sources,
+)
+from tools.ground_truth.fit import fit
+from tools.ground_truth.sources import Drawing
+
+WORDS = ("red fox", "apple", "old house", "owl", "city bus", "green tree", "key", "ice cream", "sailing boat", "drum")
+KNOWN = [Drawing(f"{word} {chr(97 + i)}", ("thing", "icon"), "made up") for i in range(20) for word in WORDS]
+PLAN = roles.Plan(
+    fixed={8: 3, 2: 4, 1: 20}, varied={4: 2}, shared=3, template=(2, 4, 2), retrieval=(2, 3, 4),
+    unseen=10, held_out=6, edited=5, composed=4,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def planned() -> roles.Builder:
+    rng = np.random.default_rng(1)
+    _, usable = roles.split(KNOWN, rng)
+    return roles.plan_rows(KNOWN, usable, set(), PLAN, rng)
+
+
+def drawings(n: int) -> np.ndarray:
+    """Opaque squares of random colours, with a clear margin."""
+    pixels = np.zeros((n, 4, 72, 72), np.uint8)
+    pixels[:, :3, 8:64, 8:64] = np.random.default_rng(0).integers(0, 256, (n, 3, 1, 1))
+    pixels[:, 3, 8:64, 8:64] = 255
+    return pixels
+
+
+def test_roles_have_the_planned_sizes_and_copies(planned):
+    found = Counter(entry.role for entry in planned.entries.values())
+    assert found == {
+        "fixed": 27, "varied": 2, "shared": 6, "template": 8, "retrieval": 6, "unseen": 10, "held_out": 6, "edited": 5,
+        "composed": 4,
+    }  # fmt: skip
+    fixed = [entry.rows for entry in planned.entries.values() if entry.role == "fixed"]
+    assert Counter(map(len, fixed)) == {8: 3, 2: 4, 1: 20}
+    assert all(len(set(rows)) == 1 for rows in fixed), "a fixed caption has one picture"
+    assert all(len(set(e.rows)) == 4 for e in planned.entries.values() if e.role == "varied"), (
+        "varied: another each time"
+    )
+
+
+def test_captions_of_never_shown_roles_have_no_rows(planned):
+    never = [e for e in planned.entries.values() if e.role in ("unseen", "held_out", "edited", "composed")]
+    assert {len(entry.rows) for entry in never} == {0}
+
+
+def test_held_out_names_are_shown_nowhere(planned):
+    shown = {KNOWN[scene.drawing].name.lower() for scene in planned.scenes}
+    held_out = [text.lower() for text, entry in planned.entries.items() if entry.role == "held_out"]
+    assert not [text for text in held_out for name in shown if f" {name} " in f" {text} "]
+
+
+def test_template_pictures_differ_in_a_corner_only(planned):
+    groups = {e.group: [] for e in planned.entries.values() if e.role == "template"}
+    for entry in planned.entries.values():
+        if entry.role == "template":
+            groups[entry.group].append(planned.scenes[entry.rows[0]])
+    for members in groups.values():
+        images = scenes.paint(members, drawings(len(KNOWN))).astype(int)
+        differs = (images != images[0]).any((0, 1))  # [64, 64]
+        rows, columns = np.nonzero(differs)
+        assert 0 < differs.mean() < 0.2
+        assert max(np.ptp(rows), np.ptp(columns)) < 32
+
+
+def test_retrieval_captions_share_one_picture_and_most_words(planned):
+    members = [(text, e) for text, e in planned.entries.items() if e.role == "retrieval"]
+    for group in {entry.group for _, entry in members}:
+        texts = [text.split() for text, entry in members if entry.group == group]
+        assert {entry.rows for _, entry in members if entry.group == group} == {(group,) * 4}
+        assert all(len(set(texts[0]) - set(other)) <= 1 for other in texts)
+
+
+def test_no_caption_is_used_twice_and_the_plan_is_a_function_of_the_seed(planned):
+    texts = [text.lower() for text in planned.entries]
+    assert len(texts) == len(set(texts))
+    rng = np.random.default_rng(1)
+    _, usable = roles.split(KNOWN, rng)
+    again = roles.plan_rows(KNOWN, usable, set(), PLAN, rng)
+    assert list(again.entries.items()) == list(planned.entries.items())
+
+
+def test_pool_and_diffusion_share_no_drawing():
+    pool, usable = roles.split(KNOWN, np.random.default_rng(3))
+    assert (len(pool), len(usable)) == (80, 120)
+    assert not set(pool) & set(usable)
+    found, texts = dataset.pool(KNOWN, pool, 2, np.random.default_rng(4))
+    assert {scene.drawing for scene in found} <= set(pool.tolist())
+    assert len(texts) == len(set(texts))
+
+
+def test_captions_have_3_to_15_words():
+    rng = np.random.default_rng(5)
+    texts = [captions.caption(scenes.new_scene(i % 200, np.arange(200), rng), KNOWN, rng) for i in range(500)]
+    lengths = [len(text.split()) for text in texts]
+    assert (min(lengths), max(lengths) <= 15) == (3, True)
+    coloured = np.mean([any(colour in text.split() for colour in scenes.COLOURS) for text in texts])
+    assert 0.05 < coloured < 0.45, "a minority names colours"  # "red fox" and "green tree" are two names of ten
+
+
+@pytest.mark.parametrize(
+    ("name", "article", "plural"),
+    [("owl", "an owl", "owls"), ("city", "a city", "cities"), ("box", "a box", "boxes"), ("key", "a key", "keys")],
+)
+def test_article_and_plural(name, article, plural):
+    assert (captions.article(name), captions.plural(name)) == (article, plural)
+
+
+def test_names_are_words():
+    assert sources.words("dog_head-01 (b).x") == "dog head b x"
+    assert sources.TONES.sub("", "teacher-medium-dark-skin-tone") == "teacher"
+    assert sources.TONES.sub("", "light-bulb") == "light-bulb"
+
+
+def test_a_picture_is_a_function_of_its_scene_alone():
+    rng = np.random.default_rng(6)
+    chosen = [scenes.new_scene(i, np.arange(5), rng) for i in range(5)]
+    together = scenes.paint(chosen, drawings(5))
+    assert together.shape == (5, 3, 64, 64)
+    for i, scene in enumerate(chosen):
+        np.testing.assert_array_equal(scenes.paint([scene], drawings(5))[0], together[i])
+
+
+def test_batches_show_every_row_once_an_epoch():
+    rows = np.stack([np.arange(10), np.arange(10) + 100], 1)
+    none = np.array([])
+    data = dataset.Dataset(none, rows, none, none, none, none, none, seed=1)
+    shown = np.concatenate([data.batch(step, 4) for step in range(5)])
+    assert [sorted(shown[:10, 0]), sorted(shown[10:, 0])] == [list(range(10))] * 2
+    assert (shown[:, 1] == shown[:, 0] + 100).all()
+
+
+def vectors(*rows: list[float]) -> np.ndarray:
+    found = np.array(rows, np.float32)
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def test_copies_are_counted_per_training_picture():
+    gauge = similarity.Gauge(np.eye(3, dtype=np.float32), 0.9)
+    found = gauge.measure(vectors([1, 0, 0], [1, 0.1, 0], [0, 1, 0], [0, 0.5, 1]))
+    assert found["copied_seeds"] == 2, "the third seed copies another picture"
+    assert found["image"] == 0  # means of the cosines: .499, .372, .224
+    assert similarity.Gauge(np.eye(3, dtype=np.float32), 0.9).measure(vectors([1, 1, 1], [1, 1, 1]))[
+        "cross_seed"
+    ] == pytest.approx(1)
+
+
+def test_the_labelling_rule():
+    assert [similarity.label(n) for n in range(5)] == [False, None, None, True, True]
+
+
+def test_the_threshold_is_a_quantile_of_the_nearest_real_pictures():
+    training = np.eye(4, dtype=np.float32)
+    never = vectors(*[[1, x, 0, 0] for x in np.linspace(0, 1, 201)])
+    nearest = 1 / np.sqrt(1 + np.linspace(0, 1, 201) ** 2)
+    assert similarity.copy_threshold(never, training) == pytest.approx(np.quantile(nearest, 0.995), abs=1e-6)
+
+
+def test_pixel_similarity_ignores_the_means_of_channels():
+    image = np.random.default_rng(7).uniform(-0.5, 0.5, (1, 3, 8, 8))
+    shifted = image + np.array([0.3, -0.2, 0.1])[:, None, None]
+    assert float(similarity.unit(image)[0] @ similarity.unit(shifted)[0]) == pytest.approx(1, abs=1e-6)
+
+
+def test_cheap_seeds_that_agree_or_copy_get_a_closer_look():
+    quiet = {"nearest": 0.5, "cross_seed": 0.4}
+    assert not similarity.suspicious(quiet, quiet, 0.9, 0.9)
+    assert similarity.suspicious(quiet | {"cross_seed": 0.8}, quiet, 0.9, 0.9)
+    assert similarity.suspicious(quiet, quiet | {"nearest": 0.95}, 0.9, 0.9)
+
+
+def test_agreement_of_two_labels():
+    table = pl.DataFrame({"label": [True, True, False, False, None], "tower_label": [True, False, False, False, True]})
+    found = labels.agreement(table)
+    assert found == {"prompts": 4, "agree": 0.75, "kappa": 0.5, "memorized": 2, "tower_memorized": 1}
+
+
+def test_a_probe_finds_what_is_there_and_nothing_else():
+    rng = np.random.default_rng(8)
+    features, label, group = rng.standard_normal((400, 8)), rng.random(400) < 0.3, np.arange(400)
+    assert 0.4 < controls.probe(features, label, group) < 0.6
+    told = features + 2 * label[:, None]
+    assert controls.probe(told, label, group) > 0.95
+    told_twice = np.repeat(features[:40], 10, 0)  # ten captions of one kind, labelled alike
+    assert controls.probe(told_twice, np.repeat(label[:40], 10), np.repeat(group[:40], 10)) < 0.75
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch):
+    def run(name: str, steps: list[int]) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = nn.Linear(3, 1)
+
+        def loss(step: int, generator: torch.Generator) -> torch.Tensor:
+            if step == steps[0]:
+                steps.pop(0)
+                raise KeyboardInterrupt
+            x = torch.randn(4, 3, generator=generator)
+            return (model(x) - x.sum(1, keepdim=True)).square().mean()
+
+        (tmp_path / name).mkdir(exist_ok=True)
+        while True:
+            try:
+                fit("toy", [model], loss, 20, 1e-2, tmp_path / name, keep=[10])
+            except KeyboardInterrupt:
+                model = nn.Linear(3, 1)  # all is in the file
+                continue
+            return model.weight
+
+    monkeypatch.setattr("tools.ground_truth.fit.SAVE_EVERY", 0)
+    torch.testing.assert_close(run("cut", [5, 13, -1]), run("whole", [-1]), rtol=0, atol=0)
+    kept = (torch.load(tmp_path / name / "toy-10.pt")["modules"][0]["weight"] for name in ("cut", "whole"))
+    torch.testing.assert_close(*kept, rtol=0, atol=0)
+
+
+def test_prepared_networks_compute_the_same():
+    torch.manual_seed(0)
+    plain = diffusion.UNet2DConditionModel(
+        sample_size=8, block_out_channels=(16, 16), layers_per_block=1, cross_attention_dim=8, norm_num_groups=8,
+        attention_head_dim=2, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )  # fmt: skip
+    x, hidden = torch.randn(2, 4, 8, 8), torch.randn(2, 5, 8)
+    with torch.no_grad():
+        before = plain(x, 5, hidden).sample
+        after = precision.ready(plain)(x, 5, hidden).sample
+    torch.testing.assert_close(before, after, rtol=0, atol=1e-5)

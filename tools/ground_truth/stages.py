@@ -1,0 +1,161 @@
+"""The stages, each a function that keeps its result in the work folder and returns it, made or found there."""
+
+import copy
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTokenizer
+
+from engines.export import export
+
+from . import controls, dataset, diffusion, labels, sources, towers
+from .dataset import Dataset
+from .fit import fit
+from .parallel import is_first, wait
+
+KINDS = {  # prediction type -> steps, learning rate
+    "v_prediction": (diffusion.UNET_STEPS, diffusion.UNET_LR),
+    "epsilon": (diffusion.EPSILON_STEPS, diffusion.EPSILON_LR),  # goes on from the v model's weights
+}
+NEVER_SHOWN = 3000  # real pictures of the pool, from which the threshold of a copy is read
+
+
+@dataclass(frozen=True)
+class Data:
+    """The diffusion model's dataset; pictures and captions of the pool; drawings, by name and as pixels."""
+
+    dataset: Dataset
+    pool: tuple[np.ndarray, list[str]]
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What is trained on the pool and then frozen; `hidden` [p + 1, L, d], `latents` [n, 4, 16, 16] of the dataset."""
+
+    towers: towers.Towers
+    tokenizer: CLIPTokenizer
+    vae: AutoencoderKL
+    latents: torch.Tensor
+    hidden: torch.Tensor
+    pooled: torch.Tensor
+
+
+def data(work: Path, seed: int) -> Data:
+    """Fetch, rasterise, paint, write captions, assign roles."""
+    if not is_first():
+        wait()
+    known, pixels = sources.drawings(work)
+    pool = dataset.build_pool(work, known, pixels, seed)
+    shown = dataset.build(work, known, pixels, seed)
+    if is_first():
+        wait()
+        print(
+            f"{len(known)} drawings; pool: {len(pool[0])} pictures; {len(shown.images)} pictures in "
+            f"{len(shown.rows)} rows, {len(shown.prompts)} captions", flush=True,
+        )  # fmt: skip
+    return Data(shown, pool)
+
+
+def text(work: Path, found: Data) -> tuple[towers.Towers, CLIPTokenizer]:
+    """The frozen towers and their tokenizer."""
+    images, texts = found.pool
+    tokenizer = towers.train_tokenizer(texts, work / "tokenizer")
+    torch.manual_seed(0)
+    both = towers.Towers(tokenizer)
+    loss = towers.towers_loss(both, images, towers.tokenize(tokenizer, texts))
+    fit("text", [both], loss, towers.STEPS, towers.LR, work)
+    return both, tokenizer
+
+
+def vae(work: Path, found: Data) -> AutoencoderKL:
+    torch.manual_seed(1)
+    model = diffusion.new_vae()
+    fit("vae", [model], diffusion.vae_loss(model, found.pool[0]), diffusion.VAE_STEPS, diffusion.VAE_LR, work)
+    return model
+
+
+@torch.no_grad()
+def frozen(work: Path, found: Data) -> Frozen:
+    """Towers and VAE, and what they make of the dataset."""
+    both, tokenizer = text(work, found)
+    model = vae(work, found)
+    if not (cache := work / "latents.pt").exists() and is_first():
+        latents, psnr = diffusion.encode(model, found.dataset.images)
+        print(f"vae: PSNR {psnr:.2f} dB on the diffusion model's pictures", flush=True)
+        torch.save((latents, model.config.scaling_factor), cache)
+    wait()
+    latents, scaling_factor = torch.load(cache)
+    model.register_to_config(scaling_factor=scaling_factor)
+    tokens = towers.tokenize(tokenizer, [*map(str, found.dataset.prompts), ""])
+    outputs = [both.text(part) for part in tokens.split(512)]
+    hidden, pooled = (
+        torch.cat(parts) for parts in zip(*((o.last_hidden_state, o.pooler_output) for o in outputs), strict=True)
+    )
+    return Frozen(both, tokenizer, model, latents, hidden, pooled)
+
+
+def unet(work: Path, found: Data, parts: Frozen, kind: str) -> UNet2DConditionModel:
+    """The denoiser; epsilon goes on from the v model's weights. Three states on the way stay in `work`."""
+    steps, lr = KINDS[kind]
+    torch.manual_seed(2)
+    model = diffusion.new_unet() if kind == "v_prediction" else unet(work, found, parts, "v_prediction")
+    model.requires_grad_(True)
+    loss = diffusion.diffusion_loss(found.dataset.batch, parts.latents, parts.hidden, model, kind)
+    fit(kind, [model], loss, steps, lr, work, [steps * quarter // 4 for quarter in (1, 2, 3)])
+    return model
+
+
+def save(folder: Path, parts: Frozen, model: UNet2DConditionModel, kind: str) -> None:
+    """A diffusers folder, weights in float16."""
+    halves = [copy.deepcopy(part).half() for part in (parts.vae, parts.towers.text, model)]
+    pipeline = StableDiffusionPipeline(
+        halves[0], halves[1], parts.tokenizer, halves[2], diffusion.scheduler(kind),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    shutil.rmtree(folder, ignore_errors=True)
+    pipeline.save_pretrained(folder)
+
+
+def bundle(work: Path, found: Data, parts: Frozen, model: UNet2DConditionModel, kind: str) -> Path:
+    """The checkpoint and its exported bundle, with the spread of its training latents."""
+    checkpoint, out = work / f"checkpoint-{kind}", work / f"bundle-{kind}"
+    if not out.exists():
+        save(checkpoint, parts, model, kind)
+        std = float((parts.latents - parts.latents.mean(0)).square().mean().sqrt())
+        export(checkpoint, out, latent_std=round(std, 4), report=print)
+    return out
+
+
+def label(
+    work: Path, found: Data, parts: Frozen, folder: Path, kind: str, backend: str, precision: str
+) -> pl.DataFrame:
+    """The labelled prompts, in `work/labels-KIND.parquet`; and the controls, printed."""
+    out = work / f"labels-{kind}.parquet"
+    if not out.exists():
+        never_shown = found.pool[0][:: max(1, len(found.pool[0]) // NEVER_SHOWN)]
+        images = work / f"images-{kind}"
+        table = labels.table(folder, found.dataset, never_shown, parts.towers.image, images, backend, precision)
+        table.write_parquet(out)
+    table = pl.read_parquet(out)
+    by_role = table.group_by("role", "duplicates").agg(
+        pl.len(), pl.col("label", "tower_label").sum(), pl.col("label").null_count().alias("left_out"),
+        pl.col("collapsed").sum(), pl.col("similarity", "tower_similarity", "cross_seed_similarity").mean().round(3),
+    )  # fmt: skip
+    with pl.Config(tbl_rows=-1, tbl_cols=-1):
+        print(by_role.sort("role", "duplicates"))
+    print({name: round(value, 3) for name, value in labels.agreement(table).items()})
+    print({name: round(value, 3) for name, value in text_only(table, parts).items()})
+    return table
+
+
+def text_only(table: pl.DataFrame, parts: Frozen) -> dict[str, float]:
+    """AUROCs of what the frozen text encoder alone tells of the labels: chance, as it must be."""
+    decided = table.with_row_index("at").drop_nulls("label")
+    at = decided["at"].to_numpy()
+    memorized, group = decided["label"].to_numpy(), decided["group"].to_numpy()
+    return controls.text_only(parts.pooled[at].numpy(), parts.hidden[at].numpy(), memorized, group)
