@@ -117,7 +117,7 @@ def agreement(labels: pl.DataFrame) -> dict[str, float | int]:
     return {
         "prompts": len(both),
         "agree": agree,
-        "kappa": (agree - by_chance) / (1 - by_chance),
+        "kappa": (agree - by_chance) / (1 - by_chance) if by_chance < 1 else float("nan"),
         "memorized": int(first.sum()),
         "tower_memorized": int(second.sum()),
     }

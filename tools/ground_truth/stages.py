@@ -79,7 +79,6 @@ def vae(work: Path, found: Data) -> AutoencoderKL:
     return model
 
 
-@torch.no_grad()
 def frozen(work: Path, found: Data) -> Frozen:
     """Towers and VAE, and what they make of the dataset."""
     both, tokenizer = text(work, found)
@@ -92,7 +91,8 @@ def frozen(work: Path, found: Data) -> Frozen:
     latents, scaling_factor = torch.load(cache)
     model.register_to_config(scaling_factor=scaling_factor)
     tokens = towers.tokenize(tokenizer, [*map(str, found.dataset.prompts), ""])
-    outputs = [both.text(part) for part in tokens.split(512)]
+    with torch.no_grad():
+        outputs = [both.text(part) for part in tokens.split(512)]
     hidden, pooled = (
         torch.cat(parts) for parts in zip(*((o.last_hidden_state, o.pooler_output) for o in outputs), strict=True)
     )
