@@ -19,10 +19,10 @@ UNET_LR, EPSILON_LR = 1e-3, 8e-4
 CAPTION_DROPOUT = 0.1
 
 
-def new_vae() -> AutoencoderKL:
-    """64 x 64 pictures to 4 x 16 x 16 latents."""
+def new_vae(size: int = 64) -> AutoencoderKL:
+    """Pictures of `size` pixels to latents of 4 channels and a quarter of the size."""
     vae = AutoencoderKL(
-        block_out_channels=(16, 32, 64), layers_per_block=1, norm_num_groups=8, latent_channels=4, sample_size=64,
+        block_out_channels=(16, 32, 64), layers_per_block=1, norm_num_groups=8, latent_channels=4, sample_size=size,
         down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
         mid_block_add_attention=False,
     )  # fmt: skip
@@ -72,11 +72,11 @@ def encode(vae: AutoencoderKL, images: np.ndarray) -> tuple[torch.Tensor, float]
     return found * vae.config.scaling_factor, float(10 * np.log10(4 / (error / len(images))))
 
 
-def new_unet() -> UNet2DConditionModel:
+def new_unet(size: int = 16) -> UNet2DConditionModel:
     """Three levels, cross-attention in the upper two and the middle, as in Stable Diffusion all but the lowest have."""
     attention, plain = "CrossAttn{}Block2D", "{}Block2D"
     unet = UNet2DConditionModel(
-        sample_size=16, in_channels=4, out_channels=4, block_out_channels=(32, 96, 160), layers_per_block=1,
+        sample_size=size, in_channels=4, out_channels=4, block_out_channels=(32, 96, 160), layers_per_block=1,
         down_block_types=tuple(kind.format("Down") for kind in (attention, attention, plain)),
         up_block_types=tuple(kind.format("Up") for kind in (plain, attention, attention)),
         cross_attention_dim=HIDDEN, attention_head_dim=(2, 4, 4), norm_num_groups=16,

@@ -2,7 +2,7 @@
 
 import copy
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +45,8 @@ class Frozen:
     pooled: torch.Tensor
 
 
-def data(work: Path, seed: int) -> Data:
-    """Fetch, rasterise, paint, write captions, assign roles."""
+def data(work: Path, seed: int, size: int) -> Data:
+    """Fetch, rasterise, paint, write captions, assign roles; pictures of `size` pixels, 64 or 32."""
     if not is_first():
         wait()
     known, pixels = sources.drawings(work)
@@ -58,14 +58,27 @@ def data(work: Path, seed: int) -> Data:
             f"{len(known)} drawings; pool: {len(pool[0])} pictures; {len(shown.images)} pictures in "
             f"{len(shown.rows)} rows, {len(shown.prompts)} captions", flush=True,
         )  # fmt: skip
-    return Data(shown, pool)
+    return Data(replace(shown, images=shrunk(shown.images, size)), (shrunk(pool[0], size), pool[1]))
+
+
+def shrunk(images: np.ndarray, size: int) -> np.ndarray:
+    """Pictures uint8 [n, 3, 64, 64] averaged down to `size` pixels."""
+    n, channels, side, _ = images.shape
+    if size == side:
+        return images
+    return images.reshape(n, channels, size, side // size, size, side // size).mean((3, 5)).round().astype(np.uint8)
+
+
+def initial_weights(stage: int, shown: Dataset) -> None:
+    """Seed what a stage's networks start from: others for every stage and every dataset."""
+    torch.manual_seed(stage + len(KINDS) * 8 * (shown.seed - dataset.SEED))
 
 
 def text(work: Path, found: Data) -> tuple[towers.Towers, CLIPTokenizer]:
     """The frozen towers and their tokenizer."""
     images, texts = found.pool
     tokenizer = towers.train_tokenizer(texts, work / "tokenizer")
-    torch.manual_seed(0)
+    initial_weights(0, found.dataset)
     both = towers.Towers(tokenizer)
     loss = towers.towers_loss(both, images, towers.tokenize(tokenizer, texts))
     fit("text", [both], loss, towers.STEPS, towers.LR, work)
@@ -73,8 +86,8 @@ def text(work: Path, found: Data) -> tuple[towers.Towers, CLIPTokenizer]:
 
 
 def vae(work: Path, found: Data) -> AutoencoderKL:
-    torch.manual_seed(1)
-    model = diffusion.new_vae()
+    initial_weights(1, found.dataset)
+    model = diffusion.new_vae(found.dataset.images.shape[-1])
     fit("vae", [model], diffusion.vae_loss(model, found.pool[0]), diffusion.VAE_STEPS, diffusion.VAE_LR, work)
     return model
 
@@ -102,8 +115,9 @@ def frozen(work: Path, found: Data) -> Frozen:
 def unet(work: Path, found: Data, parts: Frozen, kind: str) -> UNet2DConditionModel:
     """The denoiser; epsilon goes on from the v model's weights. Three states on the way stay in `work`."""
     steps, lr = KINDS[kind]
-    torch.manual_seed(2)
-    model = diffusion.new_unet() if kind == "v_prediction" else unet(work, found, parts, "v_prediction")
+    initial_weights(2, found.dataset)
+    size = parts.latents.shape[-1]
+    model = diffusion.new_unet(size) if kind == "v_prediction" else unet(work, found, parts, "v_prediction")
     model.requires_grad_(True)
     loss = diffusion.diffusion_loss(found.dataset.batch, parts.latents, parts.hidden, model, kind)
     fit(kind, [model], loss, steps, lr, work, [steps * quarter // 4 for quarter in (1, 2, 3)])

@@ -15,6 +15,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from .fit import Loss
+from .grounds import IMAGE_SIZE
 from .precision import autocast, ready
 
 LEARNED_TOKENS, MAX_LENGTH, HIDDEN = 4096, 24, 128
@@ -82,7 +83,7 @@ class Block(nn.Module):
 
 
 class ImageTower(nn.Module):
-    """Pictures float32 [n, 3, 64, 64] in [-1, 1] to two unit vectors: one beside the caption's, one to find copies."""
+    """Pictures float32 [n, 3, h, w] in [-1, 1] to two unit vectors: one beside the caption's, one to find copies."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,6 +98,8 @@ class ImageTower(nn.Module):
         self.caption_head, self.copy_head = nn.Linear(160, HIDDEN), nn.Linear(160 * 16, HIDDEN)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if images.shape[-1] != IMAGE_SIZE:
+            images = F.interpolate(images, size=(IMAGE_SIZE, IMAGE_SIZE), mode="bilinear")
         features = self.body(images.contiguous(memory_format=torch.channels_last))  # [n, 160, 4, 4]
         caption = self.caption_head(features.mean((2, 3)))
         return F.normalize(caption.float(), dim=1), F.normalize(self.copy_head(features.flatten(1)).float(), dim=1)
