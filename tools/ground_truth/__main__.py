@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
         model = stages.unet(work, found, parts, kind)
         if until > UNTIL.index(kind):
             folder = stages.bundle(work, found, parts, model, kind)
-            stages.label(work, found, parts, folder, kind, arguments.backend, arguments.precision)
+            stages.label(work, found, parts, folder, kind, stages.Generator(arguments.backend, arguments.precision))
 
 
 def main() -> None:

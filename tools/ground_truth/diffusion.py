@@ -50,7 +50,7 @@ def vae_loss(vae: AutoencoderKL, images: np.ndarray) -> Loss:
     """L1 + 2 MSE + a little KL."""
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
-        image = vae_batch(images, step, generator)
+        image = own(vae_batch(images, step, generator))
         with autocast():
             posterior = vae.encode(image).latent_dist
             error = vae.decode(posterior.sample(generator)).sample.float() - image

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from engines import open_bundle
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.trace import denoise, start
 
@@ -67,11 +66,9 @@ def measure(images: np.ndarray, tower: ImageTower, pixels: Gauge, vectors: Gauge
 
 
 def table(
-    bundle: Path, data: Dataset, never_shown: np.ndarray, tower: ImageTower, work: Path, backend: str, precision: str
+    denoiser: Denoiser, data: Dataset, tower: ImageTower, pixels: Gauge, vectors: Gauge, work: Path
 ) -> pl.DataFrame:
     """A row per prompt: role, both similarities, labels. Generated pictures stay in `work`; it resumes there."""
-    denoiser = Denoiser(open_bundle(bundle, backend, precision), batch_size=128)
-    pixels, vectors = gauges(denoiser, tower, data.images, never_shown)
     print(f"copies: pixels > {pixels.threshold:.3f}, tower > {vectors.threshold:.3f}", flush=True)
     prompts = [str(prompt) for prompt in data.prompts]
     rarely = np.flatnonzero(data.duplicates <= 1)

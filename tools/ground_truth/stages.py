@@ -11,9 +11,11 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTokenizer
 
+from engines import open_bundle
 from engines.export import export
+from scanner.diffusion.denoiser import Denoiser
 
-from . import controls, dataset, diffusion, labels, sources, towers
+from . import checks, controls, dataset, diffusion, labels, sources, towers
 from .dataset import Dataset
 from .fit import fit
 from .parallel import is_first, wait
@@ -22,7 +24,16 @@ KINDS = {  # prediction type -> steps, learning rate
     "v_prediction": (diffusion.UNET_STEPS, diffusion.UNET_LR),
     "epsilon": (diffusion.EPSILON_STEPS, diffusion.EPSILON_LR),  # goes on from the v model's weights
 }
+CHECKED = 300  # prompts
 NEVER_SHOWN = 3000  # real pictures of the pool, from which the threshold of a copy is read
+
+
+@dataclass(frozen=True)
+class Generator:
+    """What generates the labels' pictures."""
+
+    backend: str
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -145,26 +156,34 @@ def bundle(work: Path, found: Data, parts: Frozen, model: UNet2DConditionModel, 
     return out
 
 
-def label(
-    work: Path, found: Data, parts: Frozen, folder: Path, kind: str, backend: str, precision: str
-) -> pl.DataFrame:
-    """The labelled prompts, in `work/labels-KIND.parquet`; and the controls, printed."""
-    out = work / f"labels-{kind}.parquet"
+def label(work: Path, found: Data, parts: Frozen, folder: Path, kind: str, generator: Generator) -> pl.DataFrame:
+    """The labelled prompts, in `work/labels-KIND.parquet`; tables, controls and checks are printed."""
+    out, images = work / f"labels-{kind}.parquet", work / f"images-{kind}"
+    denoiser = Denoiser(open_bundle(folder, generator.backend, generator.precision), batch_size=128)
+    never_shown = found.pool[0][:: max(1, len(found.pool[0]) // NEVER_SHOWN)]
+    pixels, vectors = labels.gauges(denoiser, parts.towers.image, found.dataset.images, never_shown)
     if not out.exists():
-        never_shown = found.pool[0][:: max(1, len(found.pool[0]) // NEVER_SHOWN)]
-        images = work / f"images-{kind}"
-        table = labels.table(folder, found.dataset, never_shown, parts.towers.image, images, backend, precision)
+        table = labels.table(denoiser, found.dataset, parts.towers.image, pixels, vectors, images)
         table.write_parquet(out)
     table = pl.read_parquet(out)
+    report(table, parts)
+    measured = checks.Measured(table, parts.towers.image, pixels, vectors)
+    print("labels that two seeds and 25 steps miss:", checks.cheap(measured, denoiser, CHECKED, images))
+    print("labels that float32 changes:", checks.precision(measured, folder, CHECKED // 5, images))
+    print(*checks.sample_grid(denoiser, found.dataset, table, work / f"samples-{kind}.png"), sep="\n", flush=True)
+    return table
+
+
+def report(table: pl.DataFrame, parts: Frozen) -> None:
+    """Print labels by role, the agreement of the two similarities, and what the text alone tells."""
     by_role = table.group_by("role", "duplicates").agg(
         pl.len(), pl.col("label", "tower_label").sum(), pl.col("label").null_count().alias("left_out"),
         pl.col("collapsed").sum(), pl.col("similarity", "tower_similarity", "cross_seed_similarity").mean().round(3),
     )  # fmt: skip
-    with pl.Config(tbl_rows=-1, tbl_cols=-1):
+    with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_width_chars=120):
         print(by_role.sort("role", "duplicates"))
-    print({name: round(value, 3) for name, value in labels.agreement(table).items()})
-    print({name: round(value, 3) for name, value in text_only(table, parts).items()})
-    return table
+    print("two similarities:", {name: round(value, 3) for name, value in labels.agreement(table).items()})
+    print("AUROC of the text alone:", {name: round(value, 3) for name, value in text_only(table, parts).items()})
 
 
 def text_only(table: pl.DataFrame, parts: Frozen) -> dict[str, float]:
