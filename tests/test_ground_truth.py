@@ -10,6 +10,7 @@ from torch import nn
 
 from tools.ground_truth import (
     captions,
+    checks,
     controls,
     dataset,
     diffusion,
@@ -19,6 +20,7 @@ from tools.ground_truth import (
     scenes,
     similarity,
     sources,
+    stages,
 )
 from tools.ground_truth.fit import fit
 from tools.ground_truth.sources import Drawing
@@ -245,3 +247,34 @@ def test_prepared_networks_compute_the_same():
         before = plain(x, 5, hidden).sample
         after = precision.ready(plain)(x, 5, hidden).sample
     torch.testing.assert_close(before, after, rtol=0, atol=1e-5)
+
+
+def test_shrinking_averages():
+    images = np.zeros((1, 3, 64, 64), np.uint8)
+    images[:, :, ::2, ::2] = 100
+    assert (stages.shrunk(images, 32) == 25).all()
+    assert stages.shrunk(images, 64) is images
+
+
+def test_the_vae_sees_crops_then_whole_pictures():
+    images = np.random.default_rng(9).integers(0, 256, (4, 3, 64, 64)).astype(np.uint8)
+    crops = diffusion.vae_batch(images, 0, torch.Generator().manual_seed(0))
+    assert crops.shape == (diffusion.CROPS, 3, diffusion.CROP, diffusion.CROP)
+    windows = np.lib.stride_tricks.sliding_window_view(images[:, 0], (1, 8), (1, 2)).reshape(-1, 8)
+    corner = ((crops[0, 0, 0, :8] + 1) * 127.5).round().numpy().astype(np.uint8)
+    assert (windows == corner).all(1).any(), "a crop is a piece of a picture"
+    whole = diffusion.vae_batch(images, diffusion.VAE_STEPS - 1, torch.Generator().manual_seed(0))
+    assert whole.shape == (diffusion.WHOLE, 3, 64, 64)
+    assert any(((whole[0] + 1) * 127.5).round().numpy().astype(np.uint8).tolist() == i for i in images.tolist())
+
+
+def test_changed_labels_are_counted_with_those_left_out():
+    again = pl.DataFrame(
+        {
+            "label": [True, None, None, False],
+            "label_again": [True, None, False, True],
+            "tower_label": [False] * 4,
+            "tower_label_again": [False] * 4,
+        }
+    )
+    assert checks.changed(again) == {"prompts": 4, "label": 2, "tower_label": 0}
