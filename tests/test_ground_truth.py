@@ -1,6 +1,8 @@
 """The recipe of the ground truth's models: roles, captions, pictures, labels, resumed training. Nothing is fetched."""
 
+import os
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -15,6 +17,7 @@ from tools.ground_truth import (
     dataset,
     diffusion,
     labels,
+    parallel,
     precision,
     roles,
     scenes,
@@ -278,3 +281,27 @@ def test_changed_labels_are_counted_with_those_left_out():
         }
     )
     assert checks.changed(again) == {"prompts": 4, "label": 2, "tower_label": 0}
+
+
+def _train(rank: int, size: int, folder: Path) -> None:
+    """A toy in one of `size` processes; the first keeps its weights as `folder/toy.pt`."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29517"}
+    parallel.join()
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+
+    def loss(step: int, generator: torch.Generator) -> torch.Tensor:
+        x = torch.randn(8, 3, generator=generator)
+        return (model(parallel.own(x)) - parallel.own(x.sum(1, keepdim=True))).square().mean()
+
+    folder.mkdir(exist_ok=True)
+    fit("toy", [model], loss, 30, 1e-2, folder)
+    parallel.leave()
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(tmp_path):
+    for size in (1, 2):
+        torch.multiprocessing.spawn(_train, (size, tmp_path / str(size)), nprocs=size)
+    one, two = (torch.load(tmp_path / str(size) / "toy.pt")["modules"][0]["weight"] for size in (1, 2))
+    torch.testing.assert_close(one, two, rtol=0, atol=1e-5)  # sums in another order
