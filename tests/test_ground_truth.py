@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from scanner.diffusion.denoiser import Denoiser
+from scanner.diffusion.scores import SCORES
+from scanner.diffusion.trace import denoise, start, trace
 from tools.ground_truth import (
     captions,
     checks,
@@ -19,6 +23,7 @@ from tools.ground_truth import (
     labels,
     parallel,
     precision,
+    realism,
     roles,
     scenes,
     similarity,
@@ -305,3 +310,30 @@ def test_two_processes_train_as_one_does(tmp_path):
         torch.multiprocessing.spawn(_train, (size, tmp_path / str(size)), nprocs=size)
     one, two = (torch.load(tmp_path / str(size) / "toy.pt")["modules"][0]["weight"] for size in (1, 2))
     torch.testing.assert_close(one, two, rtol=0, atol=1e-5)  # sums in another order
+
+
+def test_the_published_order_is_judged_on_decided_prompts():
+    table = pl.DataFrame(
+        {
+            "prompt": list("abcdef"),
+            "label": [True, False, None, False, True, False],
+            "collapsed": [False, True, False, False, False, False],
+        }
+    )
+    found = realism.chosen(table)
+    assert (found["label"].sum(), sorted(found["prompt"])) == (2, ["a", "d", "e", "f"])
+
+
+def test_detectors_of_the_field_on_a_real_model(bundle):
+    denoiser = Denoiser(bundle, 64)
+    first = start(denoiser, (0, 1), realism.NUM_INFERENCE_STEPS)
+    prompts = ["hot dog on teal", "owl"]
+    found = realism.early(denoiser, prompts, first)
+    steps = list(islice(denoise(denoiser, denoiser.encode(prompts), first, 7.5, realism.NUM_INFERENCE_STEPS), 3))
+    moved = np.linalg.norm((steps[2].eps_cond - steps[1].eps_cond)[:, 0].reshape(2, -1), axis=1)
+    np.testing.assert_allclose(found["DSM 1-2"], moved, rtol=1e-5)
+    scored = SCORES["text_noise_norm_v1"](
+        trace(denoiser, denoiser.encode(prompts), first, 7.5, realism.NUM_INFERENCE_STEPS, 1)
+    )
+    np.testing.assert_allclose(found["Wen, 4 seeds"], scored, rtol=1e-5)  # all seeds given, two here
+    assert (np.abs(found["Asthana's cosine"]) <= 1).all()
