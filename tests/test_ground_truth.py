@@ -20,6 +20,7 @@ from tools.ground_truth import (
     controls,
     dataset,
     diffusion,
+    keep,
     labels,
     parallel,
     precision,
@@ -337,3 +338,24 @@ def test_detectors_of_the_field_on_a_real_model(bundle):
     )
     np.testing.assert_allclose(found["Wen, 4 seeds"], scored, rtol=1e-5)  # all seeds given, two here
     assert (np.abs(found["Asthana's cosine"]) <= 1).all()
+
+
+def test_kept_weights_go_on_elsewhere_at_their_step(tmp_path):
+    torch.manual_seed(0)
+    model, steps = nn.Linear(3, 1), []
+
+    def loss(step: int, generator: torch.Generator) -> torch.Tensor:
+        steps.append(step)
+        return model(torch.randn(4, 3, generator=generator)).square().mean()
+
+    fit("vae", [model], loss, 4, 1e-2, tmp_path)
+    before = model.weight.clone()
+    keep.pack(tmp_path, tmp_path / "kept")
+    keep.unpack(tmp_path / "kept", tmp_path / "elsewhere")
+    model.requires_grad_(True)
+    fit("vae", [model], loss, 4, 1e-2, tmp_path / "elsewhere")
+    assert steps == [0, 1, 2, 3], "a finished stage is finished there too"
+    torch.testing.assert_close(model.weight, before, rtol=1e-3, atol=1e-4)  # float16
+    model.requires_grad_(True)
+    fit("vae", [model], loss, 6, 1e-2, tmp_path / "elsewhere")
+    assert steps == [0, 1, 2, 3, 4, 5]

@@ -63,7 +63,8 @@ def _resume(path: Path, modules: Sequence[nn.Module], optimizer: torch.optim.Opt
     saved = torch.load(path)
     for module, state in zip(modules, saved["modules"], strict=True):
         module.load_state_dict(state)
-    optimizer.load_state_dict(saved["optimizer"])
+    if "optimizer" in saved:  # not kept by keep.pack
+        optimizer.load_state_dict(saved["optimizer"])
     return int(saved["step"])
 
 
