@@ -27,14 +27,14 @@ def fit(
     parameters = [p for module in modules for p in module.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     path = work / f"{name}.pt"
-    first = _resume(path, modules, optimizer)
+    first, warmed_from = _resume(path, modules, optimizer)
     for module in modules:
         module.train()
     started = last_saved = time.monotonic()
     average = None
     for step in range(first, steps):
         for group in optimizer.param_groups:
-            group["lr"] = lr * min((step + 1) / WARM_UP, 0.5 + 0.5 * math.cos(math.pi * step / steps))
+            group["lr"] = lr * min((step + 1 - warmed_from) / WARM_UP, 0.5 + 0.5 * math.cos(math.pi * step / steps))
         value = loss(step, torch.Generator().manual_seed(seed_of(name, step)))
         optimizer.zero_grad()
         value.backward()
@@ -56,16 +56,18 @@ def fit(
         module.eval().requires_grad_(False)
 
 
-def _resume(path: Path, modules: Sequence[nn.Module], optimizer: torch.optim.Optimizer) -> int:
-    """Load what `path` holds, if it exists; returns the step to go on with."""
+def _resume(path: Path, modules: Sequence[nn.Module], optimizer: torch.optim.Optimizer) -> tuple[int, int]:
+    """Load what `path` holds, if it exists; returns the step to go on with, and the one where warm-up begins."""
     if not path.exists():
-        return 0
+        return 0, 0
     saved = torch.load(path)
     for module, state in zip(modules, saved["modules"], strict=True):
         module.load_state_dict(state)
-    if "optimizer" in saved:  # not kept by keep.pack
-        optimizer.load_state_dict(saved["optimizer"])
-    return int(saved["step"])
+    step = int(saved["step"])
+    if "optimizer" not in saved:  # keep.pack leaves it out: a new one is warmed up
+        return step, step
+    optimizer.load_state_dict(saved["optimizer"])
+    return step, 0
 
 
 def _save(path: Path, what: dict) -> None:
