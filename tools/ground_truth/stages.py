@@ -152,7 +152,7 @@ def bundle(work: Path, found: Data, parts: Frozen, model: UNet2DConditionModel, 
     if not out.exists():
         save(checkpoint, parts, model, kind)
         std = float((parts.latents - parts.latents.mean(0)).square().mean().sqrt())
-        export(checkpoint, out, latent_std=round(std, 4), report=print)
+        export(checkpoint, out, latent_std=round(std, 4), say=print)
     return out
 
 
