@@ -2,7 +2,7 @@ PYTHON ?= python3
 export TRANSFORMERS_OFFLINE = 1
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test
+.PHONY: demo test nightly
 demo: .venv/cpu  ## install with the CPU extra, scan the bundled captions with the bundled model
 	.venv/bin/overscan demo
 
@@ -12,6 +12,9 @@ test: .venv/dev  ## install with the development extra, then every check
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/pytest
+
+nightly: .venv/dev  ## every test, the slow ones too
+	.venv/bin/pytest -m "slow or not slow"
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "overscan needs Python 3.11 or newer")'

@@ -12,7 +12,10 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="overscan-cache-")  # bas
 import engines
 from engines import manifest, open_bundle
 from scanner.demo import BUNDLE
+from scanner.model import batch_size
 
+ROUNDS = batch_size.ROUNDS
+batch_size.ROUNDS = 1  # of a trial of batch sizes: many tests begin with an empty cache
 AUTO = engines.AUTO
 engines.AUTO = ("cpu",)  # whole texts and golden numbers are ONNX Runtime's, whatever else is installed
 

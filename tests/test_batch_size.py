@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import ROUNDS
 
 from scanner import ScanConfig, scan
 from scanner.demo import BUNDLE
@@ -14,6 +15,11 @@ from scanner.diffusion.denoiser import Denoiser
 from scanner.errors import Interrupted
 from scanner.model import Model
 from scanner.model import batch_size as batching
+
+
+@pytest.fixture(autouse=True)
+def rounds(monkeypatch):
+    monkeypatch.setattr(batching, "ROUNDS", ROUNDS)
 
 
 class Machine:

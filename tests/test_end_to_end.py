@@ -224,7 +224,6 @@ def test_only_bad_captions_are_no_crash(tmp_path):
     assert (result.scored, result.skipped) == (0, {"null": 1})
 
 
-@pytest.mark.slow
 def test_killed_at_any_moment_nothing_is_lost_or_doubled(tmp_path, reference):
     (tmp_path / "p.txt").write_text("\n".join(PROMPTS))
     code = (
