@@ -30,7 +30,7 @@ from scanner.store.ledger import Ledger
 PROGRAM = """
 import sys, scanner
 from scanner.cli import main
-sys.modules["scanner.scanning.run"].COMMIT_SECONDS = 0.1  # many commits, so that signals hit them
+sys.modules["scanner.scanning.passes"].COMMIT_SECONDS = 0.1  # many commits, so that signals hit them
 for _ in range({times}):
     try:
         main()
