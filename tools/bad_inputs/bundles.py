@@ -149,7 +149,7 @@ def unlisted(folder: Path) -> None:
 def padded(folder: Path) -> None:
     """A tokenizer that pads to 2,000,000,000 tokens."""
     made = manifest.read(folder / "bundle")
-    tokens = json.loads((folder / "bundle/tokenizer.json").read_text())
+    tokens = json.loads((folder / "bundle/tokenizer.json").read_text(encoding="utf-8"))
     tokens["padding"]["strategy"] = {"Fixed": 2_000_000_000}
     rewritten("tokenizer.json", lambda _: json.dumps(tokens).encode())(folder)
     without(manifest.FILE)(folder)
