@@ -102,7 +102,7 @@ def demo(file: str, **changes: object) -> Spoil:
 
     def spoil(folder: Path) -> None:
         copy = Path(shutil.copytree(DEMO, folder / "checkpoint"))
-        said = json.loads((copy / file).read_text()) | changes
+        said = json.loads((copy / file).read_text(encoding="utf-8")) | changes
         (copy / file).write_text(json.dumps({name: value for name, value in said.items() if value is not None}))
 
     return spoil

@@ -78,7 +78,7 @@ def drawings(work: Path) -> tuple[list[Drawing], np.ndarray]:
         pixels.with_suffix(".tmp.npy").replace(pixels)
         table = [[drawing.name, drawing.keywords, drawing.package] for drawing, _ in found]
         names.write_text(json.dumps(table, indent=0))
-    table = json.loads(names.read_text())
+    table = json.loads(names.read_text(encoding="utf-8"))
     return [Drawing(name, tuple(keywords), package) for name, keywords, package in table], np.load(pixels, "r")
 
 
