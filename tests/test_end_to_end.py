@@ -228,8 +228,8 @@ def test_killed_at_any_moment_nothing_is_lost_or_doubled(tmp_path, reference):
     (tmp_path / "p.txt").write_text("\n".join(PROMPTS))
     code = (
         "import scanner, sys; sys.modules['scanner.scanning.passes'].COMMIT_SECONDS = 0.02;"
-        f"scanner.scan({str(tmp_path / 'p.txt')!r}, model={str(BUNDLE)!r}, store={str(tmp_path / 'store')!r}, batch_size=4,"
-        " backend='cpu')"
+        f"scanner.scan({str(tmp_path / 'p.txt')!r}, model={str(BUNDLE)!r}, store={str(tmp_path / 'store')!r},"
+        " batch_size=4, backend='cpu')"
     )
     moments = random.Random(1)
     for _ in range(10):
