@@ -1,10 +1,8 @@
 """The one line that a night is opened with, and its sentences: no more than the rule and the numbers can say."""
 
 import json
-import re
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -178,13 +176,3 @@ def test_what_may_be_concluded_from_the_numbers():
 def test_numbers_in_words():
     assert [percent(x) for x in (0, 1e-9, 0.00123, 0.5, 1)] == ["less than 0.001 %"] * 2 + ["0.123 %", "50 %", "100 %"]
     assert [amount(x) for x in (0.04, 2.5, 24.6, 1234.5)] == ["0.04", "2.5", "25", "1,234"]
-
-
-def test_the_table_of_faults_names_tests_that_exist():
-    root = Path(__file__).parent.parent
-    table = (root / "docs/decisions-faults.md").read_text(encoding="utf-8")
-    rows = [line.rstrip("| ").rpartition("|")[2] for line in table.splitlines() if line.startswith("| ")]
-    named = {name for cell in rows for name in re.findall(r"`(\w+)`", cell)}
-    code = "".join(path.read_text(encoding="utf-8") for path in (root / "tests").glob("test_*.py"))
-    assert len(named) > 20
-    assert [name for name in sorted(named) if f"def test_{name}(" not in code] == []

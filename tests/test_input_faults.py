@@ -7,7 +7,6 @@ import gzip
 import io
 import json
 import os
-import re
 import socket
 import struct
 import tarfile
@@ -521,13 +520,3 @@ def test_every_file_is_read_in_a_named_encoding():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "read_text":
                 assert node.args or node.keywords, f"{path}:{node.lineno}"
-
-
-def test_the_table_of_faults_names_tests_that_exist():
-    table = (ROOT / "docs/inputs-faults.md").read_text(encoding="utf-8")
-    cells = [line.rstrip("| ").rpartition("|")[2] for line in table.splitlines() if line.startswith("| ")]
-    named = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
-    files = ("test_input_faults", "test_folders", "test_prompts", "test_readers", "test_cli")
-    code = "".join((ROOT / f"tests/{name}.py").read_text(encoding="utf-8") for name in files)
-    assert len(named) > 40
-    assert [name for name in sorted(named) if f"def test_{name}(" not in code] == []

@@ -63,3 +63,13 @@ def test_the_citation_is_of_this_version():
 def test_each_module_of_the_core_has_tests_of_its_name(room):
     modules = {path.stem for path in (ROOT / "scanner" / room).glob("*.py")} - {"__init__"}
     assert modules - {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")} == set()
+
+
+@pytest.mark.parametrize(("page", "least"), [("faults", 30), ("inputs-faults", 40), ("decisions-faults", 20)])
+def test_a_table_of_faults_names_tests_that_exist(page, least):
+    table = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
+    cells = [line.rstrip("| ").rpartition("|")[2] for line in table.splitlines() if line.startswith("| ")]
+    named = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    assert len(named) > least
+    assert [name for name in sorted(named) if f"def test_{name}(" not in code] == []
