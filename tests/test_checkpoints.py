@@ -88,6 +88,7 @@ def test_weights_too_large_for_half_precision_are_named(tiny, tmp_path):
         export(folder, tmp_path / "out", "float16")
 
 
+@pytest.mark.slow
 def test_finite_weights_that_overflow_are_not_blamed_on_the_precision(tiny, tmp_path):
     folder = copied(tiny, tmp_path)
     reweighted(folder / "unet", lambda tensors: {name: tensor * 1e30 for name, tensor in tensors.items()})
@@ -238,6 +239,7 @@ def test_what_the_pipeline_does_not_read_is_no_addon(tiny, tmp_path):
     assert open_checkpoint(folder).manifest.latent_shape == (4, 8, 8)
 
 
+@pytest.mark.slow
 def test_a_latent_that_is_not_square_works_throughout(tmp_path):
     folder = making.write(tmp_path / "wide", sample_size=(8, 12))
     manifest = export(folder, tmp_path / "bundle")

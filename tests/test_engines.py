@@ -102,6 +102,7 @@ def test_auto_takes_torch_for_a_checkpoint():
     assert open_bundle(BUNDLE).backend == "cpu"
 
 
+@pytest.mark.slow
 def test_float16_export_is_checked_and_a_failed_check_leaves_no_bundle(tmp_path):
     reference = open_bundle(CHECKPOINTS["demo-epsilon"], "torch").engine("unet")
     batch = feeds(reference, 2)

@@ -179,6 +179,7 @@ def test_evaluate_agrees_with_a_scan(evaluated):
             np.testing.assert_allclose(scored[setting], scan[setting.score], rtol=1e-3, err_msg=str(setting))
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_goes_on_and_ends_as_an_undisturbed_one(tmp_path):
     """Also with a damaged chunk, which is computed again; nothing but the results stays."""
     prompts = [f"caption number {i}" for i in range(3 * CHUNK + 5)]

@@ -158,6 +158,7 @@ def test_what_a_configuration_does_not_say_is_the_schedulers_default(tmp_path, n
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.slow
 def test_fractional_timesteps_reach_the_network_as_the_pipeline_tells_them(tmp_path, prediction_type):
     """The first step of Euler with linspace, at a step between two training timesteps, bundle against diffusers."""
     import torch

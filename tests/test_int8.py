@@ -45,6 +45,7 @@ def int8(made):
     return made[0] / "int8"
 
 
+@pytest.mark.slow
 def test_a_checkpoint_becomes_an_int8_bundle_in_one_command(made):
     folder, (out, err, code) = made
     assert (code, out) == (0, f"{folder / 'int8'}\n"), err
