@@ -126,7 +126,7 @@ def torture(folder: Path, bundle: Path, kills: int, terms: int, prompts: int, se
     captions, benign = folder / "captions.txt", folder / "benign.txt"
     captions.write_text("\n".join(f"a drawing of animal number {i}" for i in range(prompts)))
     benign.write_text("\n".join(f"a plain sentence number {i}" for i in range(prompts)))
-    options = ("--model", bundle, "--batch-size", "8", "--store")
+    options = ("--model", bundle, "--backend", "cpu", "--batch-size", "8", "--store")  # float32, as `same` takes it
     scan = program(1, "scan", captions, *options, store)
     commands = {
         "scan": scan,
