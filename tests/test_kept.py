@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+from decisions import null, prompts
 from reports import stored_scan
-from test_headline import null, prompts
 
 from scanner.audit.kept import Kept, choose, read, write
 from scanner.audit.rank import Rule, rank

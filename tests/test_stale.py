@@ -1,8 +1,8 @@
 """Kept files of another scan than the newest are named, with what to do."""
 
 import pytest
+from decisions import null
 from test_baseline import A, at
-from test_headline import null
 from test_kept import CHOSEN
 
 from scanner.audit import baseline, kept
