@@ -190,4 +190,4 @@ def test_files_lists_what_was_read_and_what_was_passed_over(tmp_path):
     assert reading["files"][1] == {"file": f"{folder}/q.txt", "rows": 2}
     assert reading["passed_over"] == [passed_over]
     record = read_store(tmp_path / "store").record
-    assert (record.reading, record.dialect) == (reading, None)
+    assert (as_json(record.reading), record.dialect) == (reading, None)

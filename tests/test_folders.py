@@ -10,6 +10,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from scanner.dataset import readers
 from scanner.dataset.readers.prose import no_captions
+from scanner.dataset.reading import as_json, of_json
 from scanner.errors import InputError
 
 LICENCE = """Permission is hereby granted, free of charge, to any person obtaining a copy
@@ -255,20 +256,22 @@ def test_what_is_read_is_told(tmp_path):
             "reasons": {"empty fields": 1},
             "column": "caption",
         }
-        | {"dialect": dialect},
+        | {"column": "caption", "dialect": dialect},
         {"file": f"{tmp_path}/b.jsonl", "rows": 2, "without_caption": 1, "reasons": {"null": 1}, "column": "Text"},
         {"file": f"{tmp_path}/c.txt", "rows": 2},
     ]
     reasons = {"empty fields": 1, "null": 1}
-    assert rows.told() == {"rows": 6, "without_caption": 2, "reasons": reasons, "files": files, "passed_over": []}
+    told = {"rows": 6, "without_caption": 2, "reasons": reasons, "files": files, "passed_over": []}
+    assert json.loads(json.dumps(as_json(rows.reading()))) == told
+    assert of_json(told | {"of a newer version": 1}) == rows.reading()
 
 
 def test_very_many_files_are_told_by_their_folders(tmp_path):
     write(tmp_path, **{f"{n}.txt": "a kite" for n in range(1001)})
     rows = readers.read([tmp_path])
     rows.frame.collect()
-    assert rows.told()["files"] == [{"file": f"{tmp_path}/*.txt", "files": 1001, "rows": 1001, "without_caption": 0}]
-    assert len(rows.told(each=True)["files"]) == 1001
+    assert as_json(rows.reading())["files"] == [{"file": f"{tmp_path}/*.txt", "files": 1001, "rows": 1001}]
+    assert len(rows.reading(each=True).files) == 1001
 
 
 def test_the_state_of_others_is_no_dataset_of_hugging_face(tmp_path):

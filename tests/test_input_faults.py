@@ -108,7 +108,7 @@ def test_json_records_are_read_alike_in_every_format(tmp_path, form):
 def test_a_caption_with_half_a_character_pair_is_a_row_that_says_so(tmp_path):
     write(tmp_path / "a.jsonl", '{"caption": "half \\ud83d"}\n{"caption": "ok"}\n')
     found = prompts.unique_prompts(prompts.texts(readers.read([tmp_path / "a.jsonl"])))
-    assert found.select("text", "status").rows() == [("half \ufffd", "undecodable"), ("ok", "pending")]
+    assert found.select("text", "status").rows() == [("half \ufffd", "undecodable"), ("ok", "to_score")]
 
 
 def test_mutated_lines_are_what_python_reads(tmp_path):  # a thousand by python -m tools.fuzz_inputs
@@ -210,7 +210,7 @@ def test_csv_dialects_are_found_and_told(tmp_path, name):
     rows = readers.read([write(tmp_path / name, text)])
     assert rows.frame.collect()["caption"].to_list() == expected
     (found,) = rows.read.values()
-    assert dialect in found.facts()["dialect"]
+    assert dialect in found.reading().dialect
 
 
 def test_csv_files_are_what_python_reads_in_the_dialect_told(tmp_path):  # 1,500 by python -m tools.fuzz_inputs
@@ -244,7 +244,7 @@ def test_a_csv_file_cut_inside_a_quote_says_in_which_line(tmp_path):
     rows = readers.read([write(tmp_path / "a.csv", f'caption,u\n{records}"cut, he\nre')])
     assert rows.frame.collect()["caption"].to_list() == [*(f"a, {n}" for n in range(50)), "cut, he\nre"]
     (found,) = rows.read.values()
-    assert found.notes == ["a quote opens in line 52 that never closes: 2 lines are one record"]
+    assert found.reading().notes == ("a quote opens in line 52 that never closes: 2 lines are one record",)
 
 
 def test_records_that_do_not_fit_are_rows_without_a_caption(tmp_path):

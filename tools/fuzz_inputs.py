@@ -120,7 +120,7 @@ def run_csv(count: int, folder: Path) -> Counter[str]:
             found["without any caption, refused" if all_null else "refused"] += 1
             continue
         (told,) = rows.read.values()
-        dialect = str(told.facts().get("dialect", ""))
+        dialect = str(told.reading().dialect or "")
         expected = csv_reference(text, dialect)
         equal = frame["caption"].to_list() == expected
         found["equal" if equal else "different"] += 1

@@ -12,6 +12,7 @@ from scanner.cli.options import PRECISION, executor, scan_config, scan_options, 
 from scanner.cli.places import MODEL
 from scanner.cli.reading import listing
 from scanner.cli.signals import stoppable
+from scanner.dataset.reading import as_json
 from scanner.diffusion.scores import FIRST_PASS_SCORES
 from scanner.scanning.dry_run import DryRun
 from scanner.scanning.dry_run import dry_run as run_dry
@@ -56,7 +57,7 @@ def scan(
         with stoppable() as stop, progress() as watch:
             plan = run_dry(inputs, config=config, watch=watch, stop=stop, **options)
         _say(dry_summary(plan), plan, files)
-        click.echo(dumps(asdict(plan), indent=1) if json else plan.scan_id or "")
+        click.echo(dumps(asdict(plan) | {"reading": as_json(plan.reading)}, indent=1) if json else plan.scan_id or "")
         return
     with stoppable() as stop, progress() as watch:
         result = run_scan(inputs, config=config, executor=executor(workers), watch=watch, stop=stop, **options)
@@ -73,4 +74,5 @@ def _facts(result: ScanResult) -> dict[str, Any]:
     facts = {name: getattr(result, name) for name in names}
     left_out, screening = [asdict(problem) for problem in result.left_out], result.screening
     screened = None if screening is None else asdict(screening)
-    return facts | {"store": str(result.store), "left_out": left_out, "screening": screened}
+    done = {"store": str(result.store), "left_out": left_out, "screening": screened, "reading": as_json(result.reading)}
+    return facts | done

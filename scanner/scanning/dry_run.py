@@ -2,12 +2,13 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 from scanner.dataset.readers import Problem
+from scanner.dataset.reading import Reading
 from scanner.diffusion.trace import Watch, unwatched
 from scanner.model import Model
 from scanner.model.stopping import stopping
@@ -40,9 +41,9 @@ class DryRun:
     left_out: tuple[Problem, ...]
     prompts_per_second: float
     seconds: float
+    reading: Reading
     first_pass: int | None = None
     refine: int | None = None
-    reading: Mapping[str, Any] = field(default_factory=dict)
 
 
 def dry_run(
@@ -55,16 +56,16 @@ def dry_run(
     """Count what `scan` would score and time a few prompts. Needs no store. Raises ScannerError or EngineError."""
     request = Request(inputs, **asked)
     rows, preparing = request.rows, stopping(watch, stop)
-    model = first = request.first_model.prepare(preparing)
+    model = first_model = request.first_model.prepare(preparing)
     ledger = Ledger(request.store) if Path(request.store).exists() else None
-    scan_id: str | None = first.scan_id
+    scan_id: str | None = first_model.scan_id
     first_pass, refine = None, None
     with dataset(request, rows, stop) as data:
         pending = data.pending(ledger, scan_id)
-        seconds = _seconds(first, pending, pending.to_score)
+        seconds = _seconds(first_model, pending, pending.to_score)
         if request.screen is not None:
-            full, first_pass, out = request.after(first), pending.to_score, None
-            screening = request.screening(full, first)
+            full, first_pass, out = request.after(first_model), pending.to_score, None
+            screening = request.screening(full, first_model)
             if ledger is not None:
                 screening = remembered(screening, ledger, request.limit)
                 out = screened_out(screening, ledger) if screening.threshold is not None else None
@@ -72,7 +73,7 @@ def dry_run(
             pending = data.pending(ledger, scan_id, out)
             unknown = pending.to_score if scan_id is None else first_pass  # nobody knows yet who will pass the screen
             refine = pending.to_score - unknown + math.ceil(request.screen.share * unknown)
-            first.close()  # a large model is not held twice
+            first_model.close()  # a large model is not held twice
             model = full.prepare(preparing)
             seconds += _seconds(model, pending, refine)
     assert model.prepared is not None
@@ -93,7 +94,7 @@ def dry_run(
         seconds=seconds,
         first_pass=first_pass,
         refine=refine,
-        reading=data.rows.told(each=True),
+        reading=data.rows.reading(each=True),
     )
 
 

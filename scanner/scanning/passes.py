@@ -120,5 +120,5 @@ class Passes:
             canaries=tuple(prepared.canaries.to_dicts()),
             screening=screening,
             dialect=request.dialect,
-            reading=self.data.rows.told(),
+            reading=self.data.rows.reading(),
         )

@@ -1,10 +1,9 @@
 """What a scan found and did."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from scanner.dataset import captions
+from scanner.dataset.reading import Reading
 from scanner.scanning.passes import Done
 from scanner.scanning.request import Dataset
 from scanner.store.ledger import Ledger
@@ -36,8 +35,8 @@ class ScanResult(StoredScan):
     skipped: dict[str, int]
     other_scans: int  # rows in the store that belong to other models or settings
     seconds: float
+    reading: Reading
     screening: Screened | None = None
-    reading: Mapping[str, Any] = field(default_factory=dict)
 
 
 def result_of(done: Done, data: Dataset, ledger: Ledger, first_scan_id: str, seconds: float) -> ScanResult:
@@ -62,5 +61,5 @@ def result_of(done: Done, data: Dataset, ledger: Ledger, first_scan_id: str, sec
         other_scans=ledger.count_others(done.scan_id, first_scan_id),
         seconds=seconds,
         screening=record.screened(statuses),
-        reading=data.rows.told(each=True),
+        reading=data.rows.reading(each=True),
     )

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from scanner.config import SCREENED_OUT, MadeWith, Reference, ScanConfig
+from scanner.dataset import reading as read
+from scanner.dataset.reading import Reading
 from scanner.errors import StoreError
 from scanner.identity import identity
 
@@ -58,7 +60,7 @@ class RunRecord:
     """One run of a scan, of a screened scan's first pass, or of a calibration (`purpose`).
 
     `inputs`, `column`, `limit`, `dialect`: the captions, which a report reads again; `left_out`: files of them that
-    could not be read; `reading`: those that were, with rows each, as of `scanner.dataset.readers.Rows.told`;
+    could not be read; `reading`: those that were, with rows each;
     `passed_over`: backends that `auto` could not take, and why; `canaries`: scores of fixed prompts on that day.
     `version`: of the record, as it was written.
     """
@@ -81,7 +83,7 @@ class RunRecord:
     canaries: tuple[Canary, ...] = ()
     screening: Screening | None = None
     dialect: str | None = None
-    reading: Mapping[str, Any] | None = None
+    reading: Reading | None = None
     version: int = VERSION
 
     @property
@@ -104,7 +106,8 @@ class RunRecord:
 
 def as_json(record: RunRecord) -> str:
     """A record as the store keeps it."""
-    return json.dumps(asdict(record))
+    reading = None if record.reading is None else read.as_json(record.reading)
+    return json.dumps(asdict(record) | {"reading": reading})
 
 
 def of_json(text: str) -> RunRecord:
@@ -115,7 +118,7 @@ def of_json(text: str) -> RunRecord:
     try:
         raw: dict[str, Any] = json.loads(text)
         made = MadeWith.of_json(raw)
-        screening = raw.get("screening")  # older versions did not screen
+        screening, reading = raw.get("screening"), raw.get("reading")  # older versions did not screen, nor tell
         return RunRecord(
             purpose=raw.get("purpose", "scan"),  # before there were calibrations
             inputs=tuple(raw["inputs"]),
@@ -135,7 +138,7 @@ def of_json(text: str) -> RunRecord:
             canaries=tuple(raw.get("canaries", ())),
             screening=None if screening is None else _screening(screening),
             dialect=raw.get("dialect"),
-            reading=raw.get("reading"),
+            reading=None if reading is None else read.of_json(reading),
             version=raw.get("version", 1),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:

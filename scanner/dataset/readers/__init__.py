@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -24,7 +23,8 @@ from scanner.dataset.readers.columns import (
 from scanner.dataset.readers.dialect import told as told_dialect
 from scanner.dataset.readers.find import absolute
 from scanner.dataset.readers.names import BESIDE, DELTA, shown
-from scanner.dataset.readers.tally import LISTED, FileRead, judged, told
+from scanner.dataset.readers.tally import FileRead, judged, together
+from scanner.dataset.reading import Reading
 from scanner.errors import InputError, printable
 
 __all__ = [
@@ -125,12 +125,9 @@ class Rows:
         except FAILURES as error:
             raise unreadable(file, error) from error
 
-    def told(self, each: bool = False) -> dict[str, Any]:
-        """What was read, of files and of folders, for a record; see `scanner.dataset.readers.tally.told`."""
-        passed_over = [problem.message for problem in self.passed_over]
-        if not each and (more := len(passed_over) - LISTED) > 0:
-            passed_over = [*passed_over[:LISTED], f"{more:,} more"]
-        return told(self.read.values(), each) | {"passed_over": passed_over}
+    def reading(self, each: bool = False) -> Reading:
+        """What was read, of files and of folders; `each`: every one, however many, where a record shortens."""
+        return together(self.read.values(), [problem.message for problem in self.passed_over], each)
 
     def without(self, files: Collection[str]) -> "Rows":
         """The same rows without those of `files`."""

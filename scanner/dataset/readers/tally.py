@@ -1,17 +1,17 @@
 """What was read of each file: rows, those without a caption and why, the columns and the dialect."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePath
-from typing import Any
 
 import polars as pl
 
 from scanner.dataset.readers.columns import EMPTY_FILES, EMPTY_LINES, RAGGED, Row, Source, refusal
+from scanner.dataset.reading import FileReading, Reading
 
 KINDS = 3  # reasons that a message names
 BAD_ROWS = {RAGGED, EMPTY_LINES, EMPTY_FILES}  # rows with their status, which no other column would mend
-LISTED = 1000  # files that a record names one by one
+LISTED = 1000  # files, or things passed over, that a record names one by one
 
 
 class FileRead:
@@ -37,45 +37,46 @@ class FileRead:
         # a batch that a limit cuts was counted whole
         return {why: min(count, self.missing) for why, count in self._source.missing.most_common() if self.missing}
 
-    @property
-    def notes(self) -> list[str]:
-        """What is odd about the file."""
-        return list(self._source.notes)
+    def reading(self) -> FileReading:
+        """For a record."""
+        return FileReading(
+            self.file,
+            self.rows,
+            without_caption=self.missing,
+            reasons=self.reasons or None,
+            notes=tuple(self._source.notes),
+            **self._source.how,
+        )
 
-    def facts(self) -> dict[str, Any]:
-        """For a record: file, rows, and, where there is something to tell, the rest."""
-        how, reasons = dict(self._source.how), self.reasons
-        told = {"without_caption": self.missing, "reasons": reasons, "notes": self.notes, **how}
-        return {"file": self.file, "rows": self.rows, **{name: value for name, value in told.items() if value}}
 
+def together(read: Iterable[FileRead], passed_over: Sequence[str], each: bool = False) -> Reading:
+    """What was read of all files, for a record: more than LISTED files, or things passed over, are shortened.
 
-def told(read: Iterable[FileRead], each: bool = False) -> dict[str, Any]:
-    """What was read of all files, for a record: rows without a caption, why, and the files; very many by their folders.
-
-    `each`: every file, however many.
+    `each`: every one, however many.
     """
-    every = list(read)
+    every = [tally.reading() for tally in read]
     reasons: Counter[str] = Counter()
-    for tally in every:
-        reasons.update(tally.reasons)
-    return {
-        "rows": sum(tally.rows for tally in every),
-        "without_caption": sum(tally.missing for tally in every),
-        "reasons": dict(reasons.most_common()),
-        "files": [tally.facts() for tally in every] if each or len(every) <= LISTED else _by_folder(every),
-    }
+    for file in every:
+        reasons.update(file.reasons or {})
+    more = len(passed_over) - LISTED
+    return Reading(
+        rows=sum(file.rows for file in every),
+        without_caption=sum(file.without_caption for file in every),
+        reasons=dict(reasons.most_common()),
+        files=tuple(every if each or len(every) <= LISTED else _by_folder(every)),
+        passed_over=tuple(passed_over if each or more <= 0 else [*passed_over[:LISTED], f"{more:,} more"]),
+    )
 
 
-def _by_folder(read: Sequence[FileRead]) -> list[dict[str, Any]]:
+def _by_folder(read: Sequence[FileReading]) -> Iterator[FileReading]:
     """Files of one folder and suffix as one."""
-    found: dict[str, dict[str, Any]] = {}
-    for tally in read:
-        path = PurePath(tally.file)
-        facts = found.setdefault(f"{path.parent}/*{path.suffix}", {"files": 0, "rows": 0, "without_caption": 0})
-        facts["files"] += 1
-        facts["rows"] += tally.rows
-        facts["without_caption"] += tally.missing
-    return [{"file": name, **facts} for name, facts in found.items()]
+    found: dict[str, list[FileReading]] = {}
+    for file in read:
+        path = PurePath(file.file)
+        found.setdefault(f"{path.parent}/*{path.suffix}", []).append(file)
+    for name, files in found.items():
+        rows, missing = (sum(getattr(file, what) for file in files) for what in ("rows", "without_caption"))
+        yield FileReading(name, rows, len(files), missing)
 
 
 def judged(tally: FileRead) -> None:
