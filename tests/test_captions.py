@@ -8,11 +8,11 @@ def test_bad_lines_are_rows_with_a_status(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"a cat\n\xff\xfe bad\n\n  a cat \r\nnul\x00x\n<b>html</b>\n")
     prompts = unique_prompts(read([tmp_path / "a.txt"]))
     assert prompts.select("text", "n_rows", "status").rows() == [
-        ("a cat", 2, "pending"),
+        ("a cat", 2, "to_score"),
         ("\ufffd\ufffd bad", 1, "undecodable"),
         (None, 1, "null"),
-        ("nul\x00x", 1, "pending"),
-        ("<b>html</b>", 1, "pending"),
+        ("nul\x00x", 1, "to_score"),
+        ("<b>html</b>", 1, "to_score"),
     ]
 
 
@@ -22,7 +22,7 @@ def test_captions_are_nfc_normalised_and_stripped_only(tmp_path):
     prompts = unique_prompts(read([tmp_path / "a.parquet"]))
     assert prompts["text"].to_list() == ["\u00e9tude", "\u00c9tude", "a  b", None, ""]
     assert prompts["n_rows"].to_list() == [2, 1, 1, 1, 2]
-    assert prompts["status"].to_list() == ["pending", "pending", "pending", "null", "empty"]
+    assert prompts["status"].to_list() == ["to_score", "to_score", "to_score", "null", "empty"]
 
 
 def test_compatibility_characters_are_other_words():

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from scanner.cli import cli, main
+from scanner.dataset.reading import of_json
 from scanner.demo import BUNDLE
 from scanner.report import formats
 from scanner.store.stored import read_store
@@ -190,4 +191,4 @@ def test_files_lists_what_was_read_and_what_was_passed_over(tmp_path):
     assert reading["files"][1] == {"file": f"{folder}/q.txt", "rows": 2}
     assert reading["passed_over"] == [passed_over]
     record = read_store(tmp_path / "store").record
-    assert (as_json(record.reading), record.dialect) == (reading, None)
+    assert (record.reading, record.dialect) == (of_json(reading), None)

@@ -34,11 +34,11 @@ def test_scans_of_one_store_are_apart(tmp_path):
     ledger = Ledger(tmp_path, ("s_v1",))
     ledger.append("one", rows("a", "c"))
     ledger.append("two", rows("b"))
-    assert ledger.rows("one").select("prompt_id", "status").collect().sort("prompt_id").rows() == [
+    assert ledger.scores("one").select("prompt_id", "status").collect().sort("prompt_id").rows() == [
         ("a", "scored"),
         ("c", "scored"),
     ]
-    assert Ledger(tmp_path, ("s_v1",)).rows("two").select("prompt_id", "status").collect().rows() == [("b", "scored")]
+    assert Ledger(tmp_path, ("s_v1",)).scores("two").select("prompt_id", "status").collect().rows() == [("b", "scored")]
     assert ledger.count_others("one") == 1
     assert ledger.counts().rows() == [("one", "scored", 2, 2), ("two", "scored", 1, 1)]
 
@@ -340,7 +340,7 @@ def test_files_are_merged_while_a_scan_runs(tmp_path):
     ledger, readers = Ledger(tmp_path, ("s_v1",)), []
     for i in range(2 * MERGE_EVERY + 5):
         ledger.append("one", rows(f"{i:03}"))
-        readers += [ledger.rows("one")] if i == 10 else []
+        readers += [ledger.scores("one")] if i == 10 else []
     assert len(ledger.table("scores").file_uris()) <= 5 + 2 * 3
     assert ledger.read("one")["prompt_id"].sort().to_list() == [f"{i:03}" for i in range(2 * MERGE_EVERY + 5)]
     assert readers[0].collect().height == 11, "who began to read before the merge reads on"

@@ -13,12 +13,12 @@ from ideal import G
 from scanner.cli import cli
 from scanner.config import Screen
 from scanner.dataset import images
-from scanner.dataset.paired_images import pictures
+from scanner.dataset.paired_images import paired_images
 from scanner.demo import BUNDLE
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.trace import denoise, start
 from scanner.errors import InputError, ScannerError
-from scanner.evidence import images as paired_images
+from scanner.evidence import images as injections
 from scanner.model import Model
 from scanner.scanning.run import scan
 from scanner.store.stored import read_store
@@ -76,16 +76,16 @@ def test_the_command_pairs_memorized_prompts_with_their_images(dataset):
 def test_a_missing_column_and_another_model_are_refused(dataset):
     stored = read_store(dataset / "store")
     with pytest.raises(InputError, match="column 'url' needed; it has 'caption', 'path': name one with --images"):
-        paired_images.look(stored, Model(BUNDLE), "url", "text_noise_norm_v1", 5)
+        injections.look(stored, Model(BUNDLE), "url", "text_noise_norm_v1", 5)
     with pytest.raises(ScannerError, match="not the model of scan"):
-        paired_images.look(replace(stored, scan_id="0" * 32), Model(BUNDLE), "path", "text_noise_norm_v1", 5)
+        injections.look(replace(stored, scan_id="0" * 32), Model(BUNDLE), "path", "text_noise_norm_v1", 5)
 
 
 def test_a_screened_scan_is_of_its_model_too(dataset):
     screened = scan(dataset / "captions.parquet", model=BUNDLE, store=dataset / "store", screen=Screen(0.5))
     refined, full = (read_store(dataset / "store", name) for name in (screened.scan_id, screened.full_scan_id))
-    found = paired_images.look(refined, Model(BUNDLE), "path", "text_noise_norm_v1", 5)
-    plain = paired_images.look(full, Model(BUNDLE), "path", "text_noise_norm_v1", 5)
+    found = injections.look(refined, Model(BUNDLE), "path", "text_noise_norm_v1", 5)
+    plain = injections.look(full, Model(BUNDLE), "path", "text_noise_norm_v1", 5)
     assert 0 < len(found) <= 3  # half of six captions got all passes
     both = found.join(plain, "text", suffix="_plain").drop_nulls("injection")
     assert both["injection"].to_list() == pytest.approx(both["injection_plain"].to_list(), rel=1e-4)
@@ -102,11 +102,11 @@ def write_tar(path, samples):
 def test_members_of_tars_and_of_the_tar_beside_a_table(tmp_path, generated):
     samples = [("0.txt", b"one"), ("0.png", generated[0]), ("1.txt", b"two"), ("2.txt", b"x"), ("2.jpg", b"no image")]
     write_tar(tmp_path / "a.tar", samples)
-    found = {p.row: p for p in pictures(str(tmp_path / "a.tar"), {0, 1, 2, 7}, "members", 32, 32)}
+    found = {p.row: p for p in paired_images(str(tmp_path / "a.tar"), {0, 1, 2, 7}, "members", 32, 32)}
     assert [found[row].status for row in (0, 1, 2, 7)] == ["paired", "no_image", "unreadable", "no_image"]
     np.testing.assert_array_equal(found[0].pixels, images.decode(generated[0], 32, 32))
     pl.DataFrame({"caption": ["x", "one"], "key": ["2", "0"]}).write_parquet(tmp_path / "a.parquet")
-    by_key = {p.row: p.status for p in pictures(str(tmp_path / "a.parquet"), {0, 1}, "members", 32, 32)}
+    by_key = {p.row: p.status for p in paired_images(str(tmp_path / "a.parquet"), {0, 1}, "members", 32, 32)}
     assert by_key == {0: "unreadable", 1: "paired"}
 
 
@@ -115,7 +115,7 @@ def test_a_damaged_tar_costs_the_rows_behind_the_damage(tmp_path, generated):
     whole = (tmp_path / "a.tar").read_bytes()
     cut = 512 + -(-len(generated[0]) // 512) * 512 + 512 + 100
     (tmp_path / "a.tar").write_bytes(whole[:cut])
-    found = {p.row: p for p in pictures(str(tmp_path / "a.tar"), {0, 1}, "members", 32, 32)}
+    found = {p.row: p for p in paired_images(str(tmp_path / "a.tar"), {0, 1}, "members", 32, 32)}
     assert found[0].status == "paired"
     assert found[1].status == "unreadable"
     assert "damaged" in found[1].problem
@@ -124,4 +124,4 @@ def test_a_damaged_tar_costs_the_rows_behind_the_damage(tmp_path, generated):
 def test_members_need_a_tar(tmp_path):
     pl.DataFrame({"caption": ["x"]}).write_parquet(tmp_path / "b.parquet")
     with pytest.raises(InputError, match=r"no tar, nor b\.tar beside it"):
-        list(pictures(str(tmp_path / "b.parquet"), {0}, "members", 32, 32))
+        list(paired_images(str(tmp_path / "b.parquet"), {0}, "members", 32, 32))

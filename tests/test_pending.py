@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from scanner.dataset.captions import identify, prompt_ids, read, unique_prompts
-from scanner.dataset.shards import join, split_captions
+from scanner.dataset.partitions import join, split_captions
 from scanner.errors import DiskError, InputError, Interrupted
 from scanner.identity import prompt_id
 from scanner.store.ledger import Ledger
@@ -33,11 +33,11 @@ def test_only_what_the_ledger_does_not_hold_is_left(tmp_path):
     assert (found.rows, found.unique, found.left, found.already_scored) == (7, 5, 3, 2)
     assert found.statuses == {"scored": 1, "non_finite": 1}
     assert found.to_score == 1
-    assert pl.concat(found.chunks(2)).rows() == [(prompt_id("c"), "c", "pending")]
+    assert pl.concat(found.chunks(2)).rows() == [(prompt_id("c"), "c", "to_score")]
     assert sorted(pl.concat(found.others()).rows()) == [(prompt_id(None), "null"), (prompt_id(""), "empty")]
 
 
-def test_sharded_and_in_memory_unique_prompts_are_the_same(tmp_path):
+def test_partitioned_and_in_memory_unique_prompts_are_the_same(tmp_path):
     texts = [f"caption {i % 700}" for i in range(3000)]
     found = find(captions(*texts), NOBODY, tmp_path)
     chunks = list(found.chunks(32))
@@ -72,7 +72,7 @@ def test_nothing_in_nothing_left(tmp_path):
 
 
 @pytest.mark.parametrize("after", [0, 1, 5])
-def test_stops_while_it_reads_and_between_shards(tmp_path, after):
+def test_stops_while_it_reads_and_between_partitions(tmp_path, after):
     asked = []
 
     def stop():
@@ -99,7 +99,7 @@ def test_scores_that_find_no_room_to_be_joined_are_not_the_stores_fault(small_di
         pytest.raises(DiskError, match=r"disk \(work files: TMPDIR says where\): no space left on that disk"),
         ledger.refusals(),
     ):
-        join(captions("cat 1"), ledger.rows("one"), small_disk)
+        join(captions("cat 1"), ledger.scores("one"), small_disk)
 
 
 def test_a_damaged_input_is_named_as_such(tmp_path):

@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--peers", type=int, default=300)
     arguments = parser.parse_args()
     found = captions.unique_prompts(captions.read([arguments.input], limit=arguments.prompts))
-    texts = enlarged(found.filter(status="pending")["text"].to_list(), arguments.prompts)
+    texts = enlarged(found.filter(status="to_score")["text"].to_list(), arguments.prompts)
     peers = Peers(arguments.checkpoint)
     peers(texts[:10], 1)  # warm-up
     before = peers(texts[: arguments.peers], 1)

@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--kill", action="store_true")
     arguments = parser.parse_args()
     found = captions.unique_prompts(captions.read([arguments.input]))
-    prompts = found.filter(status="pending").head(arguments.prompts)
+    prompts = found.filter(status="to_score").head(arguments.prompts)
     config = ScanConfig(seeds=tuple(range(arguments.seeds)))
     model = Model(arguments.bundle, arguments.backend, config=config, batch_size=arguments.batch_size).prepare()
     killed: list[int] = []

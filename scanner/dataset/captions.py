@@ -17,7 +17,7 @@ IDENTIFIED: dict[str, pl.DataType] = {
     "prompt_id": pl.String(),
     "text": pl.String(),
     "n_rows": pl.Int64(),
-    "first": pl.Int64(),
+    "first_row": pl.Int64(),
 }
 
 
@@ -44,23 +44,23 @@ def as_prompt(caption: pl.Expr) -> pl.Expr:
 def unique_prompts(captions: pl.LazyFrame) -> pl.DataFrame:
     """Unique prompts in order of first appearance: [prompt_id, text, n_rows, status]; all in memory.
 
-    `status` is `pending`, or why a prompt cannot be scored: `null` (no caption), `empty`, `undecodable` (bytes that
+    `status` is `to_score`, or why a prompt cannot be scored: `null` (no caption), `empty`, `undecodable` (bytes that
     were not UTF-8: the exact words are unknown). All three are rows like any other. Raises InputError.
     """
     try:
-        return merge(identify(captions)).sort("first").drop("first").collect(engine="streaming")
+        return merge(identify(captions)).sort("first_row").drop("first_row").collect(engine="streaming")
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise readers.unreadable("the input", error) from error
 
 
 def identify(captions: pl.LazyFrame) -> pl.LazyFrame:
-    """Captions with their ids, streamed: [prompt_id, text, n_rows, first], unique within each batch of the stream."""
-    rows = captions.select("text").with_row_index("first")
+    """Captions with their ids, streamed: [prompt_id, text, n_rows, first_row], unique within each batch."""
+    rows = captions.select("text").with_row_index("first_row")
     return rows.map_batches(_identify, schema=IDENTIFIED, streamable=True)
 
 
 def merge(identified: pl.LazyFrame) -> pl.LazyFrame:
-    """Each prompt once: [prompt_id, text, n_rows, status, first], `first` being its first row in the dataset."""
+    """Each prompt once: [prompt_id, text, n_rows, status, first_row], the last being where the dataset first has it."""
     text = pl.col("text")
     status = (
         pl.when(text.is_null())
@@ -69,16 +69,16 @@ def merge(identified: pl.LazyFrame) -> pl.LazyFrame:
         .then(pl.lit("empty"))
         .when(text.str.contains(REPLACEMENT, literal=True))
         .then(pl.lit("undecodable"))
-        .otherwise(pl.lit("pending"))
+        .otherwise(pl.lit("to_score"))
     )
-    prompts = identified.group_by("prompt_id").agg(text.first(), pl.col("n_rows").sum(), pl.col("first").min())
-    return prompts.select("prompt_id", "text", "n_rows", status.alias("status"), "first")
+    prompts = identified.group_by("prompt_id").agg(text.first(), pl.col("n_rows").sum(), pl.col("first_row").min())
+    return prompts.select("prompt_id", "text", "n_rows", status.alias("status"), "first_row")
 
 
 def _identify(batch: pl.DataFrame) -> pl.DataFrame:
-    first = pl.col("first").min().cast(pl.Int64)
-    unique = batch.group_by("text", maintain_order=True).agg(pl.len().cast(pl.Int64).alias("n_rows"), first)
-    return unique.select(prompt_ids(unique["text"]), "text", "n_rows", "first")
+    first_row = pl.col("first_row").min().cast(pl.Int64)
+    unique = batch.group_by("text", maintain_order=True).agg(pl.len().cast(pl.Int64).alias("n_rows"), first_row)
+    return unique.select(prompt_ids(unique["text"]), "text", "n_rows", "first_row")
 
 
 def prompt_ids(texts: pl.Series) -> pl.Series:
@@ -88,7 +88,7 @@ def prompt_ids(texts: pl.Series) -> pl.Series:
 
 def reference(path: str | Path) -> list[str]:
     """The unique captions of a reference file, without those that cannot be scored. Raises InputError."""
-    found = unique_prompts(read([path])).filter(status="pending")["text"].to_list()
+    found = unique_prompts(read([path])).filter(status="to_score")["text"].to_list()
     if len(found) < 2:
         raise InputError(f"{path}: {len(found)} captions in it; needed a list of ordinary captions, a hundred or more")
     return found

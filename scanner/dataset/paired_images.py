@@ -12,7 +12,7 @@ from scanner.errors import InputError
 MEMBERS = "members"  # of webdataset tars, where others name a column of paths
 
 
-class Picture(NamedTuple):
+class PairedImage(NamedTuple):
     """One row's image. `status`: paired, no_image (the row names none), unreadable (missing, damaged, not local)."""
 
     row: int
@@ -22,7 +22,7 @@ class Picture(NamedTuple):
     pixels: Array | None = None
 
 
-def pictures(file: str, rows: Collection[int], column: str, height: int, width: int) -> Iterator[Picture]:
+def paired_images(file: str, rows: Collection[int], column: str, height: int, width: int) -> Iterator[PairedImage]:
     """Each of `rows` of a captions' file once, with its image, float32 [3, height, width] in [-1, 1].
 
     `column`: of local paths, relative ones from the file's folder; or `members`: the image member of a webdataset
@@ -31,27 +31,27 @@ def pictures(file: str, rows: Collection[int], column: str, height: int, width: 
     """
     found = _members(file, rows, height, width) if column == MEMBERS else _paths(file, rows, column, height, width)
     left = set(rows)
-    for picture in found:
-        if picture.row in left:
-            left.discard(picture.row)
-            yield picture
-    yield from (Picture(row, None, "no_image", "no such row or sample") for row in sorted(left))
+    for paired in found:
+        if paired.row in left:
+            left.discard(paired.row)
+            yield paired
+    yield from (PairedImage(row, None, "no_image", "no such row or sample") for row in sorted(left))
 
 
-def _paths(file: str, rows: Collection[int], column: str, height: int, width: int) -> Iterator[Picture]:
+def _paths(file: str, rows: Collection[int], column: str, height: int, width: int) -> Iterator[PairedImage]:
     for row, name in _column(file, rows, column):
         if not name:
-            yield Picture(row, None, "no_image", f"{column} is empty")
+            yield PairedImage(row, None, "no_image", f"{column} is empty")
             continue
         try:
             if find.is_url(name) or find.is_url(file):
                 raise InputError(f"{name}: not a local file; needed images on this machine: download them first")
-            yield Picture(row, name, "paired", None, images.read(Path(file).parent / name, height, width))
+            yield PairedImage(row, name, "paired", None, images.read(Path(file).parent / name, height, width))
         except InputError as error:
-            yield Picture(row, name, "unreadable", str(error))
+            yield PairedImage(row, name, "unreadable", str(error))
 
 
-def _members(file: str, rows: Collection[int], height: int, width: int) -> Iterator[Picture]:
+def _members(file: str, rows: Collection[int], height: int, width: int) -> Iterator[PairedImage]:
     archive, of_key = _archive(file, rows)
     seen = set()
     try:
@@ -63,16 +63,16 @@ def _members(file: str, rows: Collection[int], height: int, width: int) -> Itera
             yield _member(row, f"{archive}:{key}", data, height, width)
     except InputError as error:
         for row in sorted(set(rows) - seen):
-            yield Picture(row, None, "unreadable", str(error))
+            yield PairedImage(row, None, "unreadable", str(error))
 
 
-def _member(row: int, name: str, data: bytes | None, height: int, width: int) -> Picture:
+def _member(row: int, name: str, data: bytes | None, height: int, width: int) -> PairedImage:
     if data is None:
-        return Picture(row, None, "no_image", f"{name}: no .{', .'.join(tar.IMAGES)} in the sample")
+        return PairedImage(row, None, "no_image", f"{name}: no .{', .'.join(tar.IMAGES)} in the sample")
     try:
-        return Picture(row, name, "paired", None, images.decode(data, height, width))
+        return PairedImage(row, name, "paired", None, images.decode(data, height, width))
     except InputError as error:
-        return Picture(row, name, "unreadable", f"{name}: {error}")
+        return PairedImage(row, name, "unreadable", f"{name}: {error}")
 
 
 def _archive(file: str, rows: Collection[int]) -> tuple[str, dict[str, int] | None]:

@@ -107,7 +107,7 @@ def explain(
     if threshold is not None and not isfinite(threshold):
         raise ScannerError(f"threshold {threshold}: needed a finite number")
     prompts = captions.unique_prompts(pl.LazyFrame({"text": texts}).select(text=captions.as_prompt(pl.col("text"))))
-    cases = [Caption(scorer.denoiser.read, text) for text in prompts.filter(status="pending")["text"]]
+    cases = [Caption(scorer.denoiser.read, text) for text in prompts.filter(status="to_score")["text"]]
     scores = EditedScores(scorer, score, watch)
     whole_and_singles = [case.without(deleted) for case in cases for deleted in (NOTHING, *case.singles())]
     announce(

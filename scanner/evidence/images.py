@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from scanner.dataset.paired_images import Picture, pictures
+from scanner.dataset.paired_images import PairedImage, paired_images
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.injection import injection, latents
 from scanner.diffusion.schedule import Array
@@ -106,11 +106,11 @@ def _gallery(rows: pl.DataFrame, column: str, denoiser: Denoiser) -> tuple[pl.Da
         waiting.clear()
 
     for (file,), of_file in rows.group_by("file", maintain_order=True):
-        for picture in pictures(str(file), set(of_file["row"]), column, height, width):
-            described.append(_described(str(file), picture, len(names)))
-            if picture.pixels is not None:
-                names.append(f"{file}#{picture.row}" if picture.image is None else picture.image)
-                waiting.append(picture.pixels)
+        for paired in paired_images(str(file), set(of_file["row"]), column, height, width):
+            described.append(_described(str(file), paired, len(names)))
+            if paired.pixels is not None:
+                names.append(f"{file}#{paired.row}" if paired.image is None else paired.image)
+                waiting.append(paired.pixels)
             if len(waiting) == denoiser.image_batch:
                 encode()
     if waiting:
@@ -122,9 +122,9 @@ def _gallery(rows: pl.DataFrame, column: str, denoiser: Denoiser) -> tuple[pl.Da
     return rows.join(table, ["file", "row"], maintain_order="left"), Gallery(names, np.concatenate(parts))
 
 
-def _described(file: str, picture: Picture, place: int) -> dict[str, object]:
-    x = None if picture.pixels is None else place
-    return {"file": file} | picture._asdict() | {"pixels": None, "x": x}
+def _described(file: str, paired: PairedImage, place: int) -> dict[str, object]:
+    x = None if paired.pixels is None else place
+    return {"file": file} | paired._asdict() | {"pixels": None, "x": x}
 
 
 def _measure(scorer: Scorer, texts: Sequence[str], rows: pl.DataFrame, gallery: Gallery) -> pl.DataFrame:

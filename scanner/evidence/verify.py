@@ -150,7 +150,7 @@ def with_images(prompts: Sequence[str], paths: Sequence[Path]) -> dict[str, Path
     if paths and not len(paths) == len(prompts) == len(unique):
         found = f"{len(paths)} images for {len(prompts)} prompts, {len(unique)} of them different"
         raise InputError(f"{found}: give each --prompt one --image")
-    for text, status in unique.filter(pl.col("status") != "pending").select("text", "status").iter_rows():
+    for text, status in unique.filter(pl.col("status") != "to_score").select("text", "status").iter_rows():
         raise InputError(f"prompt {text!r} is {status}: needed a caption in UTF-8")
     return dict(zip_longest(unique["text"], paths))
 

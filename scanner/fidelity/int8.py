@@ -33,7 +33,7 @@ def prompts_of(source: str) -> list[str]:
     Raises InputError where there are too few.
     """
     needed = OBSERVED - 1 + CHECKED  # the empty prompt is observed too
-    found = captions.unique_prompts(captions.read([source])).filter(status="pending").sort("prompt_id")["text"]
+    found = captions.unique_prompts(captions.read([source])).filter(status="to_score").sort("prompt_id")["text"]
     if len(found) < needed:
         raise InputError(
             f"{source}: {len(found):,} unique captions; int8 needs {needed}, {OBSERVED - 1} to quantise with and "

@@ -12,7 +12,7 @@ import polars as pl
 
 from scanner.config import ScanConfig, Screen
 from scanner.dataset import captions, readers
-from scanner.dataset.shards import split_captions
+from scanner.dataset.partitions import split_captions
 from scanner.diffusion.scores import FIRST_PASS_SCORES, SCORES, best_score
 from scanner.disk import local, work_files, work_folder
 from scanner.errors import InputError, Interrupted, ScannerError
@@ -138,10 +138,10 @@ def _check(screen: Screen, request: Request) -> None:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Captions in work files, split by prompt_id. `rows`: all but those of files that turned out damaged."""
+    """Captions, split by prompt_id into `partitions`. `rows`: all but those of files that turned out damaged."""
 
     rows: readers.Rows
-    captions: Path
+    partitions: Path
     folder: Path
     stop: Callable[[], bool]
 
@@ -150,10 +150,10 @@ class Dataset:
         with work_files(self.folder):
             folder = Path(tempfile.mkdtemp(dir=self.folder))
         if ledger is None or scan_id is None:
-            return compare(self.captions, pl.LazyFrame(schema=SCORED), folder, self._check, screened_out)
+            return compare(self.partitions, pl.LazyFrame(schema=SCORED), folder, self._check, screened_out)
         with ledger.refusals():
-            held = ledger.rows(scan_id).select("prompt_id", "status")
-            return compare(self.captions, held, folder, self._check, screened_out)
+            held = ledger.scores(scan_id).select("prompt_id", "status")
+            return compare(self.partitions, held, folder, self._check, screened_out)
 
     def _check(self) -> None:
         if self.stop():

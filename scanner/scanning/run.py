@@ -42,16 +42,16 @@ def scan(
     started = time.monotonic()
     request = Request(inputs, **asked)
     rows, preparing = request.rows, stopping(watch, stop)
-    model = first = request.first_model.prepare(preparing)
+    model = first_model = request.first_model.prepare(preparing)
     ledger = Ledger(request.store, tuple(SCORES))
     with dataset(request, rows, stop) as data:
         passes, screening = Passes(request, data, ledger, executor, watch, stop), None
         if request.screen is not None:
-            passes.score(first, FIRST_PASS)
-            full = request.after(first)
-            screening = remembered(request.screening(full, first), ledger, request.limit)
-            screening = chosen(screening, ledger, data.captions, data.folder / "first pass")
-            first.close()  # a large model is not held twice
+            passes.score(first_model, FIRST_PASS)
+            full = request.after(first_model)
+            screening = remembered(request.screening(full, first_model), ledger, request.limit)
+            screening = chosen(screening, ledger, data.partitions, data.folder / "first pass")
+            first_model.close()  # a large model is not held twice
             model = full.prepare(preparing)
         done = passes.score(model, purpose, screening)
-    return result_of(done, data, ledger, first.scan_id, time.monotonic() - started)
+    return result_of(done, data, ledger, first_model.scan_id, time.monotonic() - started)

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from scanner.dataset.captions import IDENTIFIED
-from scanner.dataset.shards import SHARDS, shard, split
+from scanner.dataset.partitions import DIGITS, partition, split
 from scanner.errors import ScannerError
 from scanner.store.ledger import Ledger
 from scanner.store.record import Screening
@@ -43,12 +43,12 @@ def chosen(screening: Screening, ledger: Ledger, captions: Path, folder: Path) -
         return screening
     score = screening.score
     with ledger.refusals():
-        scores = ledger.rows(screening.first_scan_id).select("prompt_id", score)
+        scores = ledger.scores(screening.first_scan_id).select("prompt_id", score)
         split(scores, folder)
     schema, parts = dict(scores.collect_schema()), []
-    for digit in SHARDS:
-        held = shard(folder, digit, schema).filter(pl.col(score).is_finite()).unique("prompt_id")
-        here = shard(captions, digit, IDENTIFIED)
+    for digit in DIGITS:
+        held = partition(folder, digit, schema).filter(pl.col(score).is_finite()).unique("prompt_id")
+        here = partition(captions, digit, IDENTIFIED)
         parts.append(held.join(here, on="prompt_id", how="semi").collect()[score].to_numpy())
     values = np.sort(np.concatenate(parts))  # 4 bytes per prompt
     if not len(values):
@@ -61,4 +61,4 @@ def screened_out(screening: Screening, ledger: Ledger) -> pl.LazyFrame:
     """[prompt_id] of the prompts below the threshold. One whose first scores overflowed is not among them."""
     assert screening.threshold is not None
     below = pl.col(screening.score).cast(pl.Float64) < screening.threshold
-    return ledger.rows(screening.first_scan_id).filter(below).select("prompt_id")
+    return ledger.scores(screening.first_scan_id).filter(below).select("prompt_id")

@@ -75,7 +75,7 @@ class Ledger:
                 self._scores.verify()
                 self._runs.verify()
 
-    def rows(self, scan_id: str) -> pl.LazyFrame:
+    def scores(self, scan_id: str) -> pl.LazyFrame:
         """Score rows of one scan, to be streamed: [prompt_id, status, truncated, scores..., q1, q2, q3].
 
         Two scans at once may have stored a prompt_id twice. A score that the rows were not given is null. What is
@@ -157,7 +157,7 @@ class Ledger:
     def read(self, scan_id: str) -> pl.DataFrame:
         """Score rows of one scan in memory, one per prompt_id."""
         with self.refusals():
-            return self.rows(scan_id).unique("prompt_id", keep="any").collect(engine="streaming")
+            return self.scores(scan_id).unique("prompt_id", keep="any").collect(engine="streaming")
 
     def counts(self) -> pl.DataFrame:
         """[scan_id, status, rows, scores...] of the whole store, rows computed twice counted twice.

@@ -9,7 +9,7 @@ import polars as pl
 
 from scanner.config import SCREENED_OUT
 from scanner.dataset.captions import IDENTIFIED, merge
-from scanner.dataset.shards import SHARDS, shard, split
+from scanner.dataset.partitions import DIGITS, partition, split
 from scanner.disk import work_files
 
 BLOCK = 100_000  # about how many pending prompts are in memory at once
@@ -63,26 +63,26 @@ def compare(
     if screened_out is not None:
         split(screened_out, folder / "out")
     rows, unique, statuses = 0, 0, Counter[str]()
-    to_score, settled = _Parts(folder, "pending"), _Parts(folder, "settled")
-    for digit in SHARDS:
+    to_score, settled = _Parts(folder, "to_score"), _Parts(folder, "settled")
+    for digit in DIGITS:
         stop()
-        prompts = merge(shard(captions, digit, IDENTIFIED)).collect()
-        known = shard(folder / "scored", digit, SCORED).unique("prompt_id").collect()
-        out = shard(folder / "out", digit, ID).collect()["prompt_id"]
+        prompts = merge(partition(captions, digit, IDENTIFIED)).collect()
+        known = partition(folder / "scored", digit, SCORED).unique("prompt_id").collect()
+        out = partition(folder / "out", digit, ID).collect()["prompt_id"]
         pending = prompts.join(known, on="prompt_id", how="anti").sort("prompt_id")
         held = known.join(prompts, on="prompt_id", how="semi").group_by("status").len()
         rows, unique = rows + int(prompts["n_rows"].sum()), unique + len(prompts)
         statuses.update(dict(held.iter_rows()))
         status = pl.when(pl.col("prompt_id").is_in(out.implode())).then(pl.lit(SCREENED_OUT)).otherwise("status")
         pending = pending.select("prompt_id", "text", status=status)
-        to_score.write(digit, pending.filter(status="pending"))
-        settled.write(digit, pending.filter(pl.col("status") != "pending"))
+        to_score.write(digit, pending.filter(status="to_score"))
+        settled.write(digit, pending.filter(pl.col("status") != "to_score"))
     left = to_score.length + settled.length
     return Pending(rows, unique, left, to_score.length, statuses, tuple(to_score.files), tuple(settled.files))
 
 
 class _Parts:
-    """A frame in files of a folder, one per shard that is not empty."""
+    """A frame in files of a folder, one per partition that is not empty."""
 
     def __init__(self, folder: Path, name: str):
         self.files: list[Path] = []

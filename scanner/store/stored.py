@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from scanner.dataset import captions, readers, shards
+from scanner.dataset import captions, partitions, readers
 from scanner.disk import work_folder
 from scanner.store.inputs import distinct, together
 from scanner.store.ledger import SCORE, Ledger
@@ -45,7 +45,7 @@ class StoredScan:
         """
         ledger = Ledger(self.store)
         with work_folder() as folder, ledger.refusals():
-            return shards.join(self.captions, ledger.rows(self.scan_id), folder)
+            return partitions.join(self.captions, ledger.scores(self.scan_id), folder)
 
     @property
     def full_scan_id(self) -> str:

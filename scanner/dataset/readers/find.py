@@ -75,10 +75,10 @@ def _objects(url: str) -> list[str]:
         return [url]
     # Polars expands globs of object stores, but has no public call that says to what
     try:
-        plan = pl.scan_lines(pattern)._ldf.visit().view_current_node()
+        lines = pl.scan_lines(pattern)._ldf.visit().view_current_node()
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = printable(first_line(error))
         raise InputError(
             f"{printable(url)}: cannot be listed ({reason}): check the address and the credentials"
         ) from error
-    return sorted(getattr(plan, "paths", []))
+    return sorted(getattr(lines, "paths", []))
