@@ -17,8 +17,10 @@ from scanner.dataset import captions
 from scanner.demo import BUNDLE
 from scanner.diffusion.scores import SCORES
 from scanner.errors import InputError, ScannerError
-from scanner.evidence.evaluate import CHUNK, NORM, Setting, evaluate, read_labels, score, settings
+from scanner.evidence.evaluate import CHUNK, NORM, Setting, evaluate, score, settings
 from scanner.evidence.kept import FOLDER
+from scanner.evidence.labels import of_lists, read_labels
+from scanner.evidence.peers import PEERS
 from scanner.model import Model
 
 LABELS = pl.DataFrame(
@@ -233,3 +235,49 @@ def test_kept_scores_are_of_one_model_and_one_list_of_prompts(tmp_path):
     values(["b", "a"])
     values(["a", "b"], reference=("one", "two", "three"))
     assert len(list((tmp_path / FOLDER).iterdir())) == 3
+
+
+def test_two_lists_are_a_labelled_one(tmp_path):
+    (tmp_path / "memorized.csv").write_text("Caption;URL\na kite;u\na bell;u\na kite;v\n")
+    (tmp_path / "ordinary.txt").write_text("a dog \n\na cat\n")
+    labels = of_lists([tmp_path / "memorized.csv"], [tmp_path / "ordinary.txt"])
+    assert labels.select("prompt", "label", "cluster").rows() == [
+        ("a kite", True, "a kite"), ("a bell", True, "a bell"), ("a dog", False, "a dog"), ("a cat", False, "a cat"),
+    ]  # fmt: skip
+    assert (labels["collapsed"].any(), labels["similarity"].null_count()) == (False, 4)
+    (tmp_path / "ordinary.txt").write_text("a dog\na bell\n")
+    with pytest.raises(InputError, match=r"1 prompts are among .*\('a bell' first\): give each one label"):
+        of_lists([tmp_path / "memorized.csv"], [tmp_path / "ordinary.txt"])
+
+
+def test_labels_or_two_lists_are_needed(tmp_path):
+    (tmp_path / "l.txt").write_text("a dog\n")
+    for given in ([], ["--memorized", tmp_path / "l.txt"], ["--ordinary", tmp_path / "l.txt"]):
+        out, err, code = run("evaluate", *given, "--model", BUNDLE, "--out", tmp_path / "out")
+        assert (out, code) == ("", 2)
+        assert "needed LABELS, or both --memorized and --ordinary" in err
+
+
+def test_the_literature_is_measured_beside_our_scores(tmp_path):
+    (tmp_path / "memorized.jsonl").write_text("".join(f'{{"caption": "a caption {i}"}}\n' for i in range(4)))
+    (tmp_path / "ordinary.txt").write_text("".join(f"an ordinary thing, {i}\n" for i in range(6)))
+    lists = ["--memorized", tmp_path / "memorized.jsonl", "--ordinary", tmp_path / "ordinary.txt"]
+    arguments = ["evaluate", *lists, "--model", BUNDLE, "--backend", "cpu", "--out", tmp_path / "out", "--peers"]
+    out, err, code = run(*arguments)
+    assert code == 0, err
+    table = pl.read_parquet(tmp_path / "out/peers.parquet").filter(collapsed="negative")
+    missing = {"seeds' SSIM"}  # the demo's latents are smaller than SSIM's window
+    assert set(table["detector"]) - set(PEERS) == {
+        "caption length in tokens", "embedding length", "embedding length, whitened", "ridge probe on the embedding",
+    }  # fmt: skip
+    assert set(PEERS) - set(table["detector"]) == missing
+    by_name = {row["detector"]: row for row in table.iter_rows(named=True)}
+    detection = pl.read_parquet(tmp_path / "out/detection.parquet").filter(collapsed="negative")
+    ours = detection.filter(score=NORM, seeds=1).row(0, named=True)
+    assert by_name["Wen"]["auroc"] == ours["auroc"]
+    assert (by_name["Wen"]["passes"], by_name["Wen"]["our_seeds"], by_name["Wen, 5 steps"]["our_seeds"]) == (1, 1, 2)
+    best = detection.filter(score=by_name["Wen"]["ours"], seeds=1).row(0, named=True)
+    assert by_name["Wen"]["more_auroc"] == pytest.approx(best["auroc"] - ours["auroc"])
+    assert (by_name["Broken Memories"]["positives"], by_name["Broken Memories"]["negatives"]) == (4, 3)
+    assert out.count("| Asthana | 2 | 4 / 6 |") == 1
+    assert json.loads((tmp_path / "out/detection.json").read_text())["peers"][0]["detector"] == "Wen"

@@ -2,7 +2,6 @@
 
 import os
 from collections import Counter
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,6 @@ import pytest
 import torch
 from torch import nn
 
-from scanner.diffusion.denoiser import Denoiser
-from scanner.diffusion.scores import SCORES
-from scanner.diffusion.trace import denoise, start, trace
 from tools.ground_truth import (
     captions,
     checks,
@@ -319,25 +315,25 @@ def test_the_published_order_is_judged_on_decided_prompts():
             "prompt": list("abcdef"),
             "label": [True, False, None, False, True, False],
             "collapsed": [False, True, False, False, False, False],
+            "group": list("xxyyzz"),
         }
     )
     found = realism.chosen(table)
     assert (found["label"].sum(), sorted(found["prompt"])) == (2, ["a", "d", "e", "f"])
+    assert found["cluster"].to_list() == found["group"].to_list()
 
 
-def test_detectors_of_the_field_on_a_real_model(bundle):
-    denoiser = Denoiser(bundle, 64)
-    first = start(denoiser, (0, 1), realism.NUM_INFERENCE_STEPS)
-    prompts = ["hot dog on teal", "owl"]
-    found = realism.early(denoiser, prompts, first)
-    steps = list(islice(denoise(denoiser, denoiser.encode(prompts), first, 7.5, realism.NUM_INFERENCE_STEPS), 3))
-    moved = np.linalg.norm((steps[2].eps_cond - steps[1].eps_cond)[:, 0].reshape(2, -1), axis=1)
-    np.testing.assert_allclose(found["DSM 1-2"], moved, rtol=1e-5)
-    scored = SCORES["text_noise_norm_v1"](
-        trace(denoiser, denoiser.encode(prompts), first, 7.5, realism.NUM_INFERENCE_STEPS, 1)
-    )
-    np.testing.assert_allclose(found["Wen, 4 seeds"], scored, rtol=1e-5)  # all seeds given, two here
-    assert (np.abs(found["Asthana's cosine"]) <= 1).all()
+def test_published_pairs_are_compared_on_the_same_prompts():
+    labels = pl.DataFrame({"label": [True, True, False, False, False, True], "cluster": list("aabcde")})
+    order = np.array([3.0, 2.0, 1.0, 0.5, 0.0, np.nan])
+    found = dict.fromkeys(realism.PEERS, order)
+    found["Wen"] = np.array([3.0, 0.7, 1.0, 0.5, 0.0, -1.0])
+    found["Broken Memories"] = np.array([3.0, np.nan, 1.0, np.nan, np.nan, np.nan])
+    measured = realism.areas(found, labels)
+    assert (measured["DSM 0-1"].value, measured["Broken Memories"].value) == (1, 1)
+    assert measured["Wen"].value == pytest.approx(5 / 9)
+    best, more = realism.highest(found, labels)
+    assert (best, more.value) == ("Wen", 0)  # the first of the equal ones, on the two prompts that ran
 
 
 def test_kept_weights_go_on_elsewhere_at_their_step(tmp_path):

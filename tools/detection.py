@@ -21,7 +21,8 @@ from reference_size import concept, table
 
 from scanner.dataset import captions
 from scanner.evidence import evaluated
-from scanner.evidence.evaluate import COLLAPSED, NORM, Evaluation, Setting, evaluate, read_labels, score
+from scanner.evidence.evaluate import COLLAPSED, NORM, Evaluation, Setting, evaluate, score
+from scanner.evidence.labels import read_labels
 from scanner.evidence.metrics import Bootstrap, auroc, bootstrap, resample, tpr_at_fpr
 from scanner.model import Model
 

@@ -18,13 +18,14 @@ from scanner.diffusion.baselines import Reference
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.scores import SCORES
 from scanner.diffusion.trace import Trace, predict_reference, start, trace
-from scanner.evidence.evaluate import COLLAPSED, GUIDANCE_SCALE, NUM_INFERENCE_STEPS, read_labels
+from scanner.evidence.evaluate import COLLAPSED, WIDE
+from scanner.evidence.labels import read_labels
 from scanner.evidence.metrics import auroc, tpr_at_fpr
 from scanner.model import Model
 
 SIZES, DRAWS, SEEDS = (5, 10, 20, 50, 100, 200), 10, (0, 1)
 NAMES = [name for name, score in SCORES.items() if score.needs == "reference"]
-CHUNK = 64
+CHUNK, STEPS = 64, WIDE.num_inference_steps
 
 
 def concept(prompt: pl.Expr) -> pl.Expr:
@@ -34,9 +35,9 @@ def concept(prompt: pl.Expr) -> pl.Expr:
 
 def traces(denoiser: Denoiser, prompts: list[str]) -> Trace:
     """All prompts' first step, stacked: small models only."""
-    first = start(denoiser, SEEDS, NUM_INFERENCE_STEPS)
+    first = start(denoiser, SEEDS, STEPS)
     parts = [
-        trace(denoiser, denoiser.encode(prompts[i : i + CHUNK]), first, GUIDANCE_SCALE, NUM_INFERENCE_STEPS, 1)
+        trace(denoiser, denoiser.encode(prompts[i : i + CHUNK]), first, WIDE.guidance_scale, STEPS, 1)
         for i in range(0, len(prompts), CHUNK)
     ]
     arrays = {name: np.concatenate([getattr(p, name) for p in parts], 1) for name in ("x_t", "eps_cond", "eps_uncond")}
@@ -54,8 +55,8 @@ def table(labels: pl.DataFrame, reference: list[str], denoiser: Denoiser) -> str
     kept = labels.with_columns(label=COLLAPSED["left out"]).drop_nulls("label")
     label = kept["label"].to_numpy()
     scored = traces(denoiser, kept["prompt"].to_list())
-    first = start(denoiser, SEEDS, NUM_INFERENCE_STEPS)
-    eps_cond = predict_reference(denoiser, reference, first, NUM_INFERENCE_STEPS).eps_cond
+    first = start(denoiser, SEEDS, STEPS)
+    eps_cond = predict_reference(denoiser, reference, first, STEPS).eps_cond
     rng = np.random.default_rng(0)
     lines = ["| captions | " + " | ".join(f"`{name}`" for name in NAMES) + " |", "|---" * (1 + len(NAMES)) + "|"]
     for size in (*(size for size in SIZES if size < len(reference)), len(reference)):

@@ -22,7 +22,8 @@ from scanner.config import ScanConfig
 from scanner.dataset import captions
 from scanner.demo import CAPTIONS
 from scanner.diffusion.scores import SCORES
-from scanner.evidence.evaluate import CHUNK, COLLAPSED, read_labels
+from scanner.evidence.evaluate import CHUNK, COLLAPSED
+from scanner.evidence.labels import read_labels
 from scanner.evidence.metrics import bootstrap, resample
 from scanner.fidelity.int8 import export_int8, prompts_of
 from scanner.model import Model

@@ -3,43 +3,61 @@
 from pathlib import Path
 
 import click
+import polars as pl
 
 from scanner.cli import options, places
 from scanner.cli.console import progress
 from scanner.cli.signals import stoppable
 from scanner.dataset import captions
+from scanner.evidence import compared, evaluated
 from scanner.evidence import evaluate as evaluation
-from scanner.evidence import evaluated
+from scanner.evidence.labels import of_lists, read_labels
 from scanner.model import Model
 
 
 @click.command()
-@click.argument("labels", type=places.FILE)
+@click.argument("labels", required=False, type=places.FILE)
+@click.option("--memorized", multiple=True, type=places.INPUT, help="Instead of LABELS: captions, in any form.")
+@click.option("--ordinary", multiple=True, type=places.INPUT, help="With --memorized: captions that are not.")
 @options.model
 @click.option("--out", required=True, type=places.OUT_FOLDER, help="Folder for the tables and plots.")
+@click.option("--peers", is_flag=True, help="Also the detectors of the literature, and what the text alone tells.")
 @options.reference
 @options.batch_size
 @options.backend
 @options.precision
 def evaluate(
-    labels: Path,
+    labels: Path | None,
+    memorized: tuple[Path | str, ...],
+    ordinary: tuple[Path | str, ...],
     model: Path,
     out: Path,
+    peers: bool,
     reference: Path | str | None,
     batch_size: int | None,
     backend: str,
     precision: str,
 ) -> None:
-    """Measure how well each score tells memorized prompts, given LABELS (columns prompt, label, ...).
+    """Measure how well each score tells memorized prompts, given LABELS (columns prompt, label, ...) or two lists.
 
     Interrupted or killed, the same command goes on from the chunk of prompts it was at.
     """
-    labelled = evaluation.read_labels(labels)
-    ordinary = () if reference is None else tuple(captions.reference(reference))
-    opened = Model(model, backend, precision, reference=ordinary, batch_size=batch_size)
+    labelled = _labelled(labels, memorized, ordinary)
+    usual = () if reference is None else tuple(captions.reference(reference))
+    opened = Model(model, backend, precision, reference=usual, batch_size=batch_size)
     with stoppable() as stop, progress() as watch:
         scores = evaluation.score(opened, labelled["prompt"].to_list(), watch, stop, out)
+        theirs = compared.measure(opened, labelled, watch, stop, out) if peers else None
     found = evaluation.evaluate(scores, labelled)
-    paths = evaluated.write(out, found, model.name)
-    click.echo(evaluated.markdown(found), nl=False)
+    beside = None if theirs is None else compared.table(theirs, scores, labelled, reference is not None)
+    paths = evaluated.write(out, found, model.name, beside)
+    click.echo(evaluated.markdown(found, beside), nl=False)
     click.echo("Written: " + ", ".join(map(str, paths)), err=True)
+
+
+def _labelled(labels: Path | None, memorized: tuple[Path | str, ...], ordinary: tuple[Path | str, ...]) -> pl.DataFrame:
+    if labels is not None and not memorized and not ordinary:
+        return read_labels(labels)
+    if labels is None and memorized and ordinary:
+        return of_lists(memorized, ordinary)
+    raise click.UsageError("needed LABELS, or both --memorized and --ordinary")

@@ -10,10 +10,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from scanner.config import ScanConfig, unet_passes
-from scanner.dataset.captions import as_prompt
 from scanner.diffusion.scores import SCORES
 from scanner.diffusion.trace import Watch, unwatched
-from scanner.errors import InputError, Interrupted, ScannerError, first_line
+from scanner.errors import Interrupted, ScannerError
 from scanner.evidence.kept import Kept
 from scanner.evidence.metrics import Bootstrap, bootstrap, resample
 from scanner.identity import identity
@@ -31,13 +30,6 @@ COLLAPSED: Mapping[str, pl.Expr] = {  # what to do with prompts whose seeds all 
     "negative": pl.col("label"),
     "left out": pl.when(~pl.col("collapsed")).then(pl.col("label")),
     "positive": pl.col("label") | pl.col("collapsed"),
-}
-
-
-LABEL_READERS: Mapping[str, Callable[[Path], pl.DataFrame]] = {
-    ".parquet": pl.read_parquet,
-    ".csv": pl.read_csv,
-    ".jsonl": pl.read_ndjson,
 }
 
 
@@ -66,33 +58,6 @@ class Evaluation:
     differences: pl.DataFrame
     labels: pl.DataFrame
     scores: Scored
-
-
-def read_labels(path: Path) -> pl.DataFrame:
-    """A labelled list: [prompt, label, collapsed, cluster, similarity].
-
-    Needed columns: `prompt` and `label` (true: memorized, false: not, null: left out). Optional: `collapsed` (all seeds
-    give one image that is no copy), `cluster` (near duplicates share one), `similarity` (severity of memorization).
-    Prompts are as a scan gives them to the model: two that differ in blanks around them are one. Raises InputError.
-    """
-    if path.suffix not in LABEL_READERS:
-        known = ", ".join(LABEL_READERS)
-        raise InputError(f"{path}: labels in {path.suffix or 'no known format'}; needed one of {known}")
-    try:
-        found = LABEL_READERS[path.suffix](path)
-        given = {name: pl.col(name) for name in found.columns}
-        labels = found.select(
-            as_prompt(pl.col("prompt").cast(pl.String)),
-            pl.col("label").cast(pl.Boolean),
-            collapsed=given.get("collapsed", pl.lit(False)).cast(pl.Boolean).fill_null(False),
-            cluster=given.get("cluster", pl.col("prompt")).cast(pl.String),
-            similarity=given.get("similarity", pl.lit(None)).cast(pl.Float64),
-        )
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{path}: no labelled list ({first_line(error)}): needed prompt and label") from error
-    if labels["prompt"].null_count() or labels["prompt"].n_unique() < len(labels):
-        raise InputError(f"{path}: prompts that are null or appear twice: give each prompt one row")
-    return labels
 
 
 def settings() -> list[Setting]:

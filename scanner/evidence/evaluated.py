@@ -16,23 +16,28 @@ from scanner.files import replacing_folder
 
 FILES = (
     "detection.md", "detection.json", "roc.svg", "severity.svg", "detection.parquet", "differences.parquet",
+    "peers.parquet",
 )  # fmt: skip
 MAIN = "left out"  # the treatment of collapsed prompts whose table comes first
 SHOWN = 5  # curves beside the norm's in the ROC plot
 SHOWN_SEEDS = 2
 
 
-def write(out: Path, evaluation: Evaluation, model: str) -> list[Path]:
-    """Write detection.md, .json and .parquet, differences.parquet, roc.svg and severity.svg; returns the paths."""
+def write(out: Path, evaluation: Evaluation, model: str, peers: pl.DataFrame | None = None) -> list[Path]:
+    """Write detection.md, .json and .parquet, differences.parquet, peers.parquet, the plots; returns the paths."""
     tables = {"detection": evaluation.detection.to_dicts(), "differences": evaluation.differences.to_dicts()}
+    if peers is not None:
+        tables["peers"] = peers.to_dicts()
     contents = {
-        "detection.md": markdown(evaluation),
+        "detection.md": markdown(evaluation, peers),
         "detection.json": json.dumps({"model": model} | tables, indent=1) + "\n",
         "roc.svg": _roc(evaluation, model),
     }
     if evaluation.labels["similarity"].null_count() < len(evaluation.labels):
         contents["severity.svg"] = _severity(evaluation, model)
     frames = {"detection.parquet": evaluation.detection, "differences.parquet": evaluation.differences}
+    if peers is not None:
+        frames["peers.parquet"] = peers
     with replacing_folder(out, (*FILES, FOLDER).__contains__) as partial:
         for name, text in contents.items():
             (partial / name).write_text(text)
@@ -41,8 +46,8 @@ def write(out: Path, evaluation: Evaluation, model: str) -> list[Path]:
     return [out / name for name in (*contents, *frames)]
 
 
-def markdown(evaluation: Evaluation) -> str:
-    """Tables for each treatment of collapsed prompts, the main one first, then the differences at equal passes."""
+def markdown(evaluation: Evaluation, peers: pl.DataFrame | None = None) -> str:
+    """Tables for each treatment of collapsed prompts, the main one first; differences at equal passes; the `peers`."""
     treatments = [MAIN, *(name for name in COLLAPSED if name != MAIN)]
     if not evaluation.labels["collapsed"].any():
         treatments = ["negative"]
@@ -54,6 +59,8 @@ def markdown(evaluation: Evaluation) -> str:
         parts += [title, _detection_table(table)]
     treatment = treatments[0]
     parts += [f"### Difference from `{NORM}` at equal passes", _difference_table(evaluation, treatment)]
+    if peers is not None:
+        parts += ["### Detectors of the literature, and what the text alone tells", _peer_table(peers, treatment)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -86,6 +93,20 @@ def _difference_table(evaluation: Evaluation, treatment: str) -> str:
             cells.append(f"**{text}**" if apart else text)
         rows.append([f"`{row['score']}`", row["seeds"], row["steps"], row["passes"], *cells])
     return _table(["score", "seeds", "steps", "passes", "AUROC", *(f"TPR at {fpr:.1%} FPR" for fpr in FPRS)], rows)
+
+
+def _peer_table(peers: pl.DataFrame, treatment: str) -> str:
+    rows = []
+    for row in peers.filter(collapsed=treatment).sort("passes", "auroc").iter_rows(named=True):
+        cells = [f"{row['auroc']:.4f} ({row['auroc_low']:.3f}-{row['auroc_high']:.3f})"]
+        rates = [f"tpr_at_{fpr:g}" for fpr in FPRS[1:]]
+        cells += [f"{row[name]:.3f} ({row[f'{name}_low']:.2f}-{row[f'{name}_high']:.2f})" for name in rates]
+        rate = f"more_{rates[0]}"
+        cells.append(f"{row[rate]:+.3f} ({row[f'{rate}_low']:+.2f} to {row[f'{rate}_high']:+.2f})")
+        ours = f"`{row['ours']}`, {row['our_seeds']}"
+        rows.append([row["detector"], row["passes"], f"{row['positives']:,} / {row['negatives']:,}", *cells, ours])
+    heads = ["detector", "passes", "memorized / not", "AUROC", *(f"TPR at {fpr:.1%} FPR" for fpr in FPRS[1:])]
+    return _table([*heads, f"ours more at {FPRS[1]:.1%} FPR", "our score, seeds"], rows)
 
 
 def _table(heads: Sequence[object], rows: Sequence[Sequence[object]]) -> str:

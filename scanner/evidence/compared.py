@@ -1,0 +1,128 @@
+"""The detectors of the literature on a labelled list, beside our scores at no more than their price."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from scanner.diffusion.scores import best_score
+from scanner.diffusion.trace import Watch, unwatched
+from scanner.errors import Interrupted
+from scanner.evidence.evaluate import COLLAPSED, FPRS, Scored, Setting
+from scanner.evidence.kept import Kept
+from scanner.evidence.metrics import Bootstrap, bootstrap, resample
+from scanner.evidence.peers import PEERS, Shared, asthana, broken_memories
+from scanner.evidence.text_alone import features, text_alone
+from scanner.identity import identity
+from scanner.model import Model
+
+CHUNK = 32  # prompts at a time
+WHOLE_RUNS, ORDINARY = 200, 50  # prompts of each label that run all steps; others that set the scale of their lengths
+Floats = NDArray[np.float64]
+Stop = Callable[[], bool]
+
+
+def measure(
+    model: Model, labels: pl.DataFrame, watch: Watch = unwatched, stop: Stop = lambda: False, folder: Path | None = None
+) -> dict[str, Floats]:
+    """[n] for each detector and for what the text alone tells; NaN where it was not computed.
+
+    `labels`: as `evaluate.read_labels` gives them. Whole runs are made of WHOLE_RUNS prompts of each label, by chance.
+    The two that differentiate need float32: a difference of rounded predictions says nothing. `folder`: what is
+    computed is kept in it. Once `stop()` is true, the chunk in hand is finished and Interrupted raised. Raises
+    ScannerError or EngineError.
+    """
+    denoiser, prompts = model.denoiser, labels["prompt"].to_list()
+    shared = Shared.of(denoiser)
+
+    def early(part: Sequence[str]) -> Floats:
+        found = shared.scores(part)
+        return np.stack([found[name] for name in names], axis=-1)
+
+    def chunks(what: str, texts: Sequence[str], compute: Callable[[Sequence[str]], Floats]) -> Floats:
+        made = {"scan_id": model.scan_id, "what": what, "prompts": list(texts), "chunk": CHUNK}
+        kept, parts = Kept(folder, identity(made)), []
+        for number, start in enumerate(range(0, len(texts), CHUNK)):
+            if stop():
+                raise Interrupted("interrupted: what was computed is kept; the same command goes on from there")
+            watch(what, start, len(texts))
+            part = texts[start : start + CHUNK]
+            parts.append(kept.chunk(number, lambda part=part: compute(part)))  # type: ignore[misc]
+        watch(what, len(texts), len(texts))
+        return np.concatenate(parts)
+
+    names = [name for name in PEERS if name not in ("Asthana", "Broken Memories")]
+    found = dict(zip(names, chunks("peers", prompts, early).T, strict=True))
+    if model.bundle.precision != "float32":
+        found |= dict.fromkeys(("Jeon", "Metric 2"), np.full(len(prompts), np.nan))
+    found["Asthana"] = asthana(found)
+    run, ordinary = _whole_runs(labels)
+    usual = chunks("ordinary runs", [prompts[i] for i in ordinary], shared.lengths)
+    found["Broken Memories"] = np.full(len(prompts), np.nan)
+    found["Broken Memories"][run] = broken_memories(
+        chunks("whole runs", [prompts[i] for i in run], shared.lengths), usual
+    )
+    known = labels["label"].is_not_null().to_numpy()
+    text = chunks("text alone", prompts, lambda part: features(denoiser, part))
+    told = text_alone(text[known], labels["label"].drop_nulls().to_numpy(), labels["cluster"].to_numpy()[known])
+    for name, values in told.items():
+        found[name] = np.full(len(prompts), np.nan)
+        found[name][known] = values
+    return found
+
+
+def table(found: Mapping[str, Floats], ours: Scored, labels: pl.DataFrame, reference: bool) -> pl.DataFrame:
+    """A row per detector and treatment of collapsed prompts: AUROC and TPR with intervals, and what ours has more.
+
+    `ours`: of the same prompts; compared is the best score of as many seeds as the detector has passes, at most the
+    default's two, on the prompts that the detector was computed for.
+    """
+    rows = []
+    for collapsed, expression in COLLAPSED.items():
+        labelled = labels.select(label=expression, cluster=pl.col("cluster").rank("dense"))
+        for name, values in found.items():
+            kept = labelled["label"].is_not_null().to_numpy() & np.isfinite(values)
+            label = labelled["label"].to_numpy()[kept].astype(bool)
+            if not kept.any() or label.all() or not label.any():
+                continue
+            weights = resample(labelled["cluster"].to_numpy()[kept])
+            theirs = bootstrap(values[kept], label, weights, FPRS)
+            passes = PEERS[name].passes if name in PEERS else 0
+            seeds = min(max(passes, 1), 2)
+            setting = Setting(best_score(seeds, reference), seeds, 1)
+            against = bootstrap(ours[setting][kept], label, weights, FPRS)
+            rows.append(
+                {
+                    "detector": name,
+                    "source": PEERS[name].source if name in PEERS else "text alone",
+                    "passes": passes,
+                    "collapsed": collapsed,
+                    "positives": int(label.sum()),
+                    "negatives": int((~label).sum()),
+                    "ours": setting.score,
+                    "our_seeds": seeds,
+                    **_metrics("", theirs),
+                    **_metrics("more_", tuple(a - b for a, b in zip(against, theirs, strict=True))),
+                }
+            )
+    return pl.DataFrame(rows)
+
+
+def _whole_runs(labels: pl.DataFrame) -> tuple[list[int], list[int]]:
+    """Places of the prompts whose whole run is scored, and of those that set the scale: none of the scored."""
+    places = labels.with_row_index("place").drop_nulls("label").filter(~pl.col("collapsed"))
+    shuffled = places.sample(fraction=1, shuffle=True, seed=0)
+    memorized, others = (shuffled.filter(pl.col("label") == kind)["place"].to_list() for kind in (True, False))
+    ordinary = min(ORDINARY, len(others) // 2)
+    scored = sorted([*memorized[:WHOLE_RUNS], *others[ordinary:][:WHOLE_RUNS]])
+    return scored, sorted(others[:ordinary])
+
+
+def _metrics(prefix: str, measured: tuple[Bootstrap, ...]) -> dict[str, float]:
+    row: dict[str, float] = {}
+    for name, metric in zip(("auroc", *(f"tpr_at_{fpr:g}" for fpr in FPRS)), measured, strict=True):
+        low, high = metric.interval()
+        row |= {f"{prefix}{name}": metric.value, f"{prefix}{name}_low": low, f"{prefix}{name}_high": high}
+    return row
