@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines import manifest as manifests
 from engines.interface import BundleError, Engine, EngineError
-from engines.manifest import Manifest
+from engines.manifest import FILE, Manifest, parse, sha256
+from engines.onnx_graph import check_graph
+from engines.validate import check_manifest, check_tokenizer
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -41,6 +42,26 @@ def is_checkpoint(folder: Path) -> bool:
     return (folder / "model_index.json").is_file()
 
 
+def read_manifest(folder: Path) -> Manifest:
+    """Read and verify a bundle's manifest and every file that it names.
+
+    Raises BundleError if the folder is no bundle, of another format, incomplete, if a byte differs, or if it cannot be
+    true of any model or of its own files.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise BundleError(f"{folder}: no {FILE}, so not a bundle: make one with `overscan export CHECKPOINT {folder}`")
+    manifest = parse(path)
+    check_manifest(manifest, path)
+    for name, expected in _files(manifest).items():
+        _verify(folder, name, expected)
+    graphs = {name: check_graph(folder, component) for name, component in manifest.components.items()}
+    tokenizer = folder / next(iter(manifest.tokenizer))
+    embedded = graphs["text_encoder"].embedded.get("input_ids") if "text_encoder" in graphs else None
+    check_tokenizer(tokenizer, manifest, embedded)
+    return manifest
+
+
 def read_bundle(folder: Path, backend: str) -> tuple[Manifest, str]:
     """A bundle's verified manifest and its tokenizer. Raises BundleError, also for a checkpoint."""
     if is_checkpoint(folder):
@@ -48,7 +69,7 @@ def read_bundle(folder: Path, backend: str) -> tuple[Manifest, str]:
             f'{folder}: a diffusers checkpoint, and the "{backend}" backend runs bundles: use --backend torch, or '
             f"`overscan export {folder} BUNDLE` and name BUNDLE"
         )
-    manifest = manifests.read(folder)
+    manifest = read_manifest(folder)
     return manifest, (folder / next(iter(manifest.tokenizer))).read_text(encoding="utf-8")
 
 
@@ -83,3 +104,20 @@ def as_exported(backend: str, asked: str, manifest: Manifest) -> str:
             f"{manifest.precision}: use --precision {manifest.precision}, or export the model again with --dtype"
         )
     return manifest.precision
+
+
+def _files(manifest: Manifest) -> dict[str, str]:
+    files = dict(manifest.tokenizer)
+    for component in manifest.components.values():
+        files.update(component.files)
+    return files
+
+
+def _verify(folder: Path, name: str, expected: str) -> None:
+    path = folder / name
+    if Path(name).name != name:
+        raise BundleError(f"{folder / FILE}: file {name!r} lies outside the bundle: do not use this bundle")
+    if not path.is_file():
+        raise BundleError(f"{path}: missing, though {FILE} names it: copy the whole bundle, or export again")
+    if (found := sha256(path)) != expected:
+        raise BundleError(f"{path}: sha256 {found[:12]}, {FILE} says {expected[:12]}: damaged; copy or export it again")

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.interface import BundleError, EngineError, TensorSpec
-from engines.onnx_graph import check_graph
 from engines.partial import partial_folder, prefix, sweep
-from engines.validate import check_manifest, check_tokenizer
 
 FILE = "engine.json"
 FORMAT = 1
@@ -76,28 +74,8 @@ class Manifest:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def read(folder: Path) -> Manifest:
-    """Read and verify a bundle's manifest and every file that it names.
-
-    Raises BundleError if the folder is no bundle, of another format, incomplete, if a byte differs, or if it cannot be
-    true of any model or of its own files.
-    """
-    path = folder / FILE
-    if not path.is_file():
-        raise BundleError(f"{folder}: no {FILE}, so not a bundle: make one with `overscan export CHECKPOINT {folder}`")
-    manifest = _parse(path)
-    check_manifest(manifest, path)
-    for name, expected in _files(manifest).items():
-        _verify(folder, name, expected)
-    graphs = {name: check_graph(folder, component) for name, component in manifest.components.items()}
-    tokenizer = folder / next(iter(manifest.tokenizer))
-    embedded = graphs["text_encoder"].embedded.get("input_ids") if "text_encoder" in graphs else None
-    check_tokenizer(tokenizer, manifest, embedded)
-    return manifest
-
-
-def _parse(path: Path) -> Manifest:
-    """The manifest, its fingerprint verified. Raises BundleError."""
+def parse(path: Path) -> Manifest:
+    """The manifest of a file, its fingerprint verified, and nothing else of it. Raises BundleError."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         found = raw["format"]
@@ -146,20 +124,3 @@ def _component(entry: Mapping[str, Any]) -> Component:
         return {name: TensorSpec(spec["dtype"], tuple(spec["shape"])) for name, spec in table.items()}
 
     return Component(dict(entry["files"]), specs(entry["inputs"]), specs(entry["outputs"]))
-
-
-def _files(manifest: Manifest) -> dict[str, str]:
-    files = dict(manifest.tokenizer)
-    for component in manifest.components.values():
-        files.update(component.files)
-    return files
-
-
-def _verify(folder: Path, name: str, expected: str) -> None:
-    path = folder / name
-    if Path(name).name != name:
-        raise BundleError(f"{folder / FILE}: file {name!r} lies outside the bundle: do not use this bundle")
-    if not path.is_file():
-        raise BundleError(f"{path}: missing, though {FILE} names it: copy the whole bundle, or export again")
-    if (found := sha256(path)) != expected:
-        raise BundleError(f"{path}: sha256 {found[:12]}, {FILE} says {expected[:12]}: damaged; copy or export it again")

@@ -8,12 +8,9 @@ import mmap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from engines.interface import BundleError, EngineError, TensorSpec
-
-if TYPE_CHECKING:
-    from engines.manifest import Component
+from engines.manifest import Component
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # protobuf's wire types
 DTYPES = {1: "float32", 6: "int32", 7: "int64", 10: "float16", 11: "float64", 16: "bfloat16"}
@@ -121,7 +118,7 @@ def inspect(path: Path) -> Graph:
     return found
 
 
-def check_graph(folder: Path, component: "Component") -> Graph:
+def check_graph(folder: Path, component: Component) -> Graph:
     """A component's graph, once it is what the manifest says of it and needs no file that the manifest does not list.
 
     Raises BundleError.

@@ -14,8 +14,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from engines.bundle import read_manifest
 from engines.interface import Arrays, BundleError, EngineError
-from engines.manifest import Manifest, new_folder, read, sha256
+from engines.manifest import Manifest, new_folder, sha256
 
 
 def quantize(
@@ -27,7 +28,7 @@ def quantize(
     `check(bundle)` looks at the whole; `out` appears only when it has passed. Raises EngineError; a failure leaves
     nothing behind.
     """
-    manifest = read(source)
+    manifest = read_manifest(source)
     if manifest.precision != "float32":
         raise BundleError(f"{source}: a bundle in {manifest.precision}; int8 is made of float32: export it so first")
     nncf, openvino = _libraries()

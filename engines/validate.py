@@ -8,14 +8,12 @@ import json
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from engines.interface import BundleError, EngineError, TensorSpec
-
-if TYPE_CHECKING:
-    from engines.manifest import Component, Manifest
+from engines.manifest import Component, Manifest
 
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")  # what weights may be stored in
 DTYPES = {"input_ids": ("int64",), "timestep": ("int64", "float32")}  # every other array is float32
@@ -31,7 +29,7 @@ GRID = {"timesteps", "signal_rate", "noise_rate", "initial_noise_scale"}
 RATE_ERROR = 1e-3  # of signal_rate^2 + noise_rate^2 = 1
 
 
-def check_manifest(manifest: "Manifest", path: Path) -> None:
+def check_manifest(manifest: Manifest, path: Path) -> None:
     """Raise BundleError for the first thing in it that cannot be."""
     try:
         _texts(manifest)
@@ -70,7 +68,7 @@ def _real(value: object, above: float, most: float) -> bool:
     return number and above < value <= most  # type: ignore[operator]
 
 
-def _texts(manifest: "Manifest") -> None:
+def _texts(manifest: Manifest) -> None:
     for name in ("family", "prediction_type"):
         value = getattr(manifest, name)
         _require(isinstance(value, str), f"{name} {value!r}", "a name")
@@ -83,7 +81,7 @@ def _texts(manifest: "Manifest") -> None:
         _require(bool(table) or name in ("source", "versions"), f"{name}: none", "a file and its hash")
 
 
-def _latents(manifest: "Manifest") -> None:
+def _latents(manifest: Manifest) -> None:
     shape = manifest.latent_shape
     sizes = len(shape) == 3 and all(_whole(n, 1, LARGEST[axis]) for n, axis in zip(shape, "CHW", strict=True))
     _require(sizes, f"latent_shape {list(shape)}", "channels, height and width")
@@ -110,7 +108,7 @@ def _schedule(schedule: object) -> None:
     _require(isinstance(clean, bool), f"set_alpha_to_one {clean!r}", "true or false")
 
 
-def _networks(manifest: "Manifest") -> None:
+def _networks(manifest: Manifest) -> None:
     """That every array has the type and the sizes that its name and the other networks ask for."""
     sizes: dict[str, object] = {**dict(zip("CHW", manifest.latent_shape, strict=True)), "3": 3}
     for name, component in manifest.components.items():
@@ -118,7 +116,7 @@ def _networks(manifest: "Manifest") -> None:
             _network(name, component, sizes)
 
 
-def _network(name: str, component: "Component", sizes: dict[str, object]) -> None:
+def _network(name: str, component: Component, sizes: dict[str, object]) -> None:
     takes, gives = NETWORKS[name]
     for side, specs, named in (("takes", component.inputs, takes), ("gives", component.outputs, gives)):
         _require(set(specs) == set(named), f"{name} {side} {', '.join(specs) or 'nothing'}", ", ".join(named))
@@ -137,7 +135,7 @@ def _array(what: str, key: str, spec: TensorSpec, axes: str, sizes: dict[str, ob
         _require(agreed == size, f"{what} has shape {list(spec.shape)}", f"{agreed} where it has {size}, as elsewhere")
 
 
-def _grids(manifest: "Manifest") -> None:
+def _grids(manifest: Manifest) -> None:
     grids: object = manifest.grids
     if grids is None:
         return
@@ -147,7 +145,7 @@ def _grids(manifest: "Manifest") -> None:
         _grid(steps, grid, manifest)
 
 
-def _grid(steps: str, grid: object, manifest: "Manifest") -> None:
+def _grid(steps: str, grid: object, manifest: Manifest) -> None:
     """A sampler's grid: see `Manifest.grids`."""
     if not isinstance(grid, Mapping) or set(grid) != GRID or not steps.isdecimal():
         raise _ImpossibleError(f"grid {steps!r}; needed a number of steps, with {', '.join(sorted(GRID))}")
@@ -174,7 +172,7 @@ def _grid(steps: str, grid: object, manifest: "Manifest") -> None:
         _require(fits, f"timesteps of grid {steps} for a network that is told int64", "whole numbers")
 
 
-def check_tokenizer(path: Path, manifest: "Manifest", embedded: int | None) -> None:
+def check_tokenizer(path: Path, manifest: Manifest, embedded: int | None) -> None:
     """Raise BundleError where the tokenizer would give the text encoder what it cannot take.
 
     `embedded`: how many token ids the text encoder has vectors for, where known.

@@ -10,7 +10,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="overscan-cache-")  # baselines are kept there
 
 import engines
-from engines import manifest, open_bundle
+from engines import open_bundle
+from engines.bundle import read_manifest
 from scanner.demo import BUNDLE
 from scanner.model import batch_size
 
@@ -47,7 +48,7 @@ def tiny(tmp_path_factory):
 @pytest.fixture(scope="session")
 def made():
     """The demo bundle's manifest."""
-    return manifest.read(BUNDLE)
+    return read_manifest(BUNDLE)
 
 
 @pytest.fixture

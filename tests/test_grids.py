@@ -11,7 +11,8 @@ from conftest import CHECKPOINTS
 from signed import signed
 from tiny import SCHEDULE, copied, edited
 
-from engines import EngineError, Manifest, manifest, open_bundle
+from engines import EngineError, Manifest, open_bundle
+from engines.bundle import read_manifest
 from engines.export import export
 from engines.grids import SCHEDULERS, STEPS, grids_of, read_scheduler, schedule_of
 from engines.torch_ref import open_checkpoint
@@ -99,7 +100,7 @@ def test_where_the_formulas_were_right_no_number_moves(tmp_path, name, skip_prk_
 
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS)
 def test_the_demo_models_scores_rest_on_the_same_numbers(checkpoint):
-    made, old = open_checkpoint(CHECKPOINTS[checkpoint]).manifest, manifest.read(BUNDLE)
+    made, old = open_checkpoint(CHECKPOINTS[checkpoint]).manifest, read_manifest(BUNDLE)
     assert made.schedule == old.schedule
     assert (old.grids, made.components["unet"].inputs) == (None, old.components["unet"].inputs)
     assert {name: len(grid["timesteps"]) for name, grid in made.grids.items()} == {str(n): n for n in STEPS}
@@ -113,7 +114,7 @@ def test_the_demo_models_scores_rest_on_the_same_numbers(checkpoint):
 
 
 def test_bundles_without_grids_keep_their_fingerprint_and_formulas():
-    old = manifest.read(BUNDLE)
+    old = read_manifest(BUNDLE)
     assert old.fingerprint == "2b44c1489108cc49a133b69565af9bb4"
     assert "grids" not in json.loads((BUNDLE / "engine.json").read_text())
     assert Denoiser(open_bundle(BUNDLE, "cpu")).schedule.timesteps(7)[0] == 853

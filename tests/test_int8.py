@@ -16,7 +16,8 @@ from test_screen import assert_refined_rows_are_those_of, by_id, write
 
 import engines
 from engines import BundleError, EngineError, open_bundle
-from engines.manifest import read, sha256
+from engines.bundle import read_manifest
+from engines.manifest import sha256
 from scanner.config import ScanConfig
 from scanner.demo import BUNDLE, CAPTIONS
 from scanner.fidelity import int8 as quantized
@@ -60,7 +61,7 @@ def test_a_checkpoint_becomes_an_int8_bundle_in_one_command(made):
 
 
 def test_its_unet_alone_is_in_int8(int8):
-    found, float32 = read(int8), read(BUNDLE)
+    found, float32 = read_manifest(int8), read_manifest(BUNDLE)
     assert found.precision == "int8"
     assert list(found.components["unet"].files) == ["unet.xml", "unet.bin"]  # the first is the one to open
     assert found.components["unet"].files == {name: sha256(int8 / name) for name in ("unet.xml", "unet.bin")}
@@ -143,7 +144,7 @@ def test_a_float_network_behind_an_int8_manifest_is_refused(int8, tmp_path):
     copy = shutil.copytree(int8, tmp_path / "bundle")
     openvino.save_model(openvino.Core().read_model(BUNDLE / "unet.onnx"), copy / "unet.xml", compress_to_fp16=False)
     (copy / "engine.json").unlink()
-    made = read(int8)
+    made = read_manifest(int8)
     unet = replace(made.components["unet"], files={name: sha256(copy / name) for name in ("unet.xml", "unet.bin")})
     replace(made, components=dict(made.components) | {"unet": unet}).write(copy)
     with pytest.raises(EngineError, match=r"unet\.xml: OpenVINO runs it in .*, needed int8: quantise it again"):
@@ -177,7 +178,7 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path):
     feeds = quantized._feeds(Model(BUNDLE, "cpu").denoiser, PROMPTS[:4])
     made = [quantize(BUNDLE, tmp_path / name, feeds) for name in "ab"]
     assert made[0].components["unet"].files == made[1].components["unet"].files
-    assert made[0].fingerprint == made[1].fingerprint == read(tmp_path / "b").fingerprint
+    assert made[0].fingerprint == made[1].fingerprint == read_manifest(tmp_path / "b").fingerprint
     with pytest.raises(BundleError, match="a bundle in int8; int8 is made of float32: export it so first"):
         quantize(tmp_path / "a", tmp_path / "c", feeds)
 

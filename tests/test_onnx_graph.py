@@ -49,7 +49,7 @@ def test_weights_in_a_file_of_another_network_are_not_this_ones(linked, made):
     others = part(
         "unet", files={"unet.onnx": sha256(linked / "unet.onnx"), "weights.bin": sha256(linked / "weights.bin")}
     )
-    signed(linked, others(manifest._parse(linked / manifest.FILE)))
+    signed(linked, others(manifest.parse(linked / manifest.FILE)))
     with pytest.raises(BundleError, match=r"text_encoder\.onnx: its weights lie in 'weights\.bin'"):
         open_bundle(linked, "cpu")
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from engines import manifest
+from engines.bundle import read_manifest
 from engines.manifest import Manifest, sha256
 from tools.bad_inputs.case import Case
 
@@ -54,7 +55,7 @@ def forged(change: Callable[[Manifest], Manifest]) -> Spoil:
     """A manifest that says something else, with the right fingerprint."""
 
     def spoil(folder: Path) -> None:
-        changed = change(manifest.read(folder / "bundle"))
+        changed = change(read_manifest(folder / "bundle"))
         without(manifest.FILE)(folder)
         changed.write(folder / "bundle")
 
@@ -73,7 +74,7 @@ def named(file: str) -> Spoil:
 
 def no_tokenizer(folder: Path) -> None:
     """`tokenizer.json` is JSON, and nothing more."""
-    made = manifest.read(folder / "bundle")
+    made = read_manifest(folder / "bundle")
     rewritten("tokenizer.json", lambda _: b"{}")(folder)
     without(manifest.FILE)(folder)
     replace(made, tokenizer={"tokenizer.json": sha256(folder / "bundle/tokenizer.json")}).write(folder / "bundle")
@@ -136,7 +137,7 @@ def unlisted(folder: Path) -> None:
     import onnx
     from onnx.external_data_helper import set_external_data
 
-    made, graph = manifest.read(folder / "bundle"), onnx.load(folder / "bundle/text_encoder.onnx")
+    made, graph = read_manifest(folder / "bundle"), onnx.load(folder / "bundle/text_encoder.onnx")
     set_external_data(graph.graph.initializer[0], "../captions.txt")
     graph.graph.initializer[0].ClearField("raw_data")
     rewritten("text_encoder.onnx", lambda _: graph.SerializeToString())(folder)
@@ -148,7 +149,7 @@ def unlisted(folder: Path) -> None:
 
 def padded(folder: Path) -> None:
     """A tokenizer that pads to 2,000,000,000 tokens."""
-    made = manifest.read(folder / "bundle")
+    made = read_manifest(folder / "bundle")
     tokens = json.loads((folder / "bundle/tokenizer.json").read_text(encoding="utf-8"))
     tokens["padding"]["strategy"] = {"Fixed": 2_000_000_000}
     rewritten("tokenizer.json", lambda _: json.dumps(tokens).encode())(folder)
