@@ -10,6 +10,7 @@ from engines.bundle import PRECISIONS, Bundle, as_exported, choose_precision, is
 from engines.interface import BundleError, Engine, EngineError, TensorSpec
 from engines.manifest import Manifest
 from engines.quiet import silence
+from engines.validate import IDS
 
 silence()  # before any runtime is imported, which backends do when they are opened
 
@@ -37,52 +38,52 @@ def _open_tensorrt(folder: Path, precision: str) -> Bundle:
 
     gpu = require()  # first, as reading a large bundle takes seconds
     plan_folder()
-    manifest, tokenizer = read_graphs(folder, "tensorrt")
+    manifest, tokenizers = read_graphs(folder, "tensorrt")
     chosen = as_exported("tensorrt", precision, manifest)
 
     def engine(name: str) -> Engine:
         return TensorRtEngine(folder, manifest, name, gpu)
 
-    return Bundle(folder, manifest, tokenizer, "tensorrt", chosen, engine)
+    return Bundle(folder, manifest, tokenizers, "tensorrt", chosen, engine)
 
 
 def _open_cuda(folder: Path, precision: str) -> Bundle:
     from engines.cuda import CudaEngine, require_cuda
 
     require_cuda()
-    manifest, tokenizer = read_graphs(folder, "cuda")
+    manifest, tokenizers = read_graphs(folder, "cuda")
     chosen = as_exported("cuda", precision, manifest)
 
     def engine(name: str) -> Engine:
         return CudaEngine(folder, manifest.components[name])
 
-    return Bundle(folder, manifest, tokenizer, "cuda", chosen, engine)
+    return Bundle(folder, manifest, tokenizers, "cuda", chosen, engine)
 
 
 def _open_openvino(folder: Path, precision: str) -> Bundle:
     from engines.openvino import OpenVinoEngine, compiled_folder, precisions
 
     able = precisions()  # first, as reading a large bundle takes seconds
-    manifest, tokenizer = read_bundle(folder, "openvino")
+    manifest, tokenizers = read_bundle(folder, "openvino")
     chosen = choose_precision("openvino", precision, able)
     cache = compiled_folder(manifest.fingerprint, chosen)
 
     def engine(name: str) -> Engine:
         return OpenVinoEngine(folder, manifest.components[name], chosen, cache)
 
-    return Bundle(folder, manifest, tokenizer, "openvino", chosen, engine)
+    return Bundle(folder, manifest, tokenizers, "openvino", chosen, engine)
 
 
 def _open_cpu(folder: Path, precision: str) -> Bundle:
     from engines.ort import OrtEngine
 
-    manifest, tokenizer = read_graphs(folder, "cpu")
+    manifest, tokenizers = read_graphs(folder, "cpu")
     chosen = choose_precision("cpu", precision, (manifest.precision,))
 
     def engine(name: str) -> Engine:
         return OrtEngine(folder, manifest.components[name])
 
-    return Bundle(folder, manifest, tokenizer, "cpu", chosen, engine)
+    return Bundle(folder, manifest, tokenizers, "cpu", chosen, engine)
 
 
 def _open_torch(folder: Path, precision: str) -> Bundle:
@@ -109,7 +110,7 @@ def _open_checkpoint(backend: str, folder: Path, precision: str, device: str, ab
     require_device(device)
     chosen = choose_precision(backend, precision, able)
     checkpoint = open_checkpoint(folder).on(device, chosen)
-    return Bundle(folder, checkpoint.manifest, checkpoint.tokenizer, backend, chosen, checkpoint.engine)
+    return Bundle(folder, checkpoint.manifest, checkpoint.tokenizers, backend, chosen, checkpoint.engine)
 
 
 # a backend opens a folder in a precision ("auto": its fastest that keeps the scores), or refuses with EngineError
@@ -163,10 +164,11 @@ def _first_that_works(folder: Path, precision: str) -> Bundle:
 
 
 def prove(bundle: Bundle) -> Bundle:
-    """The bundle, once its text encoder has run. Raises EngineError where it does not or its output is not finite."""
-    engine = bundle.engine("text_encoder")
+    """The bundle, once a text encoder has run. Raises EngineError where none does or its output is not finite."""
+    name = next((name for name, part in bundle.manifest.components.items() if IDS in part.inputs), "text_encoder")
+    engine = bundle.engine(name)
     feeds = {
-        name: np.zeros([1, *(size or 1 for size in spec.shape[1:])], spec.dtype) for name, spec in engine.inputs.items()
+        key: np.zeros([1, *(size or 1 for size in spec.shape[1:])], spec.dtype) for key, spec in engine.inputs.items()
     }
     try:
         outputs = engine.run(feeds)
@@ -174,7 +176,7 @@ def prove(bundle: Bundle) -> Bundle:
         raise EngineError(f"its text encoder does not run ({error})") from error
     if not all(np.isfinite(array).all() for array in outputs.values()):
         raise EngineError("its text encoder's output is not finite")
-    opened = {"text_encoder": engine}
+    opened = {name: engine}
     return replace(bundle, _engine=lambda name: opened.pop(name, None) or bundle.engine(name))
 
 

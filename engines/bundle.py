@@ -1,20 +1,20 @@
 """A verified model in a folder, and what may open it how."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from engines.interface import BundleError, Engine, EngineError
 from engines.manifest import FILE, Manifest, parse, sha256
 from engines.onnx_graph import check_graph
-from engines.validate import check_manifest, check_tokenizer
+from engines.validate import check_manifest, check_tokenizer, encoder_of
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified model: folder, manifest, tokenizer (JSON of the `tokenizers` library), and engines on demand.
+    """A verified model: folder, manifest, tokenizers by name (JSON of the `tokenizers` library), engines on demand.
 
     `precision`: what the networks compute in, one of PRECISIONS, which may differ from what the manifest's weights are
     stored in; in an int8 bundle, what all but the quantised layers compute in. `passed_over`: why `auto` did not take
@@ -23,7 +23,7 @@ class Bundle:
 
     folder: Path
     manifest: Manifest
-    tokenizer: str
+    tokenizers: Mapping[str, str]
     backend: str
     precision: str
     _engine: Callable[[str], Engine]
@@ -56,32 +56,32 @@ def read_manifest(folder: Path) -> Manifest:
     for name, expected in _files(manifest).items():
         _verify(folder, name, expected)
     graphs = {name: check_graph(folder, component) for name, component in manifest.components.items()}
-    tokenizer = folder / next(iter(manifest.tokenizer))
-    embedded = graphs["text_encoder"].embedded.get("input_ids") if "text_encoder" in graphs else None
-    check_tokenizer(tokenizer, manifest, embedded)
+    for file in manifest.tokenizer:
+        name = encoder_of(file)
+        check_tokenizer(folder / file, manifest.components.get(name), graphs[name].embedded if name in graphs else {})
     return manifest
 
 
-def read_bundle(folder: Path, backend: str) -> tuple[Manifest, str]:
-    """A bundle's verified manifest and its tokenizer. Raises BundleError, also for a checkpoint."""
+def read_bundle(folder: Path, backend: str) -> tuple[Manifest, dict[str, str]]:
+    """A bundle's verified manifest and its tokenizers, by name. Raises BundleError, also for a checkpoint."""
     if is_checkpoint(folder):
         raise BundleError(
             f'{folder}: a diffusers checkpoint, and the "{backend}" backend runs bundles: use --backend torch, or '
             f"`overscan export {folder} BUNDLE` and name BUNDLE"
         )
     manifest = read_manifest(folder)
-    return manifest, (folder / next(iter(manifest.tokenizer))).read_text(encoding="utf-8")
+    return manifest, {Path(file).stem: (folder / file).read_text(encoding="utf-8") for file in manifest.tokenizer}
 
 
-def read_graphs(folder: Path, backend: str) -> tuple[Manifest, str]:
+def read_graphs(folder: Path, backend: str) -> tuple[Manifest, dict[str, str]]:
     """A bundle of ONNX graphs alone. Raises EngineError for one in int8, whose UNet is OpenVINO's."""
-    manifest, tokenizer = read_bundle(folder, backend)
+    manifest, tokenizers = read_bundle(folder, backend)
     if manifest.precision == "int8":
         raise EngineError(
             f'{folder}: a bundle in int8, which OpenVINO alone runs, and the "{backend}" backend runs ONNX graphs: use '
             "--backend openvino, or export the model again in float32"
         )
-    return manifest, tokenizer
+    return manifest, tokenizers
 
 
 def choose_precision(backend: str, asked: str, able: Sequence[str]) -> str:

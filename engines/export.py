@@ -65,7 +65,7 @@ def _local(source: Path) -> Path:
 
 
 def _write(checkpoint: Checkpoint, folder: Path, dtype: str, say: Callable[[str], None]) -> Manifest:
-    (folder / "tokenizer.json").write_text(checkpoint.tokenizer, encoding="utf-8")
+    (folder / "tokenizer.json").write_text(checkpoint.tokenizers["tokenizer"], encoding="utf-8")
     components = {}
     for name, component in checkpoint.manifest.components.items():
         engine = checkpoint.engine(name)

@@ -40,7 +40,7 @@ class Manifest:
     their mean; 1 where unknown, as latents are scaled to unit variance. `grids`: by number of steps, the sampler's own:
     `timesteps`, what the network is told at each step; `signal_rate` and `noise_rate` there; and
     `initial_noise_scale`, the standard deviation of what it is given first. None in older bundles, whose grids follow
-    from the schedule.
+    from the schedule. `fixed`: what the family settled beside the networks, as numbers, lists of numbers and names.
     """
 
     family: str
@@ -55,6 +55,7 @@ class Manifest:
     versions: Mapping[str, str]
     format: int = FORMAT
     grids: Mapping[str, Mapping[str, Any]] | None = None
+    fixed: Mapping[str, Any] | None = None
 
     @property
     def fingerprint(self) -> str:

@@ -54,8 +54,9 @@ class TorchEngine:
     def run(self, feeds: Arrays) -> dict[str, NDArray[Any]]:
         """Run one batch."""
         with torch.inference_mode():  # tensors are copies, as feeds may be read-only
-            output = self.module(*(torch.tensor(feeds[name], device=self.device) for name in self.inputs))
-        return {name: output.cpu().numpy() for name in self.outputs}
+            outputs = self.module(*(torch.tensor(feeds[name], device=self.device) for name in self.inputs))
+        given = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
+        return {name: output.cpu().numpy() for name, output in zip(self.outputs, given, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Checkpoint:
     """A diffusers folder, read: wrapped modules by component name, float32 on the CPU until moved."""
 
     manifest: Manifest
-    tokenizer: str
+    tokenizers: Mapping[str, str]
     modules: Mapping[str, nn.Module]
     device: str = "cpu"
     precision: str = "float32"
@@ -127,7 +128,7 @@ def open_checkpoint(folder: Path, latent_std: float = 1.0) -> Checkpoint:
         versions={name: version(name) for name in ("torch", "diffusers", "transformers")},
         grids=grids,
     )
-    return Checkpoint(manifest, tokens, modules)
+    return Checkpoint(manifest, {"tokenizer": tokens}, modules)
 
 
 def _tokenizer(folder: Path, text_encoder: Any) -> Any:

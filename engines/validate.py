@@ -16,17 +16,25 @@ from engines.interface import BundleError, EngineError, TensorSpec
 from engines.manifest import Component, Manifest
 
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")  # what weights may be stored in
-DTYPES = {"input_ids": ("int64",), "timestep": ("int64", "float32")}  # every other array is float32
-NETWORKS = {  # of a family's components: what each takes and gives; letters are sizes that must agree
-    "text_encoder": ({"input_ids": "L"}, {"encoder_hidden_states": "LD"}),
-    "unet": ({"sample": "CHW", "timestep": "", "encoder_hidden_states": "LD"}, {"output": "CHW"}),
-    "vae_encoder": ({"image": "3hw"}, {"latent": "CHW"}),
-    "vae_decoder": ({"latent": "CHW"}, {"image": "3hw"}),
+IDS = "input_ids"  # what a text encoder takes: token ids
+DTYPES = {IDS: ("int64",), "attention_mask": ("int64",), "timestep": ("int64", "float32")}  # others are float32
+AXES = {  # of arrays that mean the same in every network: letters are sizes that must agree
+    IDS: "L",
+    "attention_mask": "L",
+    "encoder_hidden_states": "LD",
+    "timestep": "",
+    "sample": "CHW",
+    "output": "CHW",
+    "latent": "CHW",
+    "image": "3hw",
 }
+IMAGES = {"vae_encoder": (["image"], ["latent"]), "vae_decoder": (["latent"], ["image"])}  # every family's
+ALIKE = "CHW3hw"  # the same size in all networks; others in one
 LARGEST = {"C": 256, "H": 4096, "W": 4096, "L": 4096, "D": 65536, "h": 65536, "w": 65536, "3": 3}
 LONGEST_TRAINING = 100_000  # timesteps
 GRID = {"timesteps", "signal_rate", "noise_rate", "initial_noise_scale"}
-RATE_ERROR = 1e-3  # of signal_rate^2 + noise_rate^2 = 1
+LEAST_TOLD = {"flow": -1, "edm": -1000}  # whose networks are told floats: sigma times 1000, log(sigma) / 4
+RATE_ERROR = 1e-3  # of signal_rate^2 + noise_rate^2 = 1; of flow, the rates themselves
 
 
 def check_manifest(manifest: Manifest, path: Path) -> None:
@@ -37,6 +45,7 @@ def check_manifest(manifest: Manifest, path: Path) -> None:
         _schedule(manifest.schedule)
         _networks(manifest)
         _grids(manifest)
+        _require(manifest.fixed is None or _plain(manifest.fixed), f"fixed {manifest.fixed!r}", "numbers and names")
     except _ImpossibleError as error:
         raise BundleError(f"{path}: {error}: export the model again") from error
 
@@ -81,6 +90,14 @@ def _texts(manifest: Manifest) -> None:
         _require(bool(table) or name in ("source", "versions"), f"{name}: none", "a file and its hash")
 
 
+def _plain(fixed: object) -> bool:
+    """Whether it holds numbers, lists of numbers and names alone."""
+    if not isinstance(fixed, Mapping):
+        return False
+    flat = [item for value in fixed.values() for item in (value if isinstance(value, list | tuple) else [value])]
+    return all(isinstance(item, str | bool) or _real(item, -1e9, 1e9) for item in flat)
+
+
 def _latents(manifest: Manifest) -> None:
     shape = manifest.latent_shape
     sizes = len(shape) == 3 and all(_whole(n, 1, LARGEST[axis]) for n, axis in zip(shape, "CHW", strict=True))
@@ -111,28 +128,37 @@ def _schedule(schedule: object) -> None:
 def _networks(manifest: Manifest) -> None:
     """That every array has the type and the sizes that its name and the other networks ask for."""
     sizes: dict[str, object] = {**dict(zip("CHW", manifest.latent_shape, strict=True)), "3": 3}
+    given = {name: spec for component in manifest.components.values() for name, spec in component.outputs.items()}
     for name, component in manifest.components.items():
-        if name in NETWORKS:
-            _network(name, component, sizes)
+        if name in IMAGES:
+            found = [list(component.inputs), list(component.outputs)]
+            _require(found == list(IMAGES[name]), f"{name} takes and gives {found}", f"{list(IMAGES[name])}")
+        own = {letter: size for letter, size in sizes.items() if letter in ALIKE}
+        for key, spec in [*component.inputs.items(), *component.outputs.items()]:
+            _array(f"{name}'s {key}", key, spec, AXES.get(key), own)
+        sizes |= {letter: size for letter, size in own.items() if letter in ALIKE}
+        for key, spec in component.inputs.items():
+            if key in given:
+                _agree(f"{name}'s {key}", spec, given[key])
 
 
-def _network(name: str, component: Component, sizes: dict[str, object]) -> None:
-    takes, gives = NETWORKS[name]
-    for side, specs, named in (("takes", component.inputs, takes), ("gives", component.outputs, gives)):
-        _require(set(specs) == set(named), f"{name} {side} {', '.join(specs) or 'nothing'}", ", ".join(named))
-        for key, axes in named.items():
-            _array(f"{name}'s {key}", key, specs[key], axes, sizes)
-
-
-def _array(what: str, key: str, spec: TensorSpec, axes: str, sizes: dict[str, object]) -> None:
+def _array(what: str, key: str, spec: TensorSpec, axes: str | None, sizes: dict[str, object]) -> None:
     dtypes = DTYPES.get(key, ("float32",))
     _require(spec.dtype in dtypes, f"{what} is {spec.dtype!r}", " or ".join(dtypes))
-    batch = len(spec.shape) == 1 + len(axes) and spec.shape[0] is None
-    _require(batch, f"{what} has shape {list(spec.shape)}", f"null and {len(axes)} sizes")
-    for axis, size in zip(axes, spec.shape[1:], strict=True):
+    letters = "D" * len(spec.shape[1:]) if axes is None else axes
+    batch = len(spec.shape) == 1 + len(letters) and spec.shape[0] is None
+    _require(batch, f"{what} has shape {list(spec.shape)}", f"null and {len(letters)} sizes")
+    for axis, size in zip(letters, spec.shape[1:], strict=True):
         _require(_whole(size, 1, LARGEST[axis]), f"{what} has shape {list(spec.shape)}", "sizes of a network")
-        agreed = sizes.setdefault(axis, size)
+        agreed = size if axes is None else sizes.setdefault(axis, size)
         _require(agreed == size, f"{what} has shape {list(spec.shape)}", f"{agreed} where it has {size}, as elsewhere")
+
+
+def _agree(what: str, spec: TensorSpec, given: TensorSpec) -> None:
+    """That an input has the shape of the output of the same name."""
+    for size, agreed in zip(spec.shape, given.shape, strict=False):
+        _require(agreed == size, f"{what} has shape {list(spec.shape)}", f"{agreed} where it has {size}, as elsewhere")
+    _require(len(spec.shape) == len(given.shape), f"{what} has shape {list(spec.shape)}", f"{list(given.shape)}")
 
 
 def _grids(manifest: Manifest) -> None:
@@ -149,10 +175,11 @@ def _grid(steps: str, grid: object, manifest: Manifest) -> None:
     """A sampler's grid: see `Manifest.grids`."""
     if not isinstance(grid, Mapping) or set(grid) != GRID or not steps.isdecimal():
         raise _ImpossibleError(f"grid {steps!r}; needed a number of steps, with {', '.join(sorted(GRID))}")
-    last = manifest.schedule.get("num_train_timesteps", 1000) - 1
+    total = manifest.schedule.get("num_train_timesteps", 1000)
+    least, last = LEAST_TOLD.get(manifest.prediction_type, -1), total - (manifest.prediction_type not in LEAST_TOLD)
     told, signal, noise = (grid[name] for name in ("timesteps", "signal_rate", "noise_rate"))
     for name, values, above, most in (
-        ("timesteps", told, -1.0, last),
+        ("timesteps", told, least, last),
         ("signal rates", signal, -1e-9, 1),
         ("noise rates", noise, 0, 1),
     ):
@@ -165,17 +192,24 @@ def _grid(steps: str, grid: object, manifest: Manifest) -> None:
         all(a >= b for a, b in pairwise(told)), f"timesteps of grid {steps}: {told!r}", "none after an earlier one"
     )
     _require(all(a > b for a, b in pairwise(noise)), f"noise rates of grid {steps}", "less noise at each step")
-    power = np.square(signal) + np.square(noise)
-    _require(bool((np.abs(power - 1) < RATE_ERROR).all()), f"rates of grid {steps}", "squares that add up to 1")
-    if unet := manifest.components.get("unet"):
-        fits = unet.inputs["timestep"].dtype == "float32" or all(float(value).is_integer() for value in told)
-        _require(fits, f"timesteps of grid {steps} for a network that is told int64", "whole numbers")
+    power, said = (1, "rates") if manifest.prediction_type == "flow" else (2, "squares")
+    whole = np.power(signal, power) + np.power(noise, power)
+    _require(bool((np.abs(whole - 1) < RATE_ERROR).all()), f"rates of grid {steps}", f"{said} that add up to 1")
+    for component in manifest.components.values():
+        if "timestep" in component.inputs:
+            fits = component.inputs["timestep"].dtype == "float32" or all(float(value).is_integer() for value in told)
+            _require(fits, f"timesteps of grid {steps} for a network that is told int64", "whole numbers")
 
 
-def check_tokenizer(path: Path, manifest: Manifest, embedded: int | None) -> None:
-    """Raise BundleError where the tokenizer would give the text encoder what it cannot take.
+def encoder_of(tokenizer: str) -> str:
+    """The component that a tokenizer's file is for: of tokenizer_2.json text_encoder_2."""
+    return f"text_encoder{Path(tokenizer).stem.removeprefix('tokenizer')}"
 
-    `embedded`: how many token ids the text encoder has vectors for, where known.
+
+def check_tokenizer(path: Path, encoder: Component | None, embeds: Mapping[str, int]) -> None:
+    """Raise BundleError where the tokenizer would give its text encoder what that cannot take.
+
+    `embeds`: by input, how many token ids the text encoder has vectors for, where known.
     """
     from tokenizers import Tokenizer
 
@@ -184,10 +218,9 @@ def check_tokenizer(path: Path, manifest: Manifest, embedded: int | None) -> Non
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # what the tokenizers library raises has no class of its own
         raise BundleError(f"the bundle's tokenizer cannot be read ({error}): export the model again") from error
-    encoder = manifest.components.get("text_encoder")
-    if encoder is None or "input_ids" not in encoder.inputs:
+    if encoder is None or IDS not in encoder.inputs:
         return
-    length = encoder.inputs["input_ids"].shape[1]
+    length, embedded = encoder.inputs[IDS].shape[1], embeds.get(IDS)
     padding, truncation = tokenizer.padding or {}, tokenizer.truncation or {}
     found = f"pads to {padding.get('length')} and cuts at {truncation.get('max_length')} tokens"
     try:

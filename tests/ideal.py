@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scanner.diffusion.prediction import Prediction
 from scanner.diffusion.schedule import Schedule
 from scanner.diffusion.trace import Trace, start, trace
 
@@ -47,7 +48,7 @@ class IdealDenoiser:
             members[row, subset] = True
         return Subsets(members)
 
-    def eps(self, x_t: np.ndarray, timestep: int, conditioning: Subsets) -> np.ndarray:
+    def predict(self, x_t: np.ndarray, timestep: int, conditioning: Subsets) -> Prediction:
         a, s = self.schedule.signal_rate[timestep], self.schedule.noise_rate[timestep]
         x = x_t.reshape(*x_t.shape[:2], 1, -1).astype(np.float64)  # [B, S, 1, d]
         images = self.images.reshape(len(self.images), -1)  # [n, d]
@@ -55,12 +56,12 @@ class IdealDenoiser:
         log_weight = np.where(conditioning.members[:, None], log_weight, -np.inf)
         weight = np.exp(log_weight - log_weight.max(-1, keepdims=True))
         x0 = ((weight / weight.sum(-1, keepdims=True)) @ images).reshape(x_t.shape)
-        output = {  # what a network of this prediction type would put out; the schedule turns it back into eps
+        output = {  # what a network of this prediction type would put out; the schedule turns it back
             "epsilon": (x_t - a * x0) / s,
             "v_prediction": (a * x_t - x0) / s,  # v = a*eps - s*x0
             "flow": (x_t - x0) / s,  # eps - x0, with a = 1 - s
         }[self.schedule.prediction_type]
-        return self.schedule.to_eps(x_t, output.astype(np.float32), timestep)
+        return self.schedule.read(x_t, output.astype(np.float32), timestep)
 
 
 def first_step(denoiser: IdealDenoiser, subsets, seeds=(0, 1), steps=1, guidance_scale=G) -> Trace:

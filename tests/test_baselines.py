@@ -141,7 +141,7 @@ def test_scores_are_those_of_the_definition(files):
     (kept,) = cache_folder().glob("reference-*")
     denoiser = Denoiser(open_bundle(BUNDLE))
     some = trace(denoiser, denoiser.encode(["a cat"]), start(denoiser, (0, 1), 50), 7.5, 50, 1)
-    distance = np.linalg.norm((some.eps_cond[0, 0] - load(kept).mean(0)).reshape(2, -1), axis=1).mean()
+    distance = np.linalg.norm((some.cond.eps[0, 0] - load(kept).mean(0)).reshape(2, -1), axis=1).mean()
     expected = 7.5 * some.noise_rate[0] / some.signal_rate[0] * distance / (16 * denoiser.latent_std)
     assert scores.filter(pl.col("text") == "a cat")["overestimation_ref_v1"][0] == pytest.approx(expected, rel=1e-4)
 

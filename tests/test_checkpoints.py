@@ -196,7 +196,7 @@ def test_a_textual_inversion_of_one_vector_is_read_and_of_several_refused(tiny, 
     folder = copied(tiny, tmp_path)
     added(["<dog>"], resized=True)(folder)
     checkpoint = open_checkpoint(folder)
-    assert 1502 in Tokenizer.from_str(checkpoint.tokenizer).encode("a <dog> there").ids
+    assert 1502 in Tokenizer.from_str(checkpoint.tokenizers["tokenizer"]).encode("a <dog> there").ids
     assert checkpoint.engine("text_encoder").module.vocabulary == 1503
     added(["<dog>_1", "<dog>_2"], resized=True)(folder)
     with pytest.raises(EngineError, match=r"'<dog>' stands for several tokens \(<dog>_1, <dog>_2: a textual inversion"):
@@ -275,7 +275,7 @@ def test_padding_and_truncation_are_on_the_tokenizers_sides(tiny, tmp_path):
     theirs = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     prompts = ["a cat", "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"]
     expected = theirs(prompts, padding="max_length", truncation=True, max_length=16).input_ids
-    ours = Tokenizer.from_str(open_checkpoint(folder).tokenizer)
+    ours = Tokenizer.from_str(open_checkpoint(folder).tokenizers["tokenizer"])
     assert [encoding.ids for encoding in ours.encode_batch(prompts)] == expected
 
 

@@ -30,7 +30,10 @@ def x_t(denoiser):
 def expected(denoiser, x_t):
     """Prediction by prediction."""
     rows = [
-        [denoiser.eps(x_t[b : b + 1, s : s + 1], TIMESTEP, denoiser.encode([PROMPTS[b]]))[0, 0] for s in range(2)]
+        [
+            denoiser.predict(x_t[b : b + 1, s : s + 1], TIMESTEP, denoiser.encode([PROMPTS[b]])).eps[0, 0]
+            for s in range(2)
+        ]
         for b in range(3)
     ]
     return np.array(rows)
@@ -39,20 +42,22 @@ def expected(denoiser, x_t):
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 6, 64])
 def test_a_batch_equals_its_singles(bundle, x_t, expected, batch_size):
     denoiser = Denoiser(bundle, batch_size)
-    np.testing.assert_allclose(denoiser.eps(x_t, TIMESTEP, denoiser.encode(PROMPTS)), expected, **ROUNDING)
+    np.testing.assert_allclose(denoiser.predict(x_t, TIMESTEP, denoiser.encode(PROMPTS)).eps, expected, **ROUNDING)
 
 
 def test_one_prompt_serves_all(denoiser, x_t):
-    alone = denoiser.eps(x_t, TIMESTEP, denoiser.encode(["badger"]))
-    np.testing.assert_allclose(alone, denoiser.eps(x_t, TIMESTEP, denoiser.encode(["badger"] * 3)), **ROUNDING)
+    alone = denoiser.predict(x_t, TIMESTEP, denoiser.encode(["badger"])).eps
+    np.testing.assert_allclose(alone, denoiser.predict(x_t, TIMESTEP, denoiser.encode(["badger"] * 3)).eps, **ROUNDING)
     np.testing.assert_allclose(
-        denoiser.eps(x_t, TIMESTEP, denoiser.null), denoiser.eps(x_t, TIMESTEP, denoiser.encode([""])), **ROUNDING
+        denoiser.predict(x_t, TIMESTEP, denoiser.null).eps,
+        denoiser.predict(x_t, TIMESTEP, denoiser.encode([""])).eps,
+        **ROUNDING,
     )
 
 
 def test_predictions_change_with_the_timestep(denoiser, x_t):
     conditioning = denoiser.encode(PROMPTS)
-    early, late = (denoiser.eps(x_t, timestep, conditioning) for timestep in (981, 1))
+    early, late = (denoiser.predict(x_t, timestep, conditioning).eps for timestep in (981, 1))
     assert np.abs(early - late).mean() > 0.1
 
 
@@ -95,4 +100,4 @@ def test_a_vae_gets_no_more_than_fits_the_latents_size(bundle):
 
 def test_a_tokenizer_that_cannot_be_read_is_the_models_fault(bundle):
     with pytest.raises(ModelError, match="the bundle's tokenizer cannot be read"):
-        Denoiser(replace(bundle, tokenizer="{}"))
+        Denoiser(replace(bundle, tokenizers={"tokenizer": "{}"}))

@@ -51,7 +51,7 @@ def test_tokenizer_equals_the_checkpoints_own(bundle):
     theirs = CLIPTokenizer.from_pretrained(CHECKPOINTS["demo-v"] / "tokenizer")
     prompts = ["", "a cat", "CAT", "  two  blanks ", "word " * 40, "émile 日本 🎉", "don't <|endoftext|> x", "nul\x00x"]
     expected = theirs(prompts, padding="max_length", truncation=True, max_length=theirs.model_max_length).input_ids
-    assert [e.ids for e in Tokenizer.from_str(bundle.tokenizer).encode_batch(prompts)] == expected
+    assert [e.ids for e in Tokenizer.from_str(bundle.tokenizers["tokenizer"]).encode_batch(prompts)] == expected
 
 
 @pytest.mark.parametrize("name", ["engine.json", "unet.onnx", "tokenizer.json", "text_encoder.onnx"])

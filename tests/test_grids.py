@@ -188,7 +188,7 @@ def test_fractional_timesteps_reach_the_network_as_the_pipeline_tells_them(tmp_p
     sigma = float(scheduler.sigmas[1])
     a, s = 1 / np.sqrt(1 + sigma**2), sigma / np.sqrt(1 + sigma**2)
     expected = output if prediction_type == "epsilon" else a * output + s * theirs.numpy()
-    found = denoiser.eps(first.x_T[None], denoiser.schedule.timesteps(50)[1], denoiser.null)[0]
+    found = denoiser.predict(first.x_T[None], denoiser.schedule.timesteps(50)[1], denoiser.null).eps[0]
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 

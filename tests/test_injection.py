@@ -22,8 +22,8 @@ def ideal():
 @pytest.mark.parametrize("covariance", [None, Covariance(0.5, np.eye(3, 32, dtype=np.float32) * 0.7)])
 def test_a_prompt_of_one_image_injects_the_guidance_scale_times_it(ideal, covariance):
     denoiser, found = ideal
-    mu = found.x0_uncond[0, 0, 0]  # one seed: exactly what guidance starts from
-    held = injection(found.x0_hat[0], denoiser.images.astype(np.float32), mu, covariance)
+    mu = found.uncond.x0[0, 0, 0]  # one seed: exactly what guidance starts from
+    held = injection(found.hat.x0[0], denoiser.images.astype(np.float32), mu, covariance)
     np.testing.assert_allclose(held.coefficient[0, 0, 2], G, rtol=1e-3)
     np.testing.assert_allclose(held.cosine[0, 0, 2], 1, atol=1e-4)
     assert held.cosine[0, 0].argmax() == 2  # of all images its own is the nearest
@@ -32,11 +32,11 @@ def test_a_prompt_of_one_image_injects_the_guidance_scale_times_it(ideal, covari
 
 def test_a_null_prompt_injects_nothing_and_has_no_cosine(ideal):
     denoiser, found = ideal
-    mu = found.x0_hat[0, 1, 0]
-    held = injection(found.x0_hat[0, 1:], denoiser.images.astype(np.float32), mu)
+    mu = found.hat.x0[0, 1, 0]
+    held = injection(found.hat.x0[0, 1:], denoiser.images.astype(np.float32), mu)
     np.testing.assert_array_equal(held.coefficient, 0)
     assert np.isnan(held.cosine).all()
-    itself = injection(found.x0_hat[0], mu[None], mu)
+    itself = injection(found.hat.x0[0], mu[None], mu)
     assert np.isnan(itself.coefficient).all()  # an image that is the mean
 
 

@@ -3,7 +3,7 @@ import pytest
 from diffusers import DDIMScheduler
 from ideal import SD
 
-from scanner.diffusion.schedule import Schedule
+from scanner.diffusion.schedule import PREDICTION_TYPES, Schedule
 from scanner.errors import ScannerError
 
 
@@ -44,13 +44,12 @@ def test_steps_equal_diffusers_ddim(prediction_type):
     for index in (0, 1, 25, 49):
         x_t, output = rng.standard_normal((2, 3, 4, 8, 8), np.float32)
         following = timesteps[index + 1] if index < 49 else None
-        eps = schedule.to_eps(x_t, output, timesteps[index])
-        ours = schedule.step(x_t, eps, timesteps[index], following)
+        ours = schedule.step(schedule.read(x_t, output, timesteps[index]), following)
         theirs = scheduler.step(torch.from_numpy(output), timesteps[index], torch.from_numpy(x_t)).prev_sample
         np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "flow"])
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
 def test_round_trips_from_x0_and_eps(prediction_type):
     signal_rate = np.array([0.9, 0.3])
     noise_rate = 1 - signal_rate if prediction_type == "flow" else np.sqrt(1 - signal_rate**2)
@@ -58,12 +57,13 @@ def test_round_trips_from_x0_and_eps(prediction_type):
     x0, eps = np.random.default_rng(1).standard_normal((2, 1, 1, 2, 3, 3), np.float32)
     for timestep in (0, 1):
         a, s = np.float32(signal_rate[timestep]), np.float32(noise_rate[timestep])
-        output = {"epsilon": eps, "v_prediction": a * eps - s * x0, "flow": eps - x0}[prediction_type]
+        v = a * eps - s * x0
+        output = {"epsilon": eps, "v_prediction": v, "flow": eps - x0, "edm": -v}[prediction_type]
         x_t = a * x0 + s * eps
-        found = schedule.to_eps(x_t, output, timestep)
-        np.testing.assert_allclose(found, eps, atol=1e-5)
-        np.testing.assert_allclose(schedule.to_x0(x_t, found, timestep), x0, atol=1e-5)
-        np.testing.assert_allclose(schedule.step(x_t, found, timestep, None), x0, atol=1e-5)
+        found = schedule.read(x_t, output, timestep)
+        np.testing.assert_allclose(found.eps, eps, atol=1e-5)
+        np.testing.assert_allclose(found.x0, x0, atol=1e-5)
+        np.testing.assert_allclose(schedule.step(found, None), x0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,12 @@ import pytest
 from ideal import IMAGES, PREDICTION_TYPES, G, IdealDenoiser, first_step, rates
 
 from scanner.diffusion.baselines import SHRINKAGE, Reference
+from scanner.diffusion.prediction import Prediction
 from scanner.diffusion.scores import SCORES, gram
 from scanner.diffusion.trace import PRIOR_SEEDS, Start, Trace, initial_noise, predict_prior, predict_reference
 
 M = IMAGES[0]
+RATES = np.array([0.1]), np.array([0.99])  # of one step
 
 
 @pytest.fixture(params=PREDICTION_TYPES)
@@ -44,7 +46,7 @@ def test_null_prompt_scores_nothing(denoiser):
 
 def test_single_image_prompt_is_fixed_whatever_the_noise(denoiser):
     memorized = first_step(denoiser, [[2]], seeds=(0, 1, 2, 3))
-    np.testing.assert_allclose(memorized.x0_cond[0, 0], np.broadcast_to(IMAGES[2], (4, 2, 4, 4)), atol=2e-4)
+    np.testing.assert_allclose(memorized.cond.x0[0, 0], np.broadcast_to(IMAGES[2], (4, 2, 4, 4)), atol=2e-4)
     np.testing.assert_allclose(SCORES["seed_independence_v1"](memorized), 1, atol=1e-3)  # a 13-fold float32 error
     np.testing.assert_allclose(SCORES["agreement_v1"](memorized), 1, atol=1e-5)
     assert 9 < SCORES["estimate_ratio_v1"](memorized) < 15.95  # nothing but rounding is left of the seeds
@@ -53,7 +55,7 @@ def test_single_image_prompt_is_fixed_whatever_the_noise(denoiser):
 def test_overestimation_is_the_guided_displacement_in_data_radii(denoiser):
     """||X_hat - X_u|| = g * ||x* - X_u||: with the image's distance from the unconditional estimate known, exact."""
     memorized = first_step(denoiser, [[i] for i in range(6)])
-    distance = np.linalg.norm((IMAGES[:, None] - memorized.x0_uncond[0]).reshape(6, 2, -1), axis=-1).mean(1)
+    distance = np.linalg.norm((IMAGES[:, None] - memorized.uncond.x0[0]).reshape(6, 2, -1), axis=-1).mean(1)
     expected = G * distance / (np.sqrt(32) * denoiser.latent_std)
     np.testing.assert_allclose(SCORES["overestimation_v1"](memorized), expected, rtol=1e-3)
 
@@ -79,9 +81,15 @@ def test_partial_prompts_lie_between(denoiser):
 def test_gram_recomputes_the_norm(denoiser):
     some = first_step(denoiser, [[1], [1, 4]])
     raw = gram(some)
+    if not some.in_eps:
+        assert list(raw) == ["q1_v2", "q2_v2", "q3_v2"]
+        DX, length = some.cond.x0[0] - some.uncond.x0[0], SCORES["overestimation_v1"](some) * np.sqrt(32)
+        np.testing.assert_allclose(np.sqrt(raw["q1_v2"] * 32).mean(1) * G / denoiser.latent_std, length, rtol=1e-5)
+        np.testing.assert_allclose(raw["q2_v2"], (DX * some.uncond.x0[0]).mean((2, 3, 4)), rtol=1e-4, atol=1e-7)
+        return
     np.testing.assert_allclose(np.sqrt(raw["q1"] * 32).mean(1), SCORES["text_noise_norm_v1"](some), rtol=1e-5)
-    De = some.eps_cond[0] - some.eps_uncond[0]
-    np.testing.assert_allclose(raw["q2"], (De * some.eps_uncond[0]).mean((2, 3, 4)), rtol=1e-4, atol=1e-7)
+    De = some.cond.eps[0] - some.uncond.eps[0]
+    np.testing.assert_allclose(raw["q2"], (De * some.uncond.eps[0]).mean((2, 3, 4)), rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(raw["q3"], (De * some.x_t[0]).mean((2, 3, 4)), rtol=1e-4, atol=1e-7)
 
 
@@ -103,21 +111,21 @@ def test_concentration_by_hand():
     De[0, :, :, 2, 3] = [[3, 3], [0, 0]]
     De[0, :, :, 4, 5] = [[0, 2], [2, 0]]
     zeros = np.zeros_like(De)[None]
-    some = Trace((0,), np.array([0.1]), np.array([0.99]), zeros, De[None], zeros, G, 1.0)
+    some = Trace((0,), *RATES, zeros, Prediction(zeros, De[None]), Prediction(zeros, zeros), G, 1.0)
     np.testing.assert_allclose(SCORES["concentration_v1"](some), (25 + 9) / (25 + 9 + 4 + 27), rtol=1e-6)
 
 
 def test_concentration_finds_the_top_positions_of_many():
     De = np.random.default_rng(1).standard_normal((3, 2, 4, 40, 40)).astype(np.float32)
     zeros = np.zeros_like(De)[None]
-    some = Trace((0,), np.array([0.1]), np.array([0.99]), zeros, De[None], zeros, G, 1.0)
+    some = Trace((0,), *RATES, zeros, Prediction(zeros, De[None]), Prediction(zeros, zeros), G, 1.0)
     energy = np.sort(np.square(De).sum(2).mean(1).reshape(3, -1))
     np.testing.assert_allclose(SCORES["concentration_v1"](some), energy[:, -80:].sum(1) / energy.sum(1), rtol=1e-5)
 
 
 def test_agreement_is_the_mean_pairwise_cosine(denoiser):
     some = first_step(denoiser, [[0, 1, 2]], seeds=(0, 1, 2))
-    x0 = some.x0_cond[0, 0].reshape(3, -1)
+    x0 = some.cond.x0[0, 0].reshape(3, -1)
     cosines = [x0[i] @ x0[j] / np.linalg.norm(x0[i]) / np.linalg.norm(x0[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
     np.testing.assert_allclose(SCORES["agreement_v1"](some), np.mean(cosines), rtol=1e-5)
 
@@ -137,7 +145,7 @@ def test_the_reference_itself_scores_nothing(pair):
 
 
 def with_reference(denoiser, some: Trace, captions) -> Trace:
-    first = Start(some.x_t[0, 0], some.eps_uncond[0, 0])
+    first = Start(some.x_t[0, 0], some.uncond.at((0, 0)))
     return replace(some, reference=predict_reference(denoiser, captions, first, 50))
 
 
@@ -162,7 +170,8 @@ def test_white_scores_do_not_count_what_varies_anyway():
     moved = np.zeros((2, *shape))
     moved[0, ..., 0, 0] = moved[1, ..., 2, 3] = 5
     zeros, eps_cond = np.zeros((1, 2, *shape), np.float32), (moved + ordinary.mean(0))[None].astype(np.float32)
-    some = Trace((0,), np.array([0.1]), np.array([0.99]), zeros, eps_cond, zeros, G, 1.0, reference=Reference(ordinary))
+    cond, uncond = Prediction(zeros, eps_cond), Prediction(zeros, zeros)
+    some = Trace((0,), *RATES, zeros, cond, uncond, G, 1.0, reference=Reference(ordinary))
     np.testing.assert_allclose(*SCORES["overestimation_ref_v1"](some), rtol=1e-5)
     usual, unusual = SCORES["overestimation_white_v1"](some)
     assert unusual > 1.2 * usual
@@ -174,7 +183,8 @@ def test_estimate_ratio_white_is_the_estimate_ratio_where_captions_differ_alike_
     x_T = some.x_t[0, 0]
     axes = np.concatenate([np.eye(32), -np.eye(32)]).reshape(64, 1, 2, 4, 4).astype(np.float32)
     a, s = some.signal_rate[0], some.noise_rate[0]
-    ordinary = Reference(((x_T + axes * np.float32(a)) / np.float32(s)).astype(np.float32))
+    eps = (x_T + axes * np.float32(a)) / np.float32(s)
+    ordinary = Reference((eps if some.in_eps else axes).astype(np.float32))
     white = SCORES["estimate_ratio_white_v1"](replace(some, reference=ordinary))
     np.testing.assert_allclose(white, SCORES["estimate_ratio_v1"](some), atol=1e-3)
 
@@ -185,8 +195,8 @@ def test_estimate_ratio_white_is_measured_from_the_ordinary_estimate(pair):
     x_T, a, s = some.x_t[0, 0], some.signal_rate[0], some.noise_rate[0]
     axes = np.concatenate([np.eye(32), -np.eye(32)]).reshape(64, 1, 2, 4, 4)
     c = np.full(M.shape, 0.7)
-    ordinary = Reference(((x_T - a * (c + axes)) / s).astype(np.float32))
-    X = some.x0_cond[0, 0].astype(np.float64)
+    ordinary = Reference(((x_T - a * (c + axes)) / s if some.in_eps else c + axes).astype(np.float32))
+    X = some.cond.x0[0, 0].astype(np.float64)
     spread = np.sqrt(np.square(X - X.mean(0)).sum() / 2)
     expected = np.log(np.linalg.norm((X - c).reshape(3, -1), axis=1).mean() / spread)
     found = SCORES["estimate_ratio_white_v1"](replace(some, reference=ordinary))
@@ -244,7 +254,7 @@ def test_steadiness_constant_of_stable_diffusion():
     """c = (k/s_1)*(g - 1)*s_0/a_0 = 0.804 for timesteps 981 and 961 at g = 7.5: the numerator of a unit ||De||."""
     some = first_step(IdealDenoiser(np.stack([M, -M])), [[0]], steps=2)
     assert some.timesteps == (981, 961)
-    moved = np.linalg.norm((some.eps_cond[1] - some.eps_cond[0]).reshape(2, -1), axis=1).mean()
+    moved = np.linalg.norm((some.cond.eps[1] - some.cond.eps[0]).reshape(2, -1), axis=1).mean()
     np.testing.assert_allclose(moved / SCORES["text_noise_norm_v1"](some), 0.804, atol=1e-3)
 
 

@@ -20,8 +20,8 @@ def test_reference_does_not_depend_on_its_chunks(denoiser):
     whole = predict_reference(denoiser, captions, first, 50)
     denoiser.batch_size = 8  # 4 captions at once
     parts = predict_reference(denoiser, captions, first, 50)
-    np.testing.assert_allclose(whole.eps_cond, parts.eps_cond, atol=1e-6)
-    each = trace(denoiser, denoiser.encode(captions), first, G, 50, 1).eps_cond[0]
+    np.testing.assert_allclose(whole.cond, parts.cond, atol=1e-6)
+    each = trace(denoiser, denoiser.encode(captions), first, G, 50, 1).told[0]
     np.testing.assert_allclose(whole.mean, each.mean(0), atol=1e-6)
 
 
@@ -47,9 +47,9 @@ def test_first_update_identity(denoiser):
     """eps_c(x_1) - eps_c(x_T) = (k/s_1)(g-1)*DX - (a_1/s_1)*(X_c(x_1) - X_c(x_T)), k = a_1 - a_0*s_1/s_0."""
     two = first_step(denoiser, [[1, 2]], steps=2)
     _, a1, _, s1, k = rates(two)
-    DX = two.x0_cond[0] - two.x0_uncond[0]
-    expected = k / s1 * (G - 1) * DX - a1 / s1 * (two.x0_cond[1] - two.x0_cond[0])
-    np.testing.assert_allclose(two.eps_cond[1] - two.eps_cond[0], expected, atol=1e-5)
+    DX = two.text_estimate[0]
+    expected = k / s1 * (G - 1) * DX - a1 / s1 * (two.cond.x0[1] - two.cond.x0[0])
+    np.testing.assert_allclose(two.cond.eps[1] - two.cond.eps[0], expected, atol=1e-5)
 
 
 def test_loop_ends_on_the_memorized_image(denoiser):

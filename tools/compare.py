@@ -44,7 +44,7 @@ def eps(model: Model) -> np.ndarray:
     """Predicted noise of the canaries from one starting noise, [B, 1, C, H, W]."""
     denoiser = model.denoiser
     x_T = np.repeat(initial_noise((0,), denoiser.latent_shape)[None], len(CANARIES), 0)
-    return denoiser.eps(x_T, FIRST_TIMESTEP, denoiser.encode(CANARIES))
+    return denoiser.predict(x_T, FIRST_TIMESTEP, denoiser.encode(CANARIES)).eps
 
 
 def overlap(a: np.ndarray, b: np.ndarray, top: float = TOP) -> float:

@@ -73,7 +73,7 @@ def measure(model: Trained, prompts: list[str], images: np.ndarray) -> dict[tupl
             part = whole.part(seeds, 1)
             values = {name: SCORES[name](part) for name in COMPARED if SCORES[name].seeds <= seeds}
             for mu, centre, covariance in measures:
-                held = injection(part.x0_hat[0], x_0[i : i + CHUNK], centre, covariance)
+                held = injection(part.hat.x0[0], x_0[i : i + CHUNK], centre, covariance)
                 own = np.arange(len(held.coefficient))
                 values[f"injection, mu = {mu}"] = held.coefficient[own, :, own].mean(1)
                 values[f"injection cosine, mu = {mu}"] = held.cosine[own, :, own].mean(1)

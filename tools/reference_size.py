@@ -16,6 +16,7 @@ import polars as pl
 from scanner.dataset import captions
 from scanner.diffusion.baselines import Reference
 from scanner.diffusion.denoiser import Denoiser
+from scanner.diffusion.prediction import combined
 from scanner.diffusion.scores import SCORES
 from scanner.diffusion.trace import Trace, predict_reference, start, trace
 from scanner.evidence.evaluate import COLLAPSED, WIDE
@@ -40,8 +41,12 @@ def traces(denoiser: Denoiser, prompts: list[str]) -> Trace:
         trace(denoiser, denoiser.encode(prompts[i : i + CHUNK]), first, WIDE.guidance_scale, STEPS, 1)
         for i in range(0, len(prompts), CHUNK)
     ]
-    arrays = {name: np.concatenate([getattr(p, name) for p in parts], 1) for name in ("x_t", "eps_cond", "eps_uncond")}
-    return replace(parts[0], **arrays)
+    return replace(
+        parts[0],
+        x_t=np.concatenate([part.x_t for part in parts], 1),
+        cond=combined([part.cond for part in parts], lambda arrays: np.concatenate(arrays, 1)),
+        uncond=combined([part.uncond for part in parts], lambda arrays: np.concatenate(arrays, 1)),
+    )
 
 
 def detection(scored: Trace, label: np.ndarray) -> dict[str, tuple[float, float]]:
@@ -56,22 +61,21 @@ def table(labels: pl.DataFrame, reference: list[str], denoiser: Denoiser) -> str
     label = kept["label"].to_numpy()
     scored = traces(denoiser, kept["prompt"].to_list())
     first = start(denoiser, SEEDS, STEPS)
-    eps_cond = predict_reference(denoiser, reference, first, STEPS).eps_cond
+    cond = predict_reference(denoiser, reference, first, STEPS).cond
     rng = np.random.default_rng(0)
     lines = ["| captions | " + " | ".join(f"`{name}`" for name in NAMES) + " |", "|---" * (1 + len(NAMES)) + "|"]
     for size in (*(size for size in SIZES if size < len(reference)), len(reference)):
         draws = [rng.choice(len(reference), size, replace=False) for _ in range(DRAWS if size < len(reference) else 1)]
-        found = [detection(replace(scored, reference=Reference(eps_cond[draw])), label) for draw in draws]
+        found = [detection(replace(scored, reference=Reference(cond[draw])), label) for draw in draws]
         cells = []
         for name in NAMES:
             area, rate = np.array([row[name] for row in found]).T
             cells.append(f"{area.mean():.4f} / {rate.mean():.3f} ({rate.min():.2f}-{rate.max():.2f})")
         lines.append(f"| {size} | {' | '.join(cells)} |")
     apart = ~kept.select(concept(pl.col("prompt")).is_in(_concepts(reference)))["prompt"].to_numpy()
-    part = replace(
-        scored, x_t=scored.x_t[:, apart], eps_cond=scored.eps_cond[:, apart], eps_uncond=scored.eps_uncond[:, apart]
-    )
-    found = detection(replace(part, reference=Reference(eps_cond)), label[apart])
+    kept = np.s_[:, apart]
+    part = replace(scored, x_t=scored.x_t[kept], cond=scored.cond.at(kept), uncond=scored.uncond.at(kept))
+    found = detection(replace(part, reference=Reference(cond)), label[apart])
     cells = [f"{area:.4f} / {rate:.3f}" for area, rate in found.values()]
     return "\n".join([*lines, f"| {len(reference)}, other concepts only | {' | '.join(cells)} |"])
 

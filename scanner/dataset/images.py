@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from scanner.diffusion.schedule import Array
+from scanner.diffusion.prediction import Array
 from scanner.errors import InputError, ScannerError, first_line
 
 LARGEST = 1 << 26  # pixels that are decoded; a file of 20 kB may declare many more

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from scanner.dataset import images
 from scanner.dataset.readers import find, tar, values
-from scanner.diffusion.schedule import Array
+from scanner.diffusion.prediction import Array
 from scanner.errors import InputError
 
 MEMBERS = "members"  # of webdataset tars, where others name a column of paths

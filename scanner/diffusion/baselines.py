@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from scanner.diffusion.schedule import Array
+from scanner.diffusion.prediction import Array
 from scanner.errors import ScannerError
 
 SHRINKAGE = 0.6  # of a covariance towards a multiple of the identity: anything from .3 to .9 ranks much the same
@@ -66,13 +66,13 @@ class Prior:
 
 @dataclass(frozen=True)
 class Reference:
-    """`eps_cond`: float32 [R, S, C, H, W], the first step's predictions for R ordinary captions."""
+    """`cond`: float32 [R, S, C, H, W], the first step's predictions for R ordinary captions, as of `Trace.told`."""
 
-    eps_cond: Array
+    cond: Array
 
     def part(self, seeds: int) -> "Reference":
         """What a scan with only the first seeds compares with."""
-        return self._parts.setdefault(seeds, Reference(self.eps_cond[:, :seeds]))
+        return self._parts.setdefault(seeds, Reference(self.cond[:, :seeds]))
 
     @cached_property
     def _parts(self) -> dict[int, "Reference"]:
@@ -82,10 +82,10 @@ class Reference:
     @cached_property
     def mean(self) -> Array:
         """Mean over captions, [S, C, H, W]."""
-        return np.asarray(self.eps_cond.mean(0, dtype=np.float64), np.float32)
+        return np.asarray(self.cond.mean(0, dtype=np.float64), np.float32)
 
     @cached_property
     def covariance(self) -> Covariance:
         """Of the predictions around each seed's mean, pooled over seeds."""
-        deviations = (self.eps_cond - self.mean).reshape(-1, self.mean[0].size)  # [R*S, d]
-        return Covariance.of(deviations, (len(self.eps_cond) - 1) * self.eps_cond.shape[1])
+        deviations = (self.cond - self.mean).reshape(-1, self.mean[0].size)  # [R*S, d]
+        return Covariance.of(deviations, (len(self.cond) - 1) * self.cond.shape[1])

@@ -1,4 +1,4 @@
-"""Family, schedule and engines as one function eps(x_t, timestep, conditioning). The only file that runs engines."""
+"""Family, schedule and engines as one function of x_t, timestep and conditioning. The only file that runs engines."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -7,27 +7,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from engines import Bundle, Engine
-from scanner.diffusion.families import Conditioning, family, tokenized
-from scanner.diffusion.schedule import Array, Schedule
+from scanner.diffusion.families import Conditioning, Network, family, tokenized
+from scanner.diffusion.prediction import Array, Prediction
+from scanner.diffusion.schedule import Schedule
 from scanner.errors import ModelError
 
 
 class Reading(NamedTuple):
-    """What a model gets of a prompt. `ids`: equal for two prompts that are one to the model; `spans`: [start, end) in
-    characters of each token of the text, in order, up to the tokenizer's length."""
+    """What a model gets of a prompt. `ids`: of all tokenizers, equal for two prompts that are one to the
+    model; `spans`: [start, end) in characters of each token of the text, in order, up to the tokenizer's length."""
 
     ids: tuple[int, ...]
     spans: tuple[tuple[int, int], ...]
 
 
 class Denoiser:
-    """A bundle, opened.
+    """A bundle, opened. Raises EngineError or ModelError.
 
-    `batch_size`: UNet samples per run; results do not depend on it beyond float32 rounding. `told_dtype`: of the
-    timestep that the network is told.
+    `batch_size`: samples per run of the denoising network; results do not depend on it beyond float32 rounding.
+    `told_dtype`: of the timestep that the network is told.
     """
 
     def __init__(self, bundle: Bundle, batch_size: int | None = None):
@@ -37,16 +38,17 @@ class Denoiser:
         self.batch_size = default_batch_size(self.latent_shape) if batch_size is None else batch_size
         self._bundle = bundle
         self._family = family(manifest.family)
-        self._engines = {name: bundle.engine(name) for name in self._family.components}
-        self._tokenizer = _tokenizer(bundle.tokenizer)
-        self.provider = self._engines["unet"].provider
-        self.told_dtype = self._engines["unet"].inputs["timestep"].dtype
-        self.rebuilds = self._engines["unet"].rebuilds
+        self._fixed = manifest.fixed or {}
+        self._engines = {name: _engine(bundle, name, network) for name, network in self._family.networks.items()}
+        self._tokenizers = {name: _tokenizer(text) for name, text in bundle.tokenizers.items()}
+        network = self._engines[self._family.denoiser]
+        self.provider, self.rebuilds = network.provider, network.rebuilds
+        self.told_dtype = network.inputs["timestep"].dtype
 
     @cached_property
     def null(self) -> Conditioning:
-        """The conditioning of the empty prompt, padded like every other."""
-        return self.encode([""])
+        """What the unconditional prediction is conditioned on."""
+        return self._family.null(self.encode([""]), self._fixed)
 
     def resized(self, batch_size: int) -> "Denoiser":
         """Itself, on the same engines, with another batch size."""
@@ -55,16 +57,16 @@ class Denoiser:
         return other
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
-        """Tokenise and run the text encoder once."""
-        return self._family.encode(self._run, self._tokenizer, prompts)
+        """Tokenise and run each text encoder once."""
+        return self._family.encode(self._run, self._tokenizers, prompts, self._fixed)
 
     def read(self, prompts: Sequence[str]) -> list[Reading]:
         """What the model gets of each prompt, without running an engine."""
-        encodings = tokenized(self._tokenizer, prompts)
-        return [Reading(tuple(e.ids), tuple(span for span in e.offsets if span[0] < span[1])) for e in encodings]
+        each = zip(*(tokenized(tokenizer, prompts) for tokenizer in self._tokenizers.values()), strict=True)
+        return [_reading(encodings) for encodings in each]
 
-    def eps(self, x_t: Array, timestep: int, conditioning: Conditioning) -> Array:
-        """Predicted noise, float32 [B, S, C, H, W], for latents of that shape.
+    def predict(self, x_t: Array, timestep: int, conditioning: Conditioning) -> Prediction:
+        """The clean latents and the noise predicted for latents float32 [B, S, C, H, W].
 
         `conditioning` holds B prompts, or one that serves all.
         """
@@ -76,8 +78,9 @@ class Denoiser:
             part = slice(start, start + self.batch_size)
             feeds = {name: array[prompt[part]] for name, array in conditioning.arrays.items()}
             times = np.full(len(prompt[part]), self.schedule.told(timestep), self.told_dtype)
-            output[part] = self._run("unet", {"sample": samples[part], "timestep": times, **feeds})["output"]
-        return self.schedule.to_eps(x_t, output.reshape(x_t.shape), timestep)
+            feeds |= {"sample": samples[part], "timestep": times}
+            output[part] = self._run(self._family.denoiser, feeds)["output"]
+        return self.schedule.read(x_t, output.reshape(x_t.shape), timestep)
 
     def decode(self, latent: Array) -> Array:
         """Images float32 [N, 3, h, w], about [-1, 1], of clean latents [N, C, H, W]."""
@@ -113,6 +116,24 @@ class Denoiser:
 
     def _run(self, component: str, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         return self._engines[component].run(feeds)
+
+
+def _engine(bundle: Bundle, name: str, network: Network) -> Engine:
+    """A component, opened, that takes and gives what its family needs. Raises ModelError."""
+    engine = bundle.engine(name)
+    for verb, found, needed in (("takes", engine.inputs, network.takes), ("gives", engine.outputs, network.gives)):
+        if set(found) != set(needed):
+            raise ModelError(
+                f"{bundle.folder}: its {name} {verb} {', '.join(found) or 'nothing'}; needed {', '.join(needed)}: "
+                "export the model again"
+            )
+    return engine
+
+
+def _reading(encodings: Sequence[Encoding]) -> Reading:
+    """Of all tokenizers; the spans of the one that reads furthest."""
+    spans = [tuple(span for span in e.offsets if span[0] < span[1]) for e in encodings]
+    return Reading(tuple(number for e in encodings for number in e.ids), max(spans, key=lambda of: of[-1:]))
 
 
 def _tokenizer(text: str) -> Tokenizer:

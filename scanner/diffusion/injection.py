@@ -11,7 +11,8 @@ import numpy as np
 
 from scanner.diffusion.baselines import Covariance
 from scanner.diffusion.lengths import ratio
-from scanner.diffusion.schedule import Array, Schedule
+from scanner.diffusion.prediction import Array
+from scanner.diffusion.schedule import Schedule
 from scanner.diffusion.trace import Trace
 
 
@@ -46,5 +47,6 @@ def latents(trace: Trace, schedule: Schedule, num_inference_steps: int) -> Array
     """The latents after the first, ..., K-th update, [K, B, S, C, H, W]: the last needs no further UNet pass."""
     K, timesteps = len(trace.timesteps), schedule.timesteps(num_inference_steps)
     following = timesteps[K] if len(timesteps) > K else None
-    last = schedule.step(trace.x_t[-1], trace.eps_hat[-1], trace.timesteps[-1], following)
+    cond, uncond, g = trace.cond.at(-1), trace.uncond.at(-1), trace.guidance_scale
+    last = schedule.step(schedule.guided(trace.x_t[-1], cond, uncond, g, trace.timesteps[-1]), following)
     return np.concatenate([trace.x_t[1:], last[None]])

@@ -3,7 +3,7 @@
 import numpy as np
 
 from scanner.diffusion.baselines import Covariance
-from scanner.diffusion.schedule import Array
+from scanner.diffusion.prediction import Array
 
 RESOLUTION = float(np.finfo(np.float32).eps)  # of the clean estimates: a smaller seed spread means nothing
 

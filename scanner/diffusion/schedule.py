@@ -10,12 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from scanner.diffusion.prediction import Array, Prediction, guided, x0_from_eps
 from scanner.errors import ModelError, ScannerError
 
-Array = NDArray[np.float32]
-
-
-Rate = NDArray[np.float64] | np.float64 | float
 Rates = tuple[NDArray[np.float64], NDArray[np.float64]]  # signal_rate, noise_rate
 
 
@@ -51,7 +48,12 @@ CURVES: Mapping[str, Callable[[Mapping[str, Any]], Rates]] = {
 }
 
 
+FAINT = 0.01  # signal_rate: dividing by less costs float32 two digits; samplers without it start at .04 or more
+ON_GRIDS = "grids"  # a curve of which only a sampler's own points are known: flow with a shift by size, EDM
 ROUNDING = 2e-5  # of a rate: diffusers accumulates alphas_cumprod in float32, which costs 3e-6 at most (tried)
+
+
+PREDICTION_TYPES = ("epsilon", "v_prediction", "flow", "edm")
 
 
 class Grid(NamedTuple):
@@ -59,12 +61,6 @@ class Grid(NamedTuple):
 
     timesteps: tuple[int, ...]
     initial_noise_scale: float
-
-
-def x0_from_eps(x_t: Array, eps: Array, signal_rate: Rate, noise_rate: Rate) -> Array:
-    """X = (x_t - noise_rate * eps) / signal_rate, in float32; the rates broadcast."""
-    a, s = np.asarray(signal_rate, np.float32), np.asarray(noise_rate, np.float32)
-    return np.asarray((x_t - s * eps) / a, np.float32)
 
 
 @dataclass(frozen=True)
@@ -92,12 +88,16 @@ class Schedule:
         cls, schedule: Mapping[str, Any], prediction_type: str, grids: Mapping[str, Mapping[str, Any]] | None = None
     ) -> "Schedule":
         """Build the curves from a manifest's few numbers. Raises ModelError for what overscan does not know."""
-        if prediction_type not in ("epsilon", "v_prediction", "flow"):
-            raise ModelError(f"prediction_type {prediction_type!r}: needed epsilon, v_prediction or flow")
-        if schedule.get("curve") not in CURVES:
-            raise ModelError(f"schedule curve {schedule.get('curve')!r}: needed {', '.join(CURVES)}")
-        if (prediction_type == "flow") != (schedule["curve"] == "flow"):
-            raise ModelError(f"prediction_type {prediction_type!r} with schedule curve {schedule['curve']!r}")
+        if prediction_type not in PREDICTION_TYPES:
+            raise ModelError(f"prediction_type {prediction_type!r}: needed {', '.join(PREDICTION_TYPES)}")
+        curve = schedule.get("curve")
+        if curve == ON_GRIDS and grids is not None:
+            none = np.empty(0)
+            return cls(none, none, 1.0, 0.0, prediction_type)._with(grids)
+        if curve not in CURVES:
+            raise ModelError(f"schedule curve {curve!r}: needed {', '.join(CURVES)}, or grids")
+        if prediction_type == "edm" or (prediction_type == "flow") != (curve == "flow"):
+            raise ModelError(f"prediction_type {prediction_type!r} with schedule curve {curve!r}")
         try:
             signal_rate, noise_rate = CURVES[schedule["curve"]](schedule)
             clean = schedule["set_alpha_to_one"]
@@ -159,7 +159,7 @@ class Schedule:
         Raises ScannerError for a number of steps that it has no grid for.
         """
         steps = self._own(num_inference_steps) if self.grids else self._spaced(num_inference_steps)
-        if self.signal_rate[steps[0]] == 0:
+        if self.prediction_type == "epsilon" and self.signal_rate[steps[0]] == 0:
             raise ModelError(
                 f"the first timestep, {steps[0]}, has no signal: there eps is the noise itself whatever the "
                 "prompt; needed a sampler that starts later (timestep_spacing leading)"
@@ -191,23 +191,39 @@ class Schedule:
             raise ScannerError(f"num_inference_steps {n}: the first timestep would be {int(steps[0])} of {total}")
         return [int(step) for step in steps]
 
-    def to_eps(self, x_t: Array, output: Array, timestep: int) -> Array:
-        """The noise that the network's output means at `x_t`."""
-        a, s = self.signal_rate[timestep], self.noise_rate[timestep]
-        if self.prediction_type == "epsilon":
-            return output
-        if self.prediction_type == "v_prediction":  # v = a*eps - s*x0
-            return np.float32(s) * x_t + np.float32(a) * output
-        return x_t + np.float32(a) * output  # flow: output = eps - x0, a + s = 1
+    def in_eps(self, timestep: int) -> bool:
+        """Whether eps is what tells one prompt from another there, and x0 follows from it; else x0 is.
 
-    def to_x0(self, x_t: Array, eps: Array, timestep: int) -> Array:
-        """The clean latent that the noise `eps` implies at `x_t`."""
-        return x0_from_eps(x_t, eps, self.signal_rate[timestep], self.noise_rate[timestep])
+        Where no signal is left in x_t, eps says nothing of the prompt, and near there little. Flow and EDM start there.
+        """
+        return self.prediction_type in ("epsilon", "v_prediction") and bool(self.signal_rate[timestep] > FAINT)
 
-    def step(self, x_t: Array, eps: Array, timestep: int, next_timestep: int | None) -> Array:
-        """One deterministic step (DDIM with eta 0; Euler for flow); None is the end of sampling."""
+    def read(self, x_t: Array, output: Array, timestep: int) -> Prediction:
+        """What the network's output means at `x_t`. With a, s the signal and noise rate:
+
+        epsilon: eps. v_prediction: a*eps - s*x0 (Salimans and Ho, 2022). edm: the same with the other sign, which is
+        the F of Karras et al. (2022) for latents of unit variance. flow: eps - x0, with a + s = 1.
+        """
+        a, s = np.float32(self.signal_rate[timestep]), np.float32(self.noise_rate[timestep])
+        if self.in_eps(timestep):
+            eps = output if self.prediction_type == "epsilon" else s * x_t + a * output
+            return Prediction(x0_from_eps(x_t, eps, a, s), eps)
+        if self.prediction_type == "flow":
+            return Prediction(x_t - s * output, x_t + a * output)
+        v = -output if self.prediction_type == "edm" else output
+        return Prediction(a * x_t - s * v, s * x_t + a * v)
+
+    def guided(
+        self, x_t: Array, cond: Prediction, uncond: Prediction, guidance_scale: float, timestep: int
+    ) -> Prediction:
+        """Both predictions at one timestep with guidance."""
+        rates = (self.signal_rate[timestep], self.noise_rate[timestep]) if self.in_eps(timestep) else None
+        return guided(x_t, cond, uncond, guidance_scale, rates)
+
+    def step(self, prediction: Prediction, next_timestep: int | None) -> Array:
+        """One deterministic step (DDIM with eta 0; Euler for flow and EDM); None is the end of sampling."""
         if next_timestep is None:
             a, s = self.final_signal_rate, self.final_noise_rate
         else:
             a, s = float(self.signal_rate[next_timestep]), float(self.noise_rate[next_timestep])
-        return np.float32(a) * self.to_x0(x_t, eps, timestep) + np.float32(s) * eps
+        return np.float32(a) * prediction.x0 + np.float32(s) * prediction.eps

@@ -15,28 +15,29 @@ from typing import Literal
 import numpy as np
 
 from scanner.diffusion.lengths import RESOLUTION, flat, measured_ratio, norm, ratio, spread
-from scanner.diffusion.schedule import Array
+from scanner.diffusion.prediction import Array
 from scanner.diffusion.trace import Trace
 
 TOP_POSITIONS = 0.05  # share of latent positions that `concentration_v1` looks at
 
 
 def _radii(trace: Trace) -> np.float32:
-    """From a norm of predicted noise to the guided displacement of the clean estimate in data radii."""
-    d = trace.x_t[0, 0, 0].size
-    return np.float32(
-        trace.guidance_scale * trace.noise_rate[0] / trace.signal_rate[0] / (np.sqrt(d) * trace.latent_std)
-    )
+    """From a norm of `trace.change` to the guided displacement of the clean estimate in data radii."""
+    d, unit = trace.x_t[0, 0, 0].size, trace.noise_rate[0] / trace.signal_rate[0] if trace.in_eps else 1.0
+    return np.float32(trace.guidance_scale * unit / (np.sqrt(d) * trace.latent_std))
 
 
 def gram(trace: Trace) -> dict[str, Array]:
     """First-step Gram entries per seed, float32 [B, S] each.
 
     q1 = ||De||^2/d, q2 = <De, eps_uncond>/d, q3 = <De, x_T>/d. Every norm, projection or global cosine of
-    (x_T, eps_cond, eps_uncond) follows from them and prompt-free numbers, for any guidance scale.
+    (x_T, eps_cond, eps_uncond) follows from them, for any guidance scale. Where eps says nothing, q1_v2, q2_v2, q3_v2:
+    the same with DX for De and X_u for eps_uncond.
     """
-    De, eps_uncond, x_T = flat(trace.text_noise[0]), flat(trace.eps_uncond[0]), flat(trace.x_t[0])
-    return {"q1": (De * De).mean(-1), "q2": (De * eps_uncond).mean(-1), "q3": (De * x_T).mean(-1)}
+    change, x_T = flat(trace.change[0]), flat(trace.x_t[0])
+    uncond, version = (trace.uncond.eps, "") if trace.in_eps else (trace.uncond.x0, "_v2")
+    entries = {"q1": change, "q2": flat(uncond[0]), "q3": x_T}
+    return {name + version: (change * other).mean(-1) for name, other in entries.items()}
 
 
 def _text_noise_norm(trace: Trace) -> Array:
@@ -49,7 +50,7 @@ def _overestimation(trace: Trace) -> Array:
 
     How far guidance pushes past the data (arXiv 2509.25705); tends to g for a fully memorized prompt.
     """
-    return np.asarray(_radii(trace) * norm(flat(trace.text_noise[0])))
+    return np.asarray(_radii(trace) * norm(flat(trace.change[0])))
 
 
 def _overestimation_prior(trace: Trace) -> Array:
@@ -58,7 +59,7 @@ def _overestimation_prior(trace: Trace) -> Array:
     Directions in which those vary anyway (say, the colour of a background) count for little.
     """
     assert trace.prior is not None
-    return np.asarray(trace.prior.covariance.distance(flat(trace.x0_cond[0] - trace.x0_uncond[0])).mean(-1))
+    return np.asarray(trace.prior.covariance.distance(flat(trace.text_estimate[0])).mean(-1))
 
 
 def _overestimation_ref(trace: Trace) -> Array:
@@ -67,16 +68,13 @@ def _overestimation_ref(trace: Trace) -> Array:
     Every caption moves the prediction a little just by being a caption.
     """
     assert trace.reference is not None
-    return _radii(trace) * norm(flat(trace.eps_cond[0] - trace.reference.mean))
+    return _radii(trace) * norm(flat(trace.told[0] - trace.reference.mean))
 
 
 def _overestimation_white(trace: Trace) -> Array:
-    """Distance of eps_cond from ordinary captions' mean, in standard deviations of ordinary captions around it.
-
-    Directions in which captions differ anyway (say, the colour of the background) count for little.
-    """
+    """Distance of eps_cond from ordinary captions' mean, in standard deviations of ordinary captions around it."""
     assert trace.reference is not None
-    return np.asarray(trace.reference.covariance.distance(flat(trace.eps_cond[0] - trace.reference.mean)).mean(-1))
+    return np.asarray(trace.reference.covariance.distance(flat(trace.told[0] - trace.reference.mean)).mean(-1))
 
 
 def _seed_independence(trace: Trace) -> Array:
@@ -85,7 +83,7 @@ def _seed_independence(trace: Trace) -> Array:
     slope = sum_s <X_c,s - mean X_c, X_u,s - mean X_u> / sum_s ||X_u,s - mean X_u||^2. 1: the prompt fixes the estimate
     whatever the noise; 0: it leaves the noise its say.
     """
-    cond, uncond = (flat(x0[0]) for x0 in (trace.x0_cond, trace.x0_uncond))
+    cond, uncond = (flat(side.x0[0]) for side in (trace.cond, trace.uncond))
     cond, uncond = (x0 - x0.mean(1, keepdims=True) for x0 in (cond, uncond))
     return np.asarray(1 - (cond * uncond).sum((1, 2)) / (uncond * uncond).sum((1, 2)))
 
@@ -93,7 +91,7 @@ def _seed_independence(trace: Trace) -> Array:
 def _agreement(trace: Trace) -> Array:
     """Mean pairwise cosine of the conditional clean estimates over seeds."""
     S = trace.x_t.shape[2]
-    x0 = flat(trace.x0_cond[0])
+    x0 = flat(trace.cond.x0[0])
     unit = x0 / np.linalg.norm(x0, axis=-1, keepdims=True)
     total = np.square(unit.sum(1)).sum(-1)  # [B]: S + the sum over ordered pairs
     return np.asarray((total - S) / (S * (S - 1)))
@@ -101,7 +99,7 @@ def _agreement(trace: Trace) -> Array:
 
 def _estimate_ratio(trace: Trace) -> Array:
     """log(||X_c|| / standard deviation of X_c over seeds), at most -log(float32's resolution), 15.9."""
-    x0 = flat(trace.x0_cond[0])
+    x0 = flat(trace.cond.x0[0])
     length = norm(x0)
     return np.asarray(np.log(length / np.maximum(spread(x0), RESOLUTION * length)))
 
@@ -112,15 +110,17 @@ def _estimate_ratio_prior(trace: Trace) -> Array:
     High where the estimate is far from those (overestimation) and the seeds agree on it (independence).
     """
     assert trace.prior is not None
-    return measured_ratio(trace.x0_cond[0], trace.prior.mean, trace.prior.covariance)
+    return measured_ratio(trace.cond.x0[0], trace.prior.mean, trace.prior.covariance)
 
 
 def _estimate_ratio_white(trace: Trace) -> Array:
     """The estimate ratio by ordinary captions: from the mean of their estimates, in standard deviations of these."""
     assert trace.reference is not None
-    s = np.float32(trace.noise_rate[0])  # both estimates are left times a: the ratio does not know
-    ordinary = (trace.x_t[0, 0] - s * trace.reference.mean).mean(0)  # [C, H, W]
-    return measured_ratio(trace.x_t[0] - s * trace.eps_cond[0], ordinary, trace.reference.covariance)
+    told, mean = trace.told[0], trace.reference.mean
+    if trace.in_eps:  # both estimates are left times a: the ratio does not know
+        s = np.float32(trace.noise_rate[0])
+        told, mean = trace.x_t[0] - s * told, trace.x_t[0, 0] - s * mean
+    return measured_ratio(told, mean.mean(0), trace.reference.covariance)
 
 
 def _guidance_spread(trace: Trace) -> Array:
@@ -129,12 +129,11 @@ def _guidance_spread(trace: Trace) -> Array:
 
 
 def _concentration(trace: Trace) -> Array:
-    """Share of the energy of De in the top 5 % of latent positions; 0 where De is 0.
+    """Share of the energy of De (or DX, the same) in the top 5 % of latent positions; 0 where De is 0.
 
     Energy at a position: sum over channels of De^2, mean over seeds. Memorized templates are local.
     """
-    De = trace.text_noise[0]  # [B, S, C, H, W]
-    energy = np.square(De).sum(2).mean(1).reshape(len(De), -1)  # [B, H*W]
+    energy = np.square(trace.change[0]).sum(2).mean(1).reshape(trace.x_t.shape[1], -1)  # [B, H*W]
     top = int(np.ceil(TOP_POSITIONS * energy.shape[1]))
     total = energy.sum(1)
     return np.asarray(np.partition(energy, -top, axis=1)[:, -top:].sum(1) / np.where(total > 0, total, 1))
@@ -142,7 +141,7 @@ def _concentration(trace: Trace) -> Array:
 
 def _text_noise_norm_steps(trace: Trace) -> Array:
     """||De|| averaged over the scanned steps: Wen et al. with more than one step."""
-    return np.asarray(np.mean([norm(flat(trace.text_noise[step])) for step in range(len(trace.timesteps))], axis=0))
+    return np.asarray(np.mean([norm(flat(De)) for De in trace.text_noise], axis=0))
 
 
 def _steadiness(trace: Trace) -> Array:
@@ -153,8 +152,8 @@ def _steadiness(trace: Trace) -> Array:
     """
     (a_0, a_1), (s_0, s_1) = trace.signal_rate[:2], trace.noise_rate[:2]
     k = a_1 - a_0 * s_1 / s_0
-    c = np.float32(k / s_1 * (trace.guidance_scale - 1) * s_0 / a_0)
-    return ratio(norm(flat(trace.eps_cond[1] - trace.eps_cond[0])), c * norm(flat(trace.text_noise[0])))
+    c = np.float32(k / s_1 * (trace.guidance_scale - 1) * (s_0 / a_0 if trace.in_eps else 1))  # of DX: s_0/a_0 in it
+    return ratio(norm(flat(trace.cond.eps[1] - trace.cond.eps[0])), c * norm(flat(trace.change[0])))
 
 
 def _growth(trace: Trace) -> Array:
@@ -171,7 +170,7 @@ def _schedule_deviation(trace: Trace) -> Array:
     trajectory towards X*; at the first update g where the prompt alone fixes the estimate.
     """
     a, s = trace.signal_rate, trace.noise_rate
-    x_T, x_k, X = flat(trace.x_t[0]), flat(trace.x_t[-1]), flat(trace.x0_cond[0]).mean(1, keepdims=True)
+    x_T, x_k, X = flat(trace.x_t[0]), flat(trace.x_t[-1]), flat(trace.cond.x0[0]).mean(1, keepdims=True)
     aa, bb, ab = (X * X).sum(-1), (x_T * x_T).sum(-1), (X * x_T).sum(-1)
     w_0 = ((X * x_k).sum(-1) * bb - (x_T * x_k).sum(-1) * ab) / (aa * bb - ab * ab)  # [B, S]
     return np.asarray(w_0.mean(1) / np.float32(a[-1] - a[0] * s[-1] / s[0]))
@@ -182,7 +181,8 @@ class Score:
     """A row of SCORES. `compute(trace)` gives [B] for a trace of at least so many `seeds` and `steps`.
 
     `every_step`: it looks at all scanned steps, not only at so many. `needs`: the baseline that it measures by.
-    `guided`: it is undefined without guidance.
+    `guided`: it is undefined without guidance. `of_eps`: without signal to start from (a flow model's path, zero
+    terminal SNR), as the noise that it is of says nothing of the prompt there.
     """
 
     compute: Callable[[Trace], Array]
@@ -191,17 +191,19 @@ class Score:
     every_step: bool = False
     needs: Literal["prior", "reference"] | None = None
     guided: bool = False
+    of_eps: bool = False
 
     def __call__(self, trace: Trace) -> Array:
-        """Float32 [B], dimensionless, higher = more likely memorized; NaN where the trace is too small for it."""
+        """Float32 [B], dimensionless, higher = more likely memorized; NaN where the trace lacks what it needs."""
         K, B, S = trace.x_t.shape[:3]
-        if self.seeds > S or self.steps > K or (self.needs is not None and getattr(trace, self.needs) is None):
+        lacks = self.needs is not None and getattr(trace, self.needs) is None
+        if self.seeds > S or self.steps > K or lacks or (self.of_eps and trace.signal_rate[0] == 0):
             return np.full(B, np.nan, np.float32)
         return self.compute(trace).astype(np.float32)
 
 
 SCORES: Mapping[str, Score] = {
-    "text_noise_norm_v1": Score(_text_noise_norm),
+    "text_noise_norm_v1": Score(_text_noise_norm, of_eps=True),
     "overestimation_v1": Score(_overestimation),
     "overestimation_prior_v1": Score(_overestimation_prior, needs="prior"),
     "overestimation_ref_v1": Score(_overestimation_ref, needs="reference"),
@@ -212,10 +214,10 @@ SCORES: Mapping[str, Score] = {
     "estimate_ratio_v1": Score(_estimate_ratio, seeds=2),
     "estimate_ratio_prior_v1": Score(_estimate_ratio_prior, seeds=2, needs="prior"),
     "estimate_ratio_white_v1": Score(_estimate_ratio_white, seeds=2, needs="reference"),
-    "guidance_spread_v1": Score(_guidance_spread, seeds=2),
-    "text_noise_norm_steps_v1": Score(_text_noise_norm_steps, steps=2, every_step=True),
+    "guidance_spread_v1": Score(_guidance_spread, seeds=2, of_eps=True),
+    "text_noise_norm_steps_v1": Score(_text_noise_norm_steps, steps=2, every_step=True, of_eps=True),
     "steadiness_v1": Score(_steadiness, steps=2, guided=True),
-    "growth_v1": Score(_growth, steps=2),
+    "growth_v1": Score(_growth, steps=2, of_eps=True),
     "schedule_deviation_v1": Score(_schedule_deviation, steps=2, every_step=True),
 }
 # how far a score may move with the batch size: float32 rounding, amplified from eps to the clean estimate
@@ -239,9 +241,9 @@ def best_score(seeds: int, reference: bool) -> str:
 
 def possible_scores(seeds: int, steps: int, guidance_scale: float, reference: bool) -> tuple[str, ...]:
     """The scores that a scan with such settings can give a prompt."""
-    able = ((name, score) for name, score in SCORES.items() if score.seeds <= seeds and score.steps <= steps)
-    baselines = ("prior", "reference", None) if reference else ("prior", None)
-    return tuple(name for name, score in able if score.needs in baselines and (guidance_scale != 1 or not score.guided))
+    held = ("prior", "reference", None) if reference else ("prior", None)
+    able = {name: score for name, score in SCORES.items() if score.seeds <= seeds and score.steps <= steps}
+    return tuple(n for n, by in able.items() if by.needs in held and (guidance_scale != 1 or not by.guided))
 
 
 DEFAULT_SCORE = best_score(seeds=2, reference=False)  # of a scan with default settings

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from scanner.diffusion.schedule import Array
+from scanner.diffusion.prediction import Array
 from scanner.errors import ScannerError
 
 Floats = NDArray[np.float64]

@@ -10,7 +10,7 @@ import polars as pl
 from scanner.dataset.paired_images import PairedImage, paired_images
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.injection import injection, latents
-from scanner.diffusion.schedule import Array
+from scanner.diffusion.prediction import Array
 from scanner.diffusion.trace import Watch, unwatched
 from scanner.errors import InputError, ScannerError, first_line
 from scanner.evidence.decomposition import least_squares
@@ -131,7 +131,7 @@ def _measure(scorer: Scorer, texts: Sequence[str], rows: pl.DataFrame, gallery: 
     """The quantities of the rows of a chunk of prompts."""
     trace = scorer.trace(scorer.denoiser.encode(texts))
     assert trace.prior is not None
-    prior, x0_hat = trace.prior, trace.x0_hat[0]
+    prior, x0_hat = trace.prior, trace.hat.x0[0]
     plain, cosine = (part.mean(1) for part in injection(x0_hat, gallery.x_0, prior.mean))  # [B, N]
     by_prior, cosine_prior = (part.mean(1) for part in injection(x0_hat, gallery.x_0, prior.mean, prior.covariance))
     nearest = np.where(np.isnan(cosine_prior), -np.inf, cosine_prior).argmax(1)  # [B]

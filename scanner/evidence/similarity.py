@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from engines import Engine, EngineError, open_onnx
 from scanner.dataset import images as files
-from scanner.diffusion.schedule import Array
+from scanner.diffusion.prediction import Array
 
 Floats = NDArray[np.float64]
 WINDOW, SIGMA, K1, K2 = 11, 1.5, 0.01, 0.03  # Wang et al. (2004)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from scanner.diffusion.schedule import Array
+from scanner.diffusion.prediction import Array
 from scanner.evidence.decomposition import Deviation, Floats, Weights
 
 AGREE = 0.9  # correlation of images above which one copies the other: measured in docs/demo-model.md

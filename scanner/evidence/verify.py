@@ -14,8 +14,8 @@ import numpy as np
 import polars as pl
 
 from scanner.dataset import captions, images
-from scanner.diffusion.schedule import Array
-from scanner.diffusion.trace import Start, Step, Watch, denoise, guided, start, unwatched
+from scanner.diffusion.prediction import Array
+from scanner.diffusion.trace import Start, Step, Watch, denoise, start, unwatched
 from scanner.errors import InputError
 from scanner.evidence.decomposition import Floats, decompose, deviation, latent_norm, seed_distance
 from scanner.evidence.similarity import Descriptor, correlation, ssim
@@ -66,7 +66,9 @@ class Sampler:
         *steps, last = (_of_prompt(step) for step in self._loop(self._denoiser.encode([prompt]), None))
         x_t = np.stack([step.x_t for step in steps])  # [K, S, C, H, W]
         generated = self._denoiser.decode(last.x_t)
-        x0_hat, x0_cond, x0_uncond = (self._clean(steps, g) for g in (self._sampling.guidance_scale, 1.0, 0.0))
+        x0_hat = self._guided(steps)
+        x0_cond = np.stack([step.cond.x0 for step in steps])
+        x0_uncond = np.stack([step.uncond.x0 for step in steps])
         shown = _shown(len(steps))
         flat = x0_hat[list(shown)].reshape(-1, *x0_hat.shape[2:])  # [M*S, C, H, W]
         path = _thumbnails(self._denoiser.decode(flat))
@@ -99,12 +101,10 @@ class Sampler:
         g = self._sampling.guidance_scale if guidance_scale is None else guidance_scale
         return list(denoise(self._denoiser, conditioning, self._start, g, self._sampling.num_inference_steps))
 
-    def _clean(self, steps: Sequence[Step], guidance_scale: float) -> Array:
-        """Clean estimates of every step, [K, S, C, H, W]; a scale of 0 is the empty prompt's."""
-        to_x0 = self._denoiser.schedule.to_x0
-        return np.stack(
-            [to_x0(x_t, guided(cond, uncond, guidance_scale), timestep) for timestep, x_t, cond, uncond in steps]
-        )
+    def _guided(self, steps: Sequence[Step]) -> Array:
+        """Clean estimates of every step with guidance, [K, S, C, H, W]."""
+        schedule, g = self._denoiser.schedule, self._sampling.guidance_scale
+        return np.stack([schedule.guided(at.x_t, at.cond, at.uncond, g, at.timestep).x0 for at in steps])
 
     def _fit(self, x_t: Array, x_0: Array) -> Fit:
         weights = decompose(x_t, x_0, self._start.x_T)
@@ -157,7 +157,7 @@ def with_images(prompts: Sequence[str], paths: Sequence[Path]) -> dict[str, Path
 
 def _of_prompt(step: Step) -> Step:
     """The step of one prompt: [S, C, H, W]."""
-    return Step(step.timestep, step.x_t[0], step.eps_cond[0], step.eps_uncond[0])
+    return Step(step.timestep, step.x_t[0], step.cond.at(0), step.uncond.at(0))
 
 
 def _thumbnails(images: Array) -> Array:

@@ -129,7 +129,7 @@ def _seconds(denoiser: Denoiser, size: int) -> float:
     timestep = 1  # a run takes as long at any
     started, runs = time.perf_counter(), 0
     while not runs or time.perf_counter() - started < SECONDS:
-        resized.eps(x_T, timestep, denoiser.null)
+        resized.predict(x_T, timestep, denoiser.null)
         runs += 1
     return (time.perf_counter() - started) / runs
 

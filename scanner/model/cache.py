@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.cache import cache_folder
-from scanner.diffusion.schedule import Array
+from scanner.diffusion.prediction import Array
 from scanner.files import replacing
 from scanner.identity import digest
 

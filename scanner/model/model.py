@@ -13,7 +13,7 @@ from engines import Bundle, open_bundle
 from scanner.config import ScanConfig
 from scanner.diffusion.baselines import Prior, Reference
 from scanner.diffusion.denoiser import Denoiser
-from scanner.diffusion.schedule import Array
+from scanner.diffusion.prediction import Array
 from scanner.diffusion.trace import (
     PRIOR_SEEDS,
     Start,
@@ -149,7 +149,7 @@ class Model:
             return predict_prior(denoiser, steps, watch).x0_uncond
 
         def ordinary() -> Array:
-            return predict_reference(denoiser, self.reference, first, steps, watch).eps_cond
+            return predict_reference(denoiser, self.reference, first, steps, watch).cond
 
         shape = (len(PRIOR_SEEDS), *denoiser.latent_shape)
         first = replace(first, prior=Prior(cached("prior", (*model, str(PRIOR_SEEDS)), shape, estimates)))

@@ -65,7 +65,7 @@ class Table:
                 pl.DataFrame(schema=columns).write_delta(str(self.path), mode="ignore", delta_write_options=options)
             found = self.load()
         self._check(found)
-        self._grow(columns)
+        self.grow(columns)
 
     def append(self, fill: Callable[[DeltaTable], tuple[pl.DataFrame, int | None]]) -> None:
         """Commit the rows that `fill` makes for the table as it is; columns that they lack are null.
@@ -111,7 +111,7 @@ class Table:
         if lacking := set(self.keys) - {field.name for field in found.schema().fields}:
             raise StoreError(f"{self.path}: a table without {', '.join(sorted(lacking))}: name another --store")
 
-    def _grow(self, columns: Columns) -> None:
+    def grow(self, columns: Columns) -> None:
         """Add the columns that the table lacks; two scans may do so at once."""
 
         def add(table: DeltaTable) -> None:
