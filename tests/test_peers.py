@@ -42,7 +42,7 @@ def test_every_detector_of_a_few_passes_is_computed(found):
 
 def test_norms_of_several_steps_and_seeds(opened, found):
     denoiser = opened[1]
-    De = [norm(step.eps_cond - step.eps_uncond) for step in steps(opened, 10)]
+    De = [norm(step.cond.eps - step.uncond.eps) for step in steps(opened, 10)]
     for name, expected in {
         "Wen": De[0],
         "Wen, second step": De[1],
@@ -55,7 +55,7 @@ def test_norms_of_several_steps_and_seeds(opened, found):
 
 
 def test_differences_of_consecutive_steps(opened, found):
-    eps = [step.eps_cond for step in steps(opened, 3)]
+    eps = [step.cond.eps for step in steps(opened, 3)]
     np.testing.assert_allclose(found["DSM 0-1"], norm(eps[1] - eps[0]), rtol=1e-4)
     np.testing.assert_allclose(found["DSM 1-2"], norm(eps[2] - eps[1]), rtol=1e-4)
 
@@ -64,7 +64,7 @@ def test_one_step_synthesis(opened, found):
     (first,) = steps(opened, 1)
     schedule = opened[1].schedule
     a, s = schedule.signal_rate[981], schedule.noise_rate[981]
-    eps = first.eps_uncond + 7.5 * (first.eps_cond - first.eps_uncond).astype(np.float64)
+    eps = first.uncond.eps + 7.5 * (first.cond.eps - first.uncond.eps).astype(np.float64)
     x0 = (first.x_t - s * eps) / a
     np.testing.assert_allclose(found["Webster"], np.square(first.x_t - x0).mean((1, 2, 3, 4)), rtol=1e-4)
 
@@ -72,8 +72,8 @@ def test_one_step_synthesis(opened, found):
 def test_the_cosine_at_low_noise_on_the_starting_noise(opened, found):
     denoiser = opened[1]
     x_T = np.repeat(start(denoiser, (0,), 50).x_T[None], 2, axis=0)
-    uncond = denoiser.eps(x_T, LOW_NOISE, denoiser.null)[:, 0]
-    change = denoiser.eps(x_T, LOW_NOISE, denoiser.encode(PROMPTS))[:, 0] - uncond
+    uncond = denoiser.predict(x_T, LOW_NOISE, denoiser.null).eps[:, 0]
+    change = denoiser.predict(x_T, LOW_NOISE, denoiser.encode(PROMPTS)).eps[:, 0] - uncond
     pixels = [[pair.reshape(pair.shape[0], -1).T for pair in one] for one in zip(change, uncond, strict=True)]
     expected = [
         np.mean([a @ b / (np.linalg.norm(a) * np.linalg.norm(b)) for a, b in zip(*one, strict=True)]) for one in pixels

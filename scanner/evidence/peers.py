@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.families import Conditioning
-from scanner.diffusion.schedule import Array
-from scanner.diffusion.trace import Start, Step, denoise, guided, start
+from scanner.diffusion.prediction import Array
+from scanner.diffusion.trace import Start, Step, denoise, start
+from scanner.errors import ScannerError
 from scanner.evidence.similarity import WINDOW, ssim
 
 GUIDANCE_SCALE, STEPS, SEEDS = 7.5, 50, (0, 1, 2, 3)
@@ -64,11 +65,17 @@ class Shared:
 
     @classmethod
     def of(cls, denoiser: Denoiser) -> "Shared":
-        """A few UNet passes."""
+        """A few UNet passes. Raises ScannerError for a model whose first step starts where eps says nothing."""
+        timestep = denoiser.schedule.timesteps(STEPS)[0]
+        if not denoiser.schedule.in_eps(timestep):
+            raise ScannerError(
+                "the literature's detectors are defined on predicted noise, which says nothing at this model's first "
+                "timestep: evaluate without --peers"
+            )
         first = start(denoiser, SEEDS, STEPS)
-        x_T, eps_uncond = first.x_T[None, :1], first.eps_uncond[None, :1]
-        low_noise = denoiser.eps(x_T, LOW_NOISE, denoiser.null)
-        pushed = _derivative(denoiser, x_T, denoiser.schedule.timesteps(STEPS)[0], denoiser.null, eps_uncond)
+        x_T, eps_uncond = first.x_T[None, :1], first.uncond.eps[None, :1]
+        low_noise = denoiser.predict(x_T, LOW_NOISE, denoiser.null).eps
+        pushed = _derivative(denoiser, x_T, timestep, denoiser.null, eps_uncond)
         return cls(denoiser, first, low_noise, pushed)
 
     def scores(self, prompts: Sequence[str]) -> dict[str, Floats]:
@@ -76,10 +83,10 @@ class Shared:
         conditioning = self.denoiser.encode(prompts)
         walk = denoise(self.denoiser, conditioning, _one_seed(self.first), GUIDANCE_SCALE, STEPS)
         steps = list(islice(walk, DEPTH))
-        De = np.stack([_norm(step.eps_cond - step.eps_uncond) for step in steps])  # [DEPTH, B]
-        moved = [_norm(after.eps_cond - before.eps_cond) for before, after in pairwise(steps[:3])]
+        De = np.stack([_norm(step.cond.eps - step.uncond.eps) for step in steps])  # [DEPTH, B]
+        moved = [_norm(after.cond.eps - before.cond.eps) for before, after in pairwise(steps[:3])]
         seeds = self._all_seeds(conditioning)
-        wide = seeds - self.first.eps_uncond
+        wide, guided = seeds - self.first.uncond.eps, seeds + (GUIDANCE_SCALE - 1) * (seeds - self.first.uncond.eps)
         return {
             "Wen": De[0],
             "Wen, 4 seeds": np.sqrt(np.square(wide.astype(np.float64)).sum((2, 3, 4))).mean(1),
@@ -90,7 +97,7 @@ class Shared:
             "DSM 0-1": moved[0],
             "DSM 1-2": moved[1],
             "Asthana's cosine": self._cosine(conditioning),
-            "seeds' SSIM": _seeds_ssim(guided(seeds, self.first.eps_uncond, GUIDANCE_SCALE) - self.first.x_T),
+            "seeds' SSIM": _seeds_ssim(guided - self.first.x_T),
             **self._curvature(conditioning, steps[0]),
         }
 
@@ -102,19 +109,17 @@ class Shared:
 
     def _all_seeds(self, conditioning: Conditioning) -> Array:
         """eps_c of the first step, [B, S, C, H, W]."""
-        shape = (len(conditioning), *self.first.x_T.shape)
-        return self.denoiser.eps(np.broadcast_to(self.first.x_T, shape), self._timestep, conditioning)
+        x_T = np.broadcast_to(self.first.x_T, (len(conditioning), *self.first.x_T.shape))
+        return self.denoiser.predict(x_T, self.denoiser.schedule.timesteps(STEPS)[0], conditioning).eps
 
     def _webster(self, step: Step) -> Floats:
-        x0 = self.denoiser.schedule.to_x0(
-            step.x_t, guided(step.eps_cond, step.eps_uncond, GUIDANCE_SCALE), step.timestep
-        )
-        return np.asarray(np.square((step.x_t - x0).astype(np.float64)).mean((1, 2, 3, 4)))
+        guided = self.denoiser.schedule.guided(step.x_t, step.cond, step.uncond, GUIDANCE_SCALE, step.timestep)
+        return np.asarray(np.square((step.x_t - guided.x0).astype(np.float64)).mean((1, 2, 3, 4)))
 
     def _cosine(self, conditioning: Conditioning) -> Floats:
         """Mean over positions of the cosine over channels between eps_u and De, at LOW_NOISE on x_T itself."""
         x_T = np.broadcast_to(self.first.x_T[:1], (len(conditioning), 1, *self.first.x_T.shape[1:]))
-        De = self.denoiser.eps(x_T, LOW_NOISE, conditioning) - self.low_noise
+        De = self.denoiser.predict(x_T, LOW_NOISE, conditioning).eps - self.low_noise
         lengths = np.linalg.norm(De, axis=2) * np.linalg.norm(self.low_noise, axis=2)
         along = (De * self.low_noise).sum(2) / np.maximum(lengths, 1e-12)  # [B, 1, H, W]
         return np.asarray(along.mean((1, 2, 3)), np.float64)
@@ -125,14 +130,10 @@ class Shared:
         def along(direction: Array, given: Conditioning) -> Array:
             return _derivative(self.denoiser, step.x_t, step.timestep, given, direction)
 
-        De = step.eps_cond - step.eps_uncond
+        De = step.cond.eps - step.uncond.eps
         jeon = along(De, conditioning) - along(De, self.denoiser.null)
-        metric = along(step.eps_cond, conditioning) - self.pushed_uncond
+        metric = along(step.cond.eps, conditioning) - self.pushed_uncond
         return {"Jeon": np.square(_norm(jeon)), "Metric 2": np.square(_norm(metric))}
-
-    @property
-    def _timestep(self) -> int:
-        return self.denoiser.schedule.timesteps(STEPS)[0]
 
 
 def broken_memories(lengths: Floats, ordinary: Floats) -> Floats:
@@ -147,7 +148,7 @@ def asthana(scores: Mapping[str, Floats]) -> Floats:
 
 
 def _one_seed(first: Start) -> Start:
-    return Start(first.x_T[:1], first.eps_uncond[:1])
+    return Start(first.x_T[:1], first.uncond.at(np.s_[:1]))
 
 
 def _norm(x: Array) -> Floats:
@@ -159,7 +160,7 @@ def _derivative(denoiser: Denoiser, x_t: Array, timestep: int, conditioning: Con
     """J times `along`: a central difference, two passes, of STEP of the direction's RMS in that of x_t."""
     size = np.sqrt(np.square(along).mean((2, 3, 4), keepdims=True))
     h = np.asarray(STEP / np.maximum(size, 1e-12), np.float32)
-    ahead, behind = (denoiser.eps(x_t + sign * h * along, timestep, conditioning) for sign in (1, -1))
+    ahead, behind = (denoiser.predict(x_t + sign * h * along, timestep, conditioning).eps for sign in (1, -1))
     return np.asarray((ahead - behind) / (2 * h))
 
 
