@@ -1,4 +1,7 @@
 PYTHON ?= python3
+WORKERS ?= 2
+# each worker holds itself to one core, and takes over what another has not begun
+PYTEST = .venv/bin/pytest -n $(WORKERS) --dist worksteal
 export TRANSFORMERS_OFFLINE = 1
 export HF_HUB_OFFLINE = 1
 
@@ -11,10 +14,10 @@ test: .venv/dev  ## install with the development extra, then every check
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	.venv/bin/pytest
+	$(PYTEST)
 
 nightly: .venv/dev  ## every test, the slow ones too
-	.venv/bin/pytest -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "overscan needs Python 3.11 or newer")'

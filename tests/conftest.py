@@ -1,3 +1,4 @@
+import fcntl
 import os
 import shutil
 import subprocess
@@ -6,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # gw0, gw1, ...: a core each, before a runtime counts them
+    usable = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {usable[int(worker.removeprefix("gw")) % len(usable)]})
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="overscan-cache-")  # baselines are kept there
 
@@ -23,6 +27,10 @@ engines.AUTO = ("cpu",)  # whole texts and golden numbers are ONNX Runtime's, wh
 CHECKPOINTS = {name: Path(__file__).parent / "checkpoints" / name for name in ("demo-v", "demo-epsilon")}
 
 
+def pytest_sessionfinish():
+    shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def bundle():
     return open_bundle(BUNDLE)
@@ -30,10 +38,15 @@ def bundle():
 
 @pytest.fixture(scope="session")
 def epsilon_bundle_path(tmp_path_factory):
+    """Half a minute's work: the worker that needs it first makes it, the others wait for it or find it."""
     from engines.export import export
 
-    path = tmp_path_factory.mktemp("bundles") / "epsilon"
-    export(CHECKPOINTS["demo-epsilon"], path)
+    base = tmp_path_factory.getbasetemp()
+    path = (base.parent if worker else base) / "epsilon"
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():  # it appears whole
+            export(CHECKPOINTS["demo-epsilon"], path)
     return path
 
 
