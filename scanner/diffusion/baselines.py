@@ -23,17 +23,17 @@ class Covariance:
     P: Array
 
     @classmethod
-    def of(cls, deviations: NDArray[np.floating], degrees: int) -> "Covariance":
-        """(1 - SHRINKAGE) * D'D / degrees + SHRINKAGE * its mean variance * identity, for deviations D [N, d].
+    def of(cls, deviations: NDArray[np.floating], degrees: int, shrinkage: float = SHRINKAGE) -> "Covariance":
+        """(1 - shrinkage) * D'D / degrees + shrinkage * its mean variance * identity, for deviations D [N, d].
 
         Raises ScannerError where there are none.
         """
         _, singular, directions = np.linalg.svd(deviations, full_matrices=False)
         variance = np.square(singular) / degrees
-        isotropic = SHRINKAGE * variance.sum() / deviations.shape[1]
+        isotropic = shrinkage * variance.sum() / deviations.shape[1]
         if isotropic == 0:
             raise ScannerError(f"the model predicts the same for all of {len(deviations)} captions and seeds")
-        removed = 1 - isotropic / ((1 - SHRINKAGE) * variance + isotropic)
+        removed = 1 - isotropic / ((1 - shrinkage) * variance + isotropic)
         return cls(float(isotropic), np.asarray(np.sqrt(removed)[:, None] * directions, np.float32))
 
     def distance(self, z: Array) -> Array:
