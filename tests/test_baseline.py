@@ -45,6 +45,17 @@ def test_accepting_is_a_union(tmp_path):
     assert len(list(path.parent.iterdir())) == 1
 
 
+def test_the_last_day_counts(tmp_path):
+    path = tmp_path / "as" / "deep" / "as it is" / "b.json"
+    grown, _ = accept(path, [A], at(1, expires="2030-06-20"))
+    assert [grown.known(date(2030, 6, day)) for day in (19, 20, 21)] == [[A], [A], []]
+    assert accept(path, [A], at(20))[0].entry(A) == at(1, expires="2030-06-20")
+    assert accept(path, [A], at(21))[0].entry(A) == at(21)
+    every_digit = "0123456789abcdef" * 2
+    accept(path, [every_digit], at(21))
+    assert read_baseline(path).prompt_ids == (every_digit, A)
+
+
 def test_accepted_again_keeps_when_and_why(tmp_path):
     path = tmp_path / "b.json"
     accept(path, [A], at(1, reason="ours"))
@@ -86,6 +97,10 @@ def test_two_at_once_lose_nothing(tmp_path):
         ('{"format": "overscan baseline 2"}', "format 'overscan baseline 2', this overscan reads"),
         (json.dumps({"format": "overscan baseline 1", "prompt_ids": ["x"]}), "not a baseline"),
         (json.dumps(WRITTEN | {"prompt_ids": ["x"]}), "prompt_ids: needed a list of ids"),
+        (json.dumps(WRITTEN | {"prompt_ids": [A, "x"]}), "prompt_ids: needed a list of ids"),
+        (json.dumps(WRITTEN | {"prompt_ids": [A[:31]]}), "prompt_ids: needed a list of ids"),
+        (json.dumps(WRITTEN | {"prompt_ids": [A[:31] + "G"]}), "prompt_ids: needed a list of ids"),
+        (json.dumps(WRITTEN | {"prompt_ids": [32 * [0]]}), "prompt_ids: needed a list of ids"),
         (json.dumps(WRITTEN | {"prompt_ids": A}), "prompt_ids: needed a list of ids"),
         (json.dumps({"format": "overscan baseline 1", "prompt_ids": [A]}), "not a baseline .KeyError.'scan_id'"),
     ],

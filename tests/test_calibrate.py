@@ -5,7 +5,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from scanner.audit.calibrate import Calibration, null_needed, null_needed_for_fpr, q_values, reach, read, write
+from scanner.audit.calibrate import (
+    Calibration,
+    null_needed,
+    null_needed_for_fpr,
+    q_values,
+    reach,
+    read,
+    scan_id_of,
+    write,
+)
 from scanner.audit.rank import Rule, rank
 from scanner.errors import ScannerError
 
@@ -160,6 +169,7 @@ def written(tmp_path):
 def test_one_file_holds_every_scores_null(written):
     s, t = read(written, "s_v1"), read(written, "t_v1")
     assert (s.scan_id, s.null.tolist()) == ("scan", [1.0, 2.0, 3.0])
+    assert scan_id_of(written) == "scan"
     assert t.null.tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4])
     assert t.canaries.rows() == [("a dog", pytest.approx(0.7))]
     assert s.prompts["characters"].to_list() == [1, 2, 4]
