@@ -158,6 +158,18 @@ def test_batches_show_every_row_once_an_epoch():
     assert (shown[:, 1] == shown[:, 0] + 100).all()
 
 
+def test_a_focused_epoch_shows_what_was_shown_often_about_as_often():
+    captions = [("fixed", 64), ("fixed", 16), ("fixed", 12), ("varied", 64), ("fixed", 1)]
+    rows = [(10 + i, i) for i, (role, n) in enumerate(captions) if role == "fixed" for _ in range(n)]
+    rows += [(100 + k, 3) for k in range(64)]
+    roles, duplicates = (np.array(column) for column in zip(*captions, strict=True))
+    none = np.array([])
+    data = dataset.Dataset(none, np.array(rows), none, roles, duplicates, none, none, seed=1).focused()
+    assert np.bincount(data.rows[:, 1]).tolist() == [26, 50, 12, 64, 1]
+    assert {tuple(row) for row in data.rows.tolist()} == set(rows)
+    assert data.duplicates.tolist() == [64, 16, 12, 64, 1]
+
+
 def vectors(*rows: list[float]) -> np.ndarray:
     found = np.array(rows, np.float32)
     return found / np.linalg.norm(found, axis=1, keepdims=True)

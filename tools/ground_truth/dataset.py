@@ -1,6 +1,6 @@
 """Pictures and captions as arrays, painted once and kept in the work folder: the pool's, and the diffusion model's."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,8 @@ from .sources import Drawing
 
 SEED = 20261125  # of the main models
 POOL_EACH = 3  # pictures per drawing of the pool
+
+FOCUS = {16: 50, 24: 46, 32: 42, 48: 34, 64: 26}  # duplicates on the ladder -> rows in a focused epoch
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,16 @@ class Dataset:
         epoch, start = divmod(step * size, len(self.rows))
         shuffled = [np.random.default_rng([self.seed, epoch + i]).permutation(self.rows) for i in (0, 1)]
         return np.concatenate(shuffled)[start : start + size]
+
+    def focused(self) -> "Dataset":
+        """The same with other rows in an epoch: captions of one picture that were shown often are shown about as often
+        as one another, so that a short training memorizes many instead of those at the top of the ladder very well."""
+        caption = self.rows[:, 1]
+        often = (self.roles[caption] == "fixed") & (self.duplicates[caption] >= min(FOCUS))
+        first = often & np.r_[True, caption[1:] != caption[:-1]]  # one row of each; a caption's rows are consecutive
+        again = [FOCUS[int(duplicates)] for duplicates in self.duplicates[caption[first]]]
+        rows = np.concatenate([self.rows[~often], np.repeat(self.rows[first], again, axis=0)])
+        return replace(self, rows=rows)
 
 
 def pool(

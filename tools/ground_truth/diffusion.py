@@ -14,8 +14,8 @@ from .towers import HIDDEN
 VAE_STEPS, VAE_LR = 5000, 2e-3
 CROPS, CROP, WHOLE = 16, 32, 8  # the VAE sees so many crops of so many pixels a step, at the end so many pictures
 CROPPED = 0.9  # of the VAE's steps: a crop costs a quarter, and shows as much that is new
-UNET_STEPS, EPSILON_STEPS, BATCH = 7200, 2400, 48
-UNET_LR, EPSILON_LR = 1e-3, 8e-4
+TRAININGS = {"v_prediction": (7200, 1e-3), "focus": (16_000, 1e-3), "epsilon": (2400, 8e-4)}  # steps, learning rate
+BATCH = 48
 CAPTION_DROPOUT = 0.1
 
 

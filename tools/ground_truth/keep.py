@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-STAGES = ("text", "vae", "v_prediction", "epsilon")
+STAGES = ("text", "vae", "v_prediction", "focus", "epsilon")
 
 
 def pack(work: Path, folder: Path) -> None:

@@ -20,10 +20,7 @@ from .dataset import Dataset
 from .fit import fit
 from .parallel import is_first, wait
 
-KINDS = {  # prediction type -> steps, learning rate
-    "v_prediction": (diffusion.UNET_STEPS, diffusion.UNET_LR),
-    "epsilon": (diffusion.EPSILON_STEPS, diffusion.EPSILON_LR),  # goes on from the v model's weights
-}
+KINDS = ("v_prediction", "epsilon")
 CHECKED = 300  # prompts
 NEVER_SHOWN = 3000  # real pictures of the pool, from which the threshold of a copy is read
 
@@ -124,14 +121,20 @@ def frozen(work: Path, found: Data) -> Frozen:
 
 
 def unet(work: Path, found: Data, parts: Frozen, kind: str) -> UNet2DConditionModel:
-    """The denoiser; epsilon goes on from the v model's weights. Three states on the way stay in `work`."""
-    steps, lr = KINDS[kind]
+    """The denoiser: all rows first, then, until it has memorized, the focused ones; epsilon goes on from the v model's
+    weights. Three states on the way stay in `work`."""
     initial_weights(2, found.dataset)
-    size = parts.latents.shape[-1]
-    model = diffusion.new_unet(size) if kind == "v_prediction" else unet(work, found, parts, "v_prediction")
-    model.requires_grad_(True)
-    loss = diffusion.diffusion_loss(found.dataset.batch, parts.latents, parts.hidden, model, kind)
-    fit(kind, [model], loss, steps, lr, work, [steps * quarter // 4 for quarter in (1, 2, 3)])
+    if kind == "v_prediction":
+        model = diffusion.new_unet(parts.latents.shape[-1])
+        trainings = [(kind, found.dataset), ("focus", found.dataset.focused())]
+    else:
+        model = unet(work, found, parts, "v_prediction")
+        trainings = [(kind, found.dataset.focused())]
+    for name, shown in trainings:
+        steps, lr = diffusion.TRAININGS[name]
+        model.requires_grad_(True)
+        loss = diffusion.diffusion_loss(shown.batch, parts.latents, parts.hidden, model, kind)
+        fit(name, [model], loss, steps, lr, work, [steps * quarter // 4 for quarter in (1, 2, 3)])
     return model
 
 
