@@ -109,8 +109,7 @@ def _open_checkpoint(backend: str, folder: Path, precision: str, device: str, ab
 
     require_device(device)
     chosen = choose_precision(backend, precision, able)
-    checkpoint = open_checkpoint(folder).on(device, chosen)
-    return Bundle(folder, checkpoint.manifest, checkpoint.tokenizers, backend, chosen, checkpoint.engine)
+    return open_checkpoint(folder).on(device, chosen).bundle(backend)
 
 
 # a backend opens a folder in a precision ("auto": its fastest that keeps the scores), or refuses with EngineError

@@ -11,13 +11,12 @@ from typing import Any
 
 import torch
 
+from engines.families import EXPORTERS, Exporter
+from engines.families.refused import REFUSED
 from engines.interface import EngineError
-from engines.networks import CLASSES, read_json
+from engines.parts import Parts, read_json
 
-PIPELINE = "StableDiffusionPipeline"
-PARTS = {name: kind.__name__ for name, kind in CLASSES.items()} | {"tokenizer": "CLIPTokenizer"}
 LIBRARIES = ("diffusers", "transformers")
-UNUSED = ("safety_checker", "feature_extractor", "image_encoder")  # what the pipeline does without for a text alone
 ADDON = re.compile(r"lora|adapter|lycoris|learned_embeds|textual_inversion|hypernet|controlnet", re.IGNORECASE)
 ADDON_TENSOR = re.compile(r"lora|lokr|hada_|loha|oft_|ia3|ip_adapter|image_proj\.|emb_params|controlnet", re.IGNORECASE)
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
@@ -25,53 +24,69 @@ DIVERGED = "the weights are damaged or their training diverged; take another cop
 SPLIT = re.compile(r"_\d+$")  # <cat>, <cat>_1, <cat>_2: one concept of three vectors
 
 
-def read_index(folder: Path) -> str:
-    """The class of the pipeline's scheduler. Raises EngineError where overscan cannot read the pipeline as it runs."""
+def find_exporter(folder: Path, index: Mapping[str, Any]) -> Exporter:
+    """The family that a checkpoint's pipeline is of. Raises EngineError, with the reason where it is known."""
+    found = index.get("_class_name")
+    for exporter in EXPORTERS:
+        if found in exporter.pipelines:
+            return exporter
+    known = ", ".join(pipeline for exporter in EXPORTERS for pipeline in exporter.pipelines)
+    if reason := REFUSED.get(str(found)):
+        raise EngineError(f"{folder}: of a {found}: {reason}; overscan reads {known}")
+    raise EngineError(
+        f"{folder}: model_index.json has _class_name = {found}; overscan reads {known}: if it makes images from text "
+        "alone with the networks of one of these, load it with that one's class, such as "
+        "StableDiffusionPipeline.from_pretrained and save it to another folder"
+    )
+
+
+def read_index(folder: Path) -> tuple[Exporter, Parts]:
+    """A checkpoint's family and parts, once nothing in its folder says that the pipeline would do otherwise.
+
+    Raises EngineError.
+    """
     index = read_json(folder / "model_index.json")
-    _refuse_pipelines(folder, index)
-    needed = [*(f"{name}/config.json" for name in CLASSES), "scheduler/scheduler_config.json"]
+    exporter = find_exporter(folder, index)
+    _refuse_parts(folder, index, exporter)
+    needed = [*(f"{name}/config.json" for name in exporter.networks), "scheduler/scheduler_config.json"]
     if missing := [name for name in needed if not (folder / name).is_file()]:
         raise EngineError(f"{folder}: no {', '.join(missing)}: copy the whole checkpoint again")
-    if not any((folder / "tokenizer").glob("*.json")):
-        raise EngineError(f"{folder}: no tokenizer/*.json: copy the whole checkpoint again")
-    _refuse_addons(folder)
-    return str(index["scheduler"][1])
+    for name in exporter.parts.keys() - set(exporter.networks):
+        if not any((folder / name).glob("*.json")):
+            raise EngineError(f"{folder}: no {name}/*.json: copy the whole checkpoint again")
+    _refuse_addons(folder, exporter)
+    return exporter, Parts(folder, exporter.parts, index)
 
 
-def _refuse_pipelines(folder: Path, index: Mapping[str, Any]) -> None:
-    """By the pipeline's class, and by what it is made of."""
-    if (found := index.get("_class_name")) != PIPELINE:
-        raise EngineError(
-            f"{folder}: model_index.json has _class_name = {found}; overscan reads {PIPELINE} (Stable Diffusion v1 and "
-            f"v2): if it makes images from text alone with the same networks, load it with {PIPELINE}.from_pretrained "
-            "and save it to another folder"
-        )
+def _refuse_parts(folder: Path, index: Mapping[str, Any], exporter: Exporter) -> None:
+    """By what the pipeline is made of."""
+    pipeline = index["_class_name"]
     parts = {name: value for name, value in index.items() if isinstance(value, list | tuple | dict)}
-    for name in (*PARTS, "scheduler"):
+    for name in (*exporter.parts, "scheduler"):
         entry: Any = index.get(name)
         known = isinstance(entry, list) and len(entry) == 2 and all(isinstance(text, str) for text in entry)
         known = known and entry[0] in LIBRARIES  # others hold code of their own
-        found, needed = entry[1] if known else entry, PARTS.get(name, "a scheduler")
-        if not known or (name in PARTS and str(found).removesuffix("Fast") != needed):
+        found, needed = entry[1] if known else entry, exporter.parts.get(name, "a scheduler")
+        if not known or (name in exporter.parts and str(found).removesuffix("Fast") != needed):
             raise EngineError(
-                f"{folder}: {PIPELINE} has {name} = {found}; overscan reads Stable Diffusion v1 and v2 checkpoints, "
+                f"{folder}: {pipeline} has {name} = {found}; overscan reads {exporter.title} checkpoints, "
                 f"with {name} = {needed}: mend model_index.json if that is what it is"
             )
     for name, value in parts.items():
-        if name not in (*PARTS, "scheduler", *UNUSED) and value != [None, None]:
+        if name not in (*exporter.parts, "scheduler", *exporter.without) and value != [None, None]:
             raise EngineError(
                 f"{folder}: model_index.json has {name} = {value}, which changes what is generated; overscan reads "
-                f"{', '.join((*PARTS, 'scheduler'))}: save the pipeline without it"
+                f"{', '.join((*exporter.parts, 'scheduler'))}: save the pipeline without it"
             )
 
 
-def _refuse_addons(folder: Path) -> None:
+def _refuse_addons(folder: Path, exporter: Exporter) -> None:
     """Weights that are loaded on top of the pipeline's: nobody can tell whether they are meant to be audited."""
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
-        if inside.parts[0].startswith(".") or inside.parts[0] in UNUSED or not path.is_file():
+        if inside.parts[0].startswith(".") or inside.parts[0] in exporter.without or not path.is_file():
             continue
-        if path.name == "adapter_config.json" or (path.suffix in WEIGHTS and _is_addon(path, inside)):
+        if path.name == "adapter_config.json" or (path.suffix in WEIGHTS and is_addon(path, inside)):
             raise EngineError(
                 f"{path}: a LoRA, an adapter, an embedding or other weights that are added to a model: to scan both, "
                 "load it into the pipeline, fuse it (fuse_lora) and save the pipeline; to scan the model alone, move "
@@ -79,7 +94,7 @@ def _refuse_addons(folder: Path) -> None:
             )
 
 
-def _is_addon(path: Path, inside: Path) -> bool:
+def is_addon(path: Path, inside: Path) -> bool:
     """By the tensors' names where they can be read, else by the file's."""
     if path.suffix != ".safetensors":
         return bool(ADDON.search(str(inside)))
@@ -91,9 +106,9 @@ def _is_addon(path: Path, inside: Path) -> bool:
     return any(map(ADDON_TENSOR.search, names)) or (len(names) < 3 and bool(ADDON.search(path.name)))
 
 
-def check_tokenizer(folder: Path, tokenizer: Any, config: Any) -> None:
-    """Refuse a tokenizer whose ids, length or padding the text encoder cannot take. Raises EngineError."""
-    path, length = folder / "tokenizer", tokenizer.model_max_length
+def check_tokenizer(path: Path, tokenizer: Any, config: Any) -> None:
+    """Refuse a tokenizer whose ids, length or padding its text encoder cannot take. Raises EngineError."""
+    length = tokenizer.model_max_length
     if not 2 <= length <= config.max_position_embeddings:
         raise EngineError(
             f"{path}/tokenizer_config.json: model_max_length {'absent' if length > 1e9 else length}; needed 2 to "
@@ -116,7 +131,7 @@ def check_tokenizer(folder: Path, tokenizer: Any, config: Any) -> None:
         )
 
 
-def check_loaded(folder: Path, name: str, info: Mapping[str, Any]) -> None:
+def check_loaded(path: Path, kind: str, info: Mapping[str, Any]) -> None:
     """Raise EngineError where weights and configuration are not of one network, by the libraries' loading info."""
     keys = {
         kind: sorted(key if isinstance(key, str) else str(key[0]) for key in info.get(f"{kind}_keys", ()))
@@ -127,7 +142,7 @@ def check_loaded(folder: Path, name: str, info: Mapping[str, Any]) -> None:
         said.append(str(errors))
     if said:
         raise EngineError(
-            f"{folder / name}: {', '.join(said)}: weights and config.json are not of one {PARTS[name]}, and "
+            f"{path}: {', '.join(said)}: weights and config.json are not of one {kind}, and "
             "what is missing would be random; save it again with save_pretrained, or copy the whole checkpoint again"
         )
 

@@ -1,9 +1,8 @@
 """Export a diffusers checkpoint to a bundle of ONNX graphs that needs no torch to run."""
 
-import copy
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -13,9 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engines import is_checkpoint
-from engines.checkpoint import check_finite
-from engines.interface import EngineError
+from engines.bundle import Bundle
+from engines.families import DEFAULTS, Options
+from engines.hub import fetched
+from engines.interface import Arrays, EngineError
 from engines.manifest import Manifest, new_folder, sha256
 from engines.ort import OrtEngine
 from engines.torch_ref import Checkpoint, TorchEngine, open_checkpoint
@@ -24,7 +24,6 @@ logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(loggin
 
 INLINE_BYTES = 2**30  # above this the weights lie beside the graph; protobuf ends at 2 GB
 BATCHES = (1, 3)  # graphs are traced at 2; more would need 18 GB at Stable Diffusion's size
-HUB_FILES = ["*.json", "tokenizer/*", "text_encoder/model.safetensors", "*/diffusion_pytorch_model.safetensors"]
 # largest error of an output relative to its largest element
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
 
@@ -34,60 +33,54 @@ def export(
     out: Path,
     dtype: str = "float32",
     latent_std: float = 1.0,
-    check: Callable[[Path, Path], None] = lambda checkpoint, bundle: None,
+    check: Callable[[Bundle, Path], None] = lambda checkpoint, bundle: None,
     say: Callable[[str], None] = lambda line: None,
+    options: Options = DEFAULTS,
+    variant: str | None = None,
 ) -> Manifest:
     """Write a bundle of `source` (a diffusers folder, or a hub id where a network is there) to `out`.
 
-    Every component is compared with torch at batch 1 and 3, then `check(checkpoint folder, bundle)` looks at the
-    whole. `out` appears only when all has passed. Raises EngineError; a failed export leaves nothing behind.
+    Every component is loaded, exported and compared with torch at batch 1 and 3 by itself, so that no two are in memory
+    at once; then `check(the checkpoint on torch, bundle's folder)` looks at the whole. `out` appears only when all has
+    passed. Raises EngineError; a failed export leaves nothing behind.
     """
     if dtype not in TOLERANCE:
         raise EngineError(f"dtype {dtype!r}: needed {' or '.join(TOLERANCE)}")
     with new_folder(out) as partial:
-        folder = _local(source)
-        manifest = _write(open_checkpoint(folder, latent_std), partial, dtype, say)  # gone before the check
-        check(folder, partial)
+        folder = fetched(source, variant)
+        checkpoint = open_checkpoint(folder, latent_std, options, variant)
+        manifest = _write(checkpoint, partial, dtype, say)
+        check(checkpoint.bundle("torch"), partial)
     return manifest
 
 
-def _local(source: Path) -> Path:
-    if is_checkpoint(source):
-        return source
-    if source.exists() or len(source.parts) != 2:
-        raise EngineError(f"{source}: no model_index.json there; needed a diffusers folder or a hub id like org/name")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(str(source), allow_patterns=HUB_FILES))
-    except Exception as error:
-        raise EngineError(f"{source}: no such folder, and the hub gave {error!r}") from error
-
-
 def _write(checkpoint: Checkpoint, folder: Path, dtype: str, say: Callable[[str], None]) -> Manifest:
-    (folder / "tokenizer.json").write_text(checkpoint.tokenizers["tokenizer"], encoding="utf-8")
+    for name, text in checkpoint.tokenizers.items():
+        (folder / f"{name}.json").write_text(text, encoding="utf-8")
     components = {}
     for name, component in checkpoint.manifest.components.items():
+        components[name] = replace(component, files=_export_component(name, checkpoint.on("cpu", dtype), folder))
         engine = checkpoint.engine(name)
-        component = replace(component, files=_export_component(name, engine, folder, dtype))
-        error = _verify(name, engine, OrtEngine(folder, component), dtype)
+        feeds = [_random_feeds(engine, batch) for batch in BATCHES]
+        expected = [engine.run(arrays) for arrays in feeds]
+        del engine  # one network in memory
+        error = _verify(name, feeds, expected, OrtEngine(folder, components[name]), dtype)
         say(f"{name}: largest relative error {error:.1e} at batch {', '.join(map(str, BATCHES))}")
-        components[name] = component
     manifest = replace(
         checkpoint.manifest,
         precision=dtype,
         components=components,
-        tokenizer={"tokenizer.json": sha256(folder / "tokenizer.json")},
+        tokenizer={file: sha256(folder / file) for file in checkpoint.manifest.tokenizer},
         versions=dict(checkpoint.manifest.versions) | {name: version(name) for name in ("onnx", "onnxscript")},
     )
     manifest.write(folder)
     return manifest
 
 
-def _export_component(name: str, engine: TorchEngine, folder: Path, dtype: str) -> dict[str, str]:
+def _export_component(name: str, checkpoint: Checkpoint, folder: Path) -> dict[str, str]:
     """Trace one module to ONNX with a dynamic batch; returns its files with their hashes, the graph first."""
-    module = engine.module if dtype == "float32" else copy.deepcopy(engine.module).to(getattr(torch, dtype))
-    check_finite(name, module, f"the weights are too large for {dtype}: export with --dtype float32")
+    engine = checkpoint.engine(name)
+    module = engine.module
     batch = torch.export.Dim("batch", min=1, max=4096)
     example = {key: torch.from_numpy(array) for key, array in _random_feeds(engine, 2).items()}
     size = sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
@@ -118,6 +111,8 @@ def _random_feeds(engine: TorchEngine, batch: int) -> dict[str, NDArray[Any]]:
         shape = [batch, *(size for size in spec.shape if size is not None)]
         if key in ("input_ids", "timestep"):
             feeds[key] = rng.integers(0, highest, shape).astype(spec.dtype)
+        elif spec.dtype == "int64":  # a mask
+            feeds[key] = np.ones(shape, np.int64)
         else:
             feeds[key] = rng.standard_normal(shape, np.float32)
     return feeds
@@ -128,12 +123,17 @@ def _require_finite(name: str, array: NDArray[Any], what: str, remedy: str) -> N
         raise EngineError(f"{name}: {what} gives NaN or infinity for ordinary inputs: {remedy}; not exported")
 
 
-def _verify(name: str, reference: TorchEngine, candidate: OrtEngine, dtype: str) -> float:
+def _verify(
+    name: str,
+    feeds: Sequence[Arrays],
+    expected: Sequence[Arrays],
+    candidate: OrtEngine,
+    dtype: str,
+) -> float:
     worst = 0.0
-    for batch in BATCHES:
-        feeds = _random_feeds(reference, batch)
-        expected, found = reference.run(feeds), candidate.run(feeds)
-        for key, array in expected.items():
+    for arrays, outputs in zip(feeds, expected, strict=True):
+        found = candidate.run(arrays)
+        for key, array in outputs.items():
             _require_finite(name, array, "torch in float32", "its weights are damaged: take another copy")
             _require_finite(name, found[key], f"the graph in {dtype}", "export it with --dtype float32")
             worst = max(worst, float(np.abs(array - found[key]).max() / (np.abs(array).max() or 1.0)))

@@ -4,7 +4,8 @@ The scan takes deterministic first-order steps along the grid, whatever the sche
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.interface import EngineError
-from engines.networks import read_json
+from engines.parts import read_json
 from engines.validate import check_schedule
 
 STEPS = (10, 20, 25, 30, 50, 100)
 CURVES = ("scaled_linear", "linear")
-PREDICTIONS = ("epsilon", "v_prediction")
 NEEDED = ("beta_schedule", "beta_start", "beta_end", "num_train_timesteps")
-UNKNOWN = {"use_flow_sigmas": True, "thresholding": True, "timestep_type": "continuous"}
-TABLE, SIGMAS = "alphas_cumprod", "sigmas"  # where a scheduler keeps the rates of its steps
+UNKNOWN = {"use_flow_sigmas": True, "thresholding": True, "timestep_type": "continuous", "invert_sigmas": True}
+# where a scheduler keeps the rates of its steps: variance-preserving ones in a table or as sigmas; others' are sigmas
+TABLE, SIGMAS, EDM, FLOW = "alphas_cumprod", "sigmas", "edm", "flow"
 SCHEDULERS = {
     "DDIMScheduler": TABLE,
     "DDPMScheduler": TABLE,
@@ -36,52 +37,122 @@ SCHEDULERS = {
     "DPMSolverSinglestepScheduler": SIGMAS,
     "UniPCMultistepScheduler": SIGMAS,
     "DEISMultistepScheduler": SIGMAS,
+    "EDMEulerScheduler": EDM,
+    "EDMDPMSolverMultistepScheduler": EDM,
+    "FlowMatchEulerDiscreteScheduler": FLOW,
+}
+KINDS = {  # of each, what the manifest calls the network's prediction, by the scheduler's own word for it
+    TABLE: {"epsilon": "epsilon", "v_prediction": "v_prediction"},
+    SIGMAS: {"epsilon": "epsilon", "v_prediction": "v_prediction"},
+    EDM: {"epsilon": "edm", "v_prediction": "v_prediction"},
+    FLOW: {"flow": "flow"},
 }
 REMEDY = "save the pipeline again with the scheduler that it is used with, such as DDIMScheduler"
 TRAINED = "write what the model was trained with"
 Floats = NDArray[np.float64]
 
 
-def read_scheduler(folder: Path, name: str) -> Any:
+Arrange = Callable[[Any, int], None]  # gives a scheduler its grid of so many steps, as the pipeline does
+
+
+def arrange(scheduler: Any, steps: int) -> None:
+    """As most pipelines do."""
+    scheduler.set_timesteps(steps)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What a checkpoint's own scheduler makes of it: a manifest's prediction_type, schedule and grids.
+
+    `told`: the type of the timestep that the denoiser is told. `unit`: the standard deviation of the latents that the
+    scheduler works on.
+    """
+
+    prediction_type: str
+    schedule: Mapping[str, Any]
+    grids: Mapping[str, Mapping[str, Any]]
+    told: str
+    unit: float
+
+
+def read_sampling(folder: Path, name: str, kinds: Collection[str], arrange: Arrange = arrange) -> Sampling:
+    """Of the scheduler of class `name` that the pipeline would use. Raises EngineError.
+
+    `kinds`: those that fit the family.
+    """
+    scheduler = read_scheduler(folder, name, kinds, arrange)
+    grids = grids_of(scheduler, folder / "scheduler", arrange)
+    whole = all(float(timestep).is_integer() for grid in grids.values() for timestep in grid["timesteps"])
+    return Sampling(
+        KINDS[_kind(scheduler)][_predicts(scheduler)],
+        schedule_of(scheduler),
+        grids,
+        told="int64" if whole and _preserving(scheduler) else "float32",  # as in bundles without grids
+        unit=float(scheduler.config.sigma_data) if _kind(scheduler) == EDM else 1.0,
+    )
+
+
+def read_scheduler(
+    folder: Path, name: str, kinds: Collection[str] = (TABLE, SIGMAS), arrange: Arrange = arrange
+) -> Any:
     """The scheduler that the pipeline would use: class `name`, as scheduler_config.json says, else its own defaults.
 
-    Raises EngineError for one whose steps are not those of a variance-preserving schedule.
+    Raises EngineError for one of another kind.
     """
     path = folder / "scheduler" / "scheduler_config.json"
     config = read_json(path)
-    if name not in SCHEDULERS:
-        raise EngineError(f"{path}: {name}; overscan reads {', '.join(SCHEDULERS)}: {REMEDY}")
+    known = [other for other, kind in SCHEDULERS.items() if kind in kinds]
+    if name not in known:
+        raise EngineError(f"{path}: {name}; overscan reads {', '.join(known)}: {REMEDY}")
     if (said := config.get("_class_name", name)) != name:
         raise EngineError(f"{path}: of a {said}, but model_index.json says {name}, which the pipeline takes: {REMEDY}")
-    if config.get("rescale_betas_zero_snr"):
+    if SCHEDULERS[name] in (TABLE, SIGMAS):
+        _check_betas(path, config)
+    for flag, value in UNKNOWN.items():
+        if config.get(flag) == value:
+            raise EngineError(f"{path}: {flag} {value} is not supported: {REMEDY}")
+    scheduler = _made(path, name, config, arrange)
+    if (found := _predicts(scheduler)) not in KINDS[SCHEDULERS[name]]:
         raise EngineError(
-            f"{path}: zero-terminal-SNR schedule (rescale_betas_zero_snr) is not supported: at its first step eps is "
-            "the noise itself whatever the prompt; overscan needs a sampler that starts where there is signal"
+            f"{path}: prediction_type {found!r}; overscan reads models of "
+            f"{' or '.join(KINDS[SCHEDULERS[name]])}: {TRAINED}"
         )
+    if config.get("rescale_betas_zero_snr") and found == "epsilon":
+        raise EngineError(
+            f"{path}: zero-terminal-SNR schedule (rescale_betas_zero_snr) of a model that predicts epsilon: at its "
+            f"first step that is the noise itself whatever the prompt: {TRAINED}, v_prediction for such a schedule"
+        )
+    return scheduler
+
+
+def _check_betas(path: Path, config: Mapping[str, Any]) -> None:
     if missing := [key for key in NEEDED if config.get(key) is None]:
         raise EngineError(f"{path}: no {', '.join(missing)}: {TRAINED}")
     check_schedule(config, path, TRAINED)
     if config.get("trained_betas") is not None or config["beta_schedule"] not in CURVES:
         found = "trained_betas" if config.get("trained_betas") is not None else repr(config["beta_schedule"])
         raise EngineError(f"{path}: beta_schedule {found}; overscan knows {', '.join(CURVES)}: {REMEDY}")
-    for flag, value in UNKNOWN.items():
-        if config.get(flag) == value:
-            raise EngineError(f"{path}: {flag} {value} is not supported: {REMEDY}")
-    scheduler = _made(path, name, config)
-    if scheduler.config.prediction_type not in PREDICTIONS:
-        raise EngineError(
-            f"{path}: prediction_type {scheduler.config.prediction_type!r}; overscan reads models of "
-            f"{' or '.join(PREDICTIONS)}: {TRAINED}"
-        )
-    return scheduler
 
 
-def _made(path: Path, name: str, config: Mapping[str, Any]) -> Any:
+def _kind(scheduler: Any) -> str:
+    return SCHEDULERS[type(scheduler).__name__]
+
+
+def _preserving(scheduler: Any) -> bool:
+    return _kind(scheduler) in (TABLE, SIGMAS)
+
+
+def _predicts(scheduler: Any) -> str:
+    """In the scheduler's own word."""
+    return FLOW if _kind(scheduler) == FLOW else str(scheduler.config.prediction_type)
+
+
+def _made(path: Path, name: str, config: Mapping[str, Any], arrange: Arrange) -> Any:
     try:
         scheduler = getattr(diffusers, name).from_config(dict(config))
         if getattr(scheduler.config, "steps_offset", 1) != 1:
             scheduler.register_to_config(steps_offset=1)  # as the pipeline's constructor does, calling others outdated
-        scheduler.set_timesteps(STEPS[0])
+        arrange(scheduler, STEPS[0])
     except Exception as error:  # whatever a constructor makes of a strange value
         raise EngineError(f"{path}: makes no {name} ({error}): {REMEDY}") from error
     return scheduler
@@ -90,6 +161,8 @@ def _made(path: Path, name: str, config: Mapping[str, Any]) -> Any:
 def schedule_of(scheduler: Any) -> dict[str, Any]:
     """The manifest's few numbers, from which its curve follows."""
     config = scheduler.config
+    if not _preserving(scheduler):
+        return {"curve": "grids", "num_train_timesteps": config.num_train_timesteps}
     return {
         "curve": config.beta_schedule,
         "beta_start": config.beta_start,
@@ -103,34 +176,34 @@ def schedule_of(scheduler: Any) -> dict[str, Any]:
 
 def _ends_noisy(scheduler: Any) -> bool:
     """Whether its last step ends at the first training timestep's noise, and not at none."""
-    if SCHEDULERS[type(scheduler).__name__] == TABLE:
+    if _kind(scheduler) == TABLE:
         return float(getattr(scheduler, "final_alpha_cumprod", 1.0)) != 1.0
     return float(scheduler.sigmas[-1]) != 0.0
 
 
-def grids_of(scheduler: Any, path: Path) -> dict[str, dict[str, Any]]:
+def grids_of(scheduler: Any, path: Path, arrange: Arrange = arrange) -> dict[str, dict[str, Any]]:
     """`Manifest.grids`, for the STEPS that the scheduler has a grid for. Raises EngineError where it has none."""
-    found = {str(steps): grid for steps in STEPS if (grid := _grid(scheduler, steps))}
+    found = {str(steps): grid for steps in STEPS if (grid := _grid(scheduler, steps, arrange))}
     if not found:
         asked = ", ".join(map(str, STEPS))
         raise EngineError(f"{path}: {type(scheduler).__name__} has no grid of {asked} steps: {REMEDY}")
     return found
 
 
-def _grid(scheduler: Any, steps: int) -> dict[str, Any] | None:
+def _grid(scheduler: Any, steps: int, arrange: Arrange) -> dict[str, Any] | None:
     """One grid; None where the scheduler has none of so many steps."""
     total = scheduler.config.num_train_timesteps
     try:
         if steps > total:
             return None
-        scheduler.set_timesteps(steps)
+        arrange(scheduler, steps)
     except ValueError:  # LCM and TCD have no more than they were distilled at
         return None
     told, signal_rate, noise_rate = _points(scheduler)
-    scale = float(scheduler.init_noise_sigma)
+    scale = float(getattr(scheduler, "init_noise_sigma", 1.0))
     if scale != 1.0:  # in the scheduler's own units, where x = x0 + sigma * eps
-        scale *= float(signal_rate[0])
-    if not (told < total).all():
+        scale *= float(signal_rate[0]) / float(scheduler.config.get("sigma_data", 1.0))
+    if _preserving(scheduler) and not (told < total).all():
         return None
     kept = [0]  # a method's further looks at a noise level are no steps of the path
     for i in range(1, len(told)):
@@ -146,10 +219,13 @@ def _grid(scheduler: Any, steps: int) -> dict[str, Any] | None:
 
 def _points(scheduler: Any) -> tuple[Floats, Floats, Floats]:
     """What the network is told (float32), signal_rate and noise_rate, [K], of the scheduler's present grid."""
-    if SCHEDULERS[type(scheduler).__name__] == SIGMAS:
+    if _kind(scheduler) != TABLE:
         told = np.asarray(scheduler.timesteps, np.float32).astype(np.float64)
         sigma = np.asarray(scheduler.sigmas, np.float64)[: len(told)]
-        return told, 1 / np.sqrt(1 + sigma**2), sigma / np.sqrt(1 + sigma**2)
+        if _kind(scheduler) == FLOW:
+            return told, 1 - sigma, sigma
+        data = float(scheduler.config.sigma_data) if _kind(scheduler) == EDM else 1.0
+        return told, data / np.sqrt(data**2 + sigma**2), sigma / np.sqrt(data**2 + sigma**2)
     # PNDM's own list is the path; its `timesteps` hold the inner points of its Runge-Kutta steps too
     path = getattr(scheduler, "_timesteps", None)
     told = np.asarray(scheduler.timesteps if path is None else path[::-1], np.int64)

@@ -2,7 +2,13 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """What a model's weights are stored in."""
+    return next(model.parameters()).dtype
 
 
 class TextEncoder(nn.Module):
@@ -29,29 +35,42 @@ class Denoiser(nn.Module):
         self.model = model
 
     def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Tensor:
-        dtype = next(self.model.parameters()).dtype
+        dtype = dtype_of(self.model)
         return self.model(sample.to(dtype), timestep, encoder_hidden_states.to(dtype)).sample.float()  # type: ignore[no-any-return]
 
 
-class VaeEncoder(nn.Module):
+class _Vae(nn.Module):
+    """The VAE's own latents z are unit-variance ones after (z - shift) * scale.
+
+    `unit`: the standard deviation of the latents that the pipeline makes of z by the configuration's numbers.
+    """
+
+    shift: Tensor | float
+    scale: Tensor | float
+
+    def __init__(self, model: Any, unit: float = 1.0):
+        super().__init__()
+        self.model = model
+        config = model.config
+        factor, mean, std = config.scaling_factor, config.get("latents_mean"), config.get("latents_std")
+        if mean is not None and std is not None:  # by channel, as Playground v2.5's
+            self.register_buffer("shift", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+            self.register_buffer("scale", factor / unit / torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+        else:
+            self.shift, self.scale = config.get("shift_factor") or 0.0, factor / unit
+
+
+class VaeEncoder(_Vae):
     """image [N, 3, h, w] in [-1, 1] -> the posterior mean as a unit-variance latent [N, C, H, W]."""
 
-    def __init__(self, model: Any):
-        super().__init__()
-        self.model = model
-
     def forward(self, image: Tensor) -> Tensor:
-        dtype = next(self.model.parameters()).dtype
-        return self.model.encode(image.to(dtype)).latent_dist.mean.float() * self.model.config.scaling_factor  # type: ignore[no-any-return]
+        mean = self.model.encode(image.to(dtype_of(self.model))).latent_dist.mean.float()
+        return (mean - self.shift) * self.scale  # type: ignore[no-any-return]
 
 
-class VaeDecoder(nn.Module):
+class VaeDecoder(_Vae):
     """unit-variance latent [N, C, H, W] -> image [N, 3, h, w], about [-1, 1]."""
 
-    def __init__(self, model: Any):
-        super().__init__()
-        self.model = model
-
     def forward(self, latent: Tensor) -> Tensor:
-        dtype = next(self.model.parameters()).dtype
-        return self.model.decode((latent / self.model.config.scaling_factor).to(dtype)).sample.float()  # type: ignore[no-any-return]
+        z = latent / self.scale + self.shift
+        return self.model.decode(z.to(dtype_of(self.model))).sample.float()  # type: ignore[no-any-return]

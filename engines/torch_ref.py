@@ -18,14 +18,16 @@ import torch
 from diffusers.utils import logging as diffusers_logging
 from numpy.typing import NDArray
 from torch import nn
-from transformers import CLIPTokenizer
 
-from engines.checkpoint import DIVERGED, check_finite, check_loaded, check_tokenizer, read_index
-from engines.grids import grids_of, read_scheduler, schedule_of
+from engines.bundle import Bundle
+from engines.checkpoint import check_tokenizer, read_index
+from engines.families import DEFAULTS, Described, Exporter, Network, Options
+from engines.grids import Sampling, read_sampling
 from engines.interface import Arrays, EngineError, TensorSpec
 from engines.manifest import Component, Manifest, sha256
-from engines.networks import CLASSES, read_networks
-from engines.torch_modules import Denoiser, TextEncoder, VaeDecoder, VaeEncoder
+from engines.parts import Parts
+from engines.validate import encoder_of
+from engines.weights import WEIGHTS, load, tried, variant_of
 
 diffusers_logging.set_verbosity_error()
 
@@ -61,24 +63,36 @@ class TorchEngine:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A diffusers folder, read: wrapped modules by component name, float32 on the CPU until moved."""
+    """A diffusers folder, read; its networks are loaded when they are asked for, one at a time.
+
+    They compute in `precision` on `device`, and take and give float32.
+    """
 
     manifest: Manifest
     tokenizers: Mapping[str, str]
-    modules: Mapping[str, nn.Module]
+    parts: Parts
+    networks: Mapping[str, Network]
+    variants: Mapping[str, str | None]
     device: str = "cpu"
     precision: str = "float32"
 
     def engine(self, name: str) -> TorchEngine:
-        """One component behind the engine protocol."""
-        component = self.manifest.components[name]
-        return TorchEngine(self.modules[name], component.inputs, component.outputs, self.device, self.precision)
+        """One component behind the engine protocol. Raises EngineError where its weights are not its own."""
+        component, network = self.manifest.components[name], self.networks[name]
+        precision = self.precision
+        if precision == "float16" and getattr(self.parts.config(network.part), "force_upcast", False):
+            precision = "float32"  # as the pipeline does: in float16 the VAE's activations overflow
+        module = network.wrap(load(self.parts, network.part, self.variants[network.part], precision)).eval()
+        layout = torch.preserve_format if self.device == "cpu" else torch.channels_last  # which tensor cores want
+        module.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        return TorchEngine(module, component.inputs, component.outputs, self.device, precision)
+
+    def bundle(self, backend: str) -> Bundle:
+        """Itself behind the door of bundles."""
+        return Bundle(self.parts.folder, self.manifest, self.tokenizers, backend, self.precision, self.engine)
 
     def on(self, device: str, precision: str) -> "Checkpoint":
-        """Its modules on another device: they compute in `precision`, and still take and give float32."""
-        layout = torch.preserve_format if device == "cpu" else torch.channels_last  # which tensor cores want
-        for module in self.modules.values():
-            module.to(device, getattr(torch, precision), memory_format=layout)  # type: ignore[call-overload]
+        """Itself, on another device and in another precision."""
         return replace(self, device=device, precision=precision)
 
 
@@ -95,101 +109,61 @@ def require_device(device: str) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # TF32 keeps 10 bits of mantissa
 
 
-def open_checkpoint(folder: Path, latent_std: float = 1.0) -> Checkpoint:
-    """Read a Stable Diffusion checkpoint (v1 or v2) in diffusers' folder layout.
+def describe(folder: Path, options: Options = DEFAULTS) -> tuple[Exporter, Parts, Described, Sampling]:
+    """A checkpoint in diffusers' folder layout, looked at without its weights.
 
-    Raises EngineError where it is something else, is damaged, or where overscan would not do as its pipeline does.
+    Raises EngineError where it is of no family that overscan has, is damaged, or where overscan would not do as its
+    pipeline does.
     """
-    scheduler = read_scheduler(folder, read_index(folder))
-    grids = grids_of(scheduler, folder / "scheduler")
-    text_encoder, vae, latent = read_networks(folder)
-    tokenizer = _tokenizer(folder, text_encoder)
-    tokens = _tokenizer_json(tokenizer)
-    loaded = {name: _load(folder, name) for name in CLASSES}
-    modules = {
-        "text_encoder": TextEncoder(loaded["text_encoder"]),
-        "unet": Denoiser(loaded["unet"]),
-        "vae_encoder": VaeEncoder(loaded["vae"]),
-        "vae_decoder": VaeDecoder(loaded["vae"]),
-    }
-    folders = {"text_encoder": "text_encoder", "unet": "unet", "vae_encoder": "vae", "vae_decoder": "vae"}
-    hidden = (tokenizer.model_max_length, text_encoder.hidden_size)
-    specs = _specs(latent, 2 ** (len(vae.block_out_channels) - 1), hidden, _told(grids))
+    exporter, parts = read_index(folder)
+    exporter.check(options)
+    sampling = read_sampling(folder, str(parts.index["scheduler"][1]), exporter.kinds, exporter.arrange)
+    described = exporter.describe(parts, options, sampling)
+    for name in described.lengths:
+        check_tokenizer(folder / name, parts.tokenizer(name), parts.config(encoder_of(name)))
+    return exporter, parts, described, sampling
+
+
+def open_checkpoint(
+    folder: Path, latent_std: float = 1.0, options: Options = DEFAULTS, variant: str | None = None
+) -> Checkpoint:
+    """Read a checkpoint in diffusers' folder layout; `variant`: of its weights' files, such as fp16.
+
+    Raises EngineError as `describe`, or where there are no weights.
+    """
+    exporter, parts, described, sampling = describe(folder, options)
+    specs = tried(parts, described)
+    variants = {name: variant_of(folder / name, variant) for name in exporter.networks}
+    tokenizers = {name: _tokenizer_json(parts.tokenizer(name), length) for name, length in described.lengths.items()}
     manifest = Manifest(
-        family="stable-diffusion",
-        prediction_type=scheduler.config.prediction_type,
-        schedule=schedule_of(scheduler),
-        latent_shape=latent,
+        family=exporter.name,
+        prediction_type=sampling.prediction_type,
+        schedule=sampling.schedule,
+        latent_shape=described.latent_shape,
         latent_std=latent_std,
         precision="float32",
-        tokenizer={"tokenizer.json": hashlib.sha256(tokens.encode()).hexdigest()},
-        components={name: Component(_hashes(folder, folders[name]), *specs[name]) for name in modules},
+        tokenizer={f"{name}.json": hashlib.sha256(text.encode()).hexdigest() for name, text in tokenizers.items()},
+        components={
+            name: Component(_hashes(folder, network.part), network.inputs, specs[name])
+            for name, network in described.networks.items()
+        },
         source={"checkpoint": folder.resolve().name},
         versions={name: version(name) for name in ("torch", "diffusers", "transformers")},
-        grids=grids,
+        grids=sampling.grids,
+        fixed=described.fixed,
     )
-    return Checkpoint(manifest, {"tokenizer": tokens}, modules)
-
-
-def _tokenizer(folder: Path, text_encoder: Any) -> Any:
-    try:
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    except Exception as error:  # the libraries' errors for missing and damaged files share no base class
-        raise EngineError(f"{folder}: cannot be loaded ({error}): copy the whole checkpoint again") from error
-    check_tokenizer(folder, tokenizer, text_encoder)
-    return tokenizer
-
-
-def _load(folder: Path, name: str) -> Any:
-    """One network with its weights, every one of them from its file and finite."""
-    try:
-        module, info = CLASSES[name].from_pretrained(
-            folder / name, output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True
-        )
-    except Exception as error:  # the libraries' errors for missing and damaged files share no base class
-        raise EngineError(
-            f"{folder}: cannot be loaded ({error}): copy the whole checkpoint again, or where its weights are of a "
-            "variant such as fp16 alone, save the pipeline again without"
-        ) from error
-    check_loaded(folder, name, info)
-    module = module.float().eval().requires_grad_(False)
-    check_finite(str(folder / name), module, DIVERGED)
-    return module
-
-
-def _told(grids: Mapping[str, Mapping[str, Any]]) -> str:
-    """What the network is told its timesteps in: whole numbers, as in bundles without grids, where all are."""
-    whole = all(float(timestep).is_integer() for grid in grids.values() for timestep in grid["timesteps"])
-    return "int64" if whole else "float32"
-
-
-def _specs(
-    latent_shape: tuple[int, int, int], scale: int, hidden_shape: tuple[int, int], told: str
-) -> dict[str, tuple[dict[str, TensorSpec], dict[str, TensorSpec]]]:
-    """Inputs and outputs of each component; a latent's pixel is `scale` of an image's."""
-    hidden = TensorSpec("float32", (None, *hidden_shape))
-    latent = TensorSpec("float32", (None, *latent_shape))
-    image = TensorSpec("float32", (None, 3, *(side * scale for side in latent_shape[1:])))
-    timestep = TensorSpec(told, (None,))
-    ids = TensorSpec("int64", (None, hidden_shape[0]))
-    return {
-        "text_encoder": ({"input_ids": ids}, {"encoder_hidden_states": hidden}),
-        "unet": ({"sample": latent, "timestep": timestep, "encoder_hidden_states": hidden}, {"output": latent}),
-        "vae_encoder": ({"image": image}, {"latent": latent}),
-        "vae_decoder": ({"latent": latent}, {"image": image}),
-    }
+    return Checkpoint(manifest, tokenizers, parts, described.networks, variants)
 
 
 def _hashes(folder: Path, name: str) -> dict[str, str]:
     """Every file that weights may be read from, and the configuration."""
-    weights = sorted(file for file in (folder / name).iterdir() if file.suffix in (".safetensors", ".bin"))
+    weights = sorted(file for file in (folder / name).iterdir() if file.suffix in WEIGHTS)
     return {f"{name}/{file.name}": sha256(file) for file in [*weights, folder / name / "config.json"]}
 
 
-def _tokenizer_json(tokenizer: Any) -> str:
-    """The tokenizer as the pipeline uses it: padded and truncated to the model's length, at its sides."""
+def _tokenizer_json(tokenizer: Any, length: int) -> str:
+    """The tokenizer as the pipeline uses it: padded and truncated to a length, at its sides."""
     backend = copy.deepcopy(tokenizer.backend_tokenizer)
-    length = tokenizer.model_max_length
     backend.enable_truncation(length, direction=tokenizer.truncation_side)
     backend.enable_padding(
         length=length, pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token, direction=tokenizer.padding_side

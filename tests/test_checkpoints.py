@@ -17,6 +17,8 @@ from engines.export import export
 from engines.torch_ref import open_checkpoint
 from scanner.diffusion.denoiser import Denoiser
 
+COMPONENT = {"unet": "unet", "text_encoder": "text_encoder", "vae": "vae_decoder"}  # that each part becomes
+
 
 def without_first(tensors):
     return dict(list(tensors.items())[1:])
@@ -50,7 +52,7 @@ def test_weights_that_are_not_the_networks_are_refused_by_name(tiny, tmp_path, n
     reweighted(folder / network, lambda tensors: names.extend(tensors) or change(tensors))
     expected = said.format(first=names[0], all=len(names))
     with pytest.raises(EngineError, match=expected if "\\" in said else re.escape(expected)) as refused:
-        open_checkpoint(folder)
+        open_checkpoint(folder).engine(COMPONENT[network])
     assert f"model/{network}: " in str(refused.value)
     assert "what is missing would be random; save it again" in str(refused.value)
 
@@ -83,7 +85,7 @@ def test_weights_too_large_for_half_precision_are_named(tiny, tmp_path):
     folder = copied(tiny, tmp_path)
     reweighted(folder / "unet", lambda tensors: tensors | {"conv_in.bias": torch.full((8,), 1e6)})
     with pytest.raises(
-        EngineError, match=r"unet: 1 tensor .* \(model\.conv_in\.bias\): .* export with --dtype float32"
+        EngineError, match=r"unet: 1 tensor .* \(conv_in\.bias\): .* too large for float16: export with --dtype float32"
     ):
         export(folder, tmp_path / "out", "float16")
 
@@ -161,7 +163,7 @@ def test_what_the_pipeline_would_do_otherwise_is_refused_before_any_weight_is_re
 ):
     folder = copied(tiny, tmp_path)
     edited(folder, file, **changes)
-    monkeypatch.setattr("engines.torch_ref._load", lambda *_: pytest.fail("weights were read"))
+    monkeypatch.setattr("engines.torch_ref.load", lambda *_: pytest.fail("weights were read"))
     with pytest.raises(EngineError, match=re.escape(said)):
         open_checkpoint(folder)
 

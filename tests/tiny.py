@@ -40,6 +40,42 @@ def write(folder: Path, scheduler=None, text_encoder=None, vae=None, **unet) -> 
     return folder
 
 
+def write_xl(folder: Path, scheduler=None, vae=None, unet=None, **pipeline) -> Path:
+    """A Stable Diffusion XL pipeline saved by diffusers."""
+    import torch
+    from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+    torch.manual_seed(0)
+    clip = {
+        "vocab_size": 1502, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "max_position_embeddings": 16, "bos_token_id": 1500,
+        "eos_token_id": 1501, "pad_token_id": 1501,
+    }  # fmt: skip
+    second = {"hidden_size": 24, "num_attention_heads": 3, "projection_dim": 24}
+    settings = {
+        "sample_size": 8, "block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4,
+        "cross_attention_dim": 40, "attention_head_dim": 4, "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"), "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 24 + 6 * 8,
+        "transformer_layers_per_block": (1, 2),
+    }  # fmt: skip
+    images = {"block_out_channels": (8, 8), "norm_num_groups": 4, "latent_channels": 4, "layers_per_block": 1}
+    types = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    numbers = {"scaling_factor": 0.13025, "force_upcast": True}
+    tokenizer = CHECKPOINTS["demo-v"] / "tokenizer"
+    StableDiffusionXLPipeline(
+        unet=UNet2DConditionModel(**settings | (unet or {})),
+        vae=AutoencoderKL(**images | types | numbers | (vae or {})),
+        text_encoder=CLIPTextModel(CLIPTextConfig(**clip)),
+        text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**clip | second)),
+        tokenizer=CLIPTokenizer.from_pretrained(tokenizer),
+        tokenizer_2=CLIPTokenizer.from_pretrained(tokenizer, pad_token="!"),
+        scheduler=scheduler or EulerDiscreteScheduler(**SCHEDULE), **pipeline,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
 def edited(folder: Path, name: str, **changes) -> None:
     """A JSON file with other values; `...` takes a key away."""
     made = json.loads((folder / name).read_text()) | changes

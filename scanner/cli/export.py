@@ -1,14 +1,29 @@
 """`overscan export`."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
-from engines import EngineError, manifest
+from engines import Bundle, EngineError, manifest
 from engines.partial import partial_folder, prefix, sweep
 from scanner.cli.places import CHECKPOINT, NEW
 from scanner.errors import ScannerError
 from scanner.model import Model
+
+
+class Pixels(click.ParamType[Any]):
+    """HEIGHTxWIDTH, or one number for both."""
+
+    name = "HxW"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Both numbers."""
+        parts = str(value).lower().split("x")
+        if len(parts) > 2 or not all(part.isdecimal() for part in parts):
+            self.fail(f"{value!r}: needed HEIGHTxWIDTH, such as 768x1024", param, ctx)
+        return int(parts[0]), int(parts[-1])
 
 
 @click.command()
@@ -16,17 +31,24 @@ from scanner.model import Model
 @click.argument("out", type=NEW)
 @click.option("--dtype", type=click.Choice(["float32", "float16", "int8"]), default="float32", show_default=True)
 @click.option("--captions", metavar="INPUT", help="Captions like those to be scanned, to make int8 with.")
-def export(source: Path, out: Path, dtype: str, captions: str | None) -> None:
+@click.option("--variant", metavar="NAME", help="Of the weights, such as fp16.  [default: the plain or only one]")
+@click.option("--size", type=Pixels(), help="Of the model's images, in pixels.  [default: the pipeline's]")
+@click.option("--original-size", type=Pixels(), help="What SDXL is told its image was.  [default: the images' size]")
+@click.option("--crop", type=Pixels(), help="Top and left of the crop that SDXL is told.  [default: 0x0]")
+@click.option("--target-size", type=Pixels(), help="What SDXL is told to make.  [default: the images' size]")
+def export(source: Path, out: Path, dtype: str, captions: str | None, **asked: Any) -> None:
     """Export a diffusers checkpoint (SOURCE: a folder or a hub id) to a bundle OUT that runs without torch.
+
+    Families: Stable Diffusion v1 and v2, Stable Diffusion XL.
 
     int8 is for a scan's first pass, on the openvino backend; SOURCE may be a float32 bundle then.
     """
     if dtype == "int8":
-        _export_int8(source, out, captions)
+        _export_int8(source, out, captions, asked)
     elif captions is not None:
         raise ScannerError(f"captions are for --dtype int8, and {dtype} needs none: leave one of them out")
     else:
-        _export(source, out, dtype)
+        _export(source, out, dtype, asked)
     click.echo(str(out))
 
 
@@ -34,24 +56,26 @@ def _say(line: str) -> None:
     click.echo(line, err=True)
 
 
-def _export(source: Path, out: Path, dtype: str) -> None:
+def _export(source: Path, out: Path, dtype: str, asked: Mapping[str, Any]) -> None:
     try:
         from engines.export import export as export_bundle
+        from engines.families import Options
     except ImportError as error:
         raise EngineError(f'{error}: exporting needs pip install "overscan[cpu,export]"') from error
     from scanner.fidelity.check import check
 
-    def check_scores(checkpoint: Path, bundle: Path) -> None:
+    def check_scores(checkpoint: Bundle, bundle: Path) -> None:
         click.echo(
             "comparing the scores of a few prompts with torch: 100 UNet passes, or minutes on a large model", err=True
         )
-        for row in check(Model(checkpoint, "torch"), Model(bundle, "cpu", batch_size=1)).iter_rows(named=True):
+        for row in check(Model.of(checkpoint), Model(bundle, "cpu", batch_size=1)).iter_rows(named=True):
             _say(f"{row['score']}: largest {row['kind']} error {row['largest_error']:.1e}")
 
-    export_bundle(source, out, dtype, check=check_scores, say=_say)
+    options = Options(**{name: value for name, value in asked.items() if name != "variant"})
+    export_bundle(source, out, dtype, check=check_scores, say=_say, options=options, variant=asked["variant"])
 
 
-def _export_int8(source: Path, out: Path, captions: str | None) -> None:
+def _export_int8(source: Path, out: Path, captions: str | None, asked: Mapping[str, Any]) -> None:
     """From a float32 bundle, which a checkpoint becomes first."""
     from scanner.fidelity.int8 import export_int8, prompts_of
 
@@ -66,5 +90,5 @@ def _export_int8(source: Path, out: Path, captions: str | None) -> None:
     sweep(out.parent, prefix(out))
     with partial_folder(out.parent, prefix(out)) as folder:
         bundle = folder / "float32"
-        _export(source, bundle, "float32")
+        _export(source, bundle, "float32", asked)
         export_int8(bundle, out, prompts, _say)

@@ -1,13 +1,13 @@
 """Model families: how prompts become the arrays that condition a denoiser. A file and a row for each."""
 
-from scanner.diffusion.families import stable_diffusion
+from scanner.diffusion.families import stable_diffusion, stable_diffusion_xl
 from scanner.diffusion.families.family import Conditioning, Engines, Family, Network, Tokenizers
 from scanner.diffusion.families.tokens import token_ids, tokenized
 from scanner.errors import ModelError
 
 __all__ = ["FAMILIES", "Conditioning", "Engines", "Family", "Network", "Tokenizers", "family", "token_ids", "tokenized"]
 
-FAMILIES = {"stable-diffusion": stable_diffusion.FAMILY}
+FAMILIES = {"stable-diffusion": stable_diffusion.FAMILY, "stable-diffusion-xl": stable_diffusion_xl.FAMILY}
 
 
 def family(name: str) -> Family:
