@@ -19,6 +19,7 @@ import pytest
 from scanner.dataset import captions as prompts
 from scanner.dataset import images, readers
 from scanner.dataset.readers.dialect import Dialect, told
+from scanner.dataset.readers.lines import zstd
 from scanner.errors import InputError
 from tools import fuzz_inputs
 
@@ -201,6 +202,10 @@ DIALECTS = {  # file -> text, captions, what is told
     "large.csv": ('caption,u\n"' + "x" * 200_000 + '",1\n', ["x" * 200_000], COMMA),
     "semicolons.csv": ("id;caption\n1;a, b\n2;c, d, e\n", ["a, b", "c, d, e"], "delimiter=semicolon"),
     "bom.csv": ("\ufeff caption ,u\na,1\n", ["a"], COMMA),
+    "excel.csv": ("\ufeffsep=;\r\nid;caption\r\n1;a, b\r\n", ["a, b"], "delimiter=semicolon"),
+    "quoted.csv": ('"sep=|"\nid|caption\n1|"a, ""b"""\n', ['a, "b"'], "delimiter=pipe"),
+    "tabs.csv": ("SEP=\t\nid\tcaption\n1\ta, b\n", ["a, b"], "delimiter=tab"),
+    "named.csv": ("sep=,caption\n1,a\n", ["a"], COMMA),
 }
 
 
@@ -251,12 +256,30 @@ def test_records_that_do_not_fit_are_rows_without_a_caption(tmp_path):
     rows = readers.read([write(tmp_path / "a.csv", "u,caption\n1,a,b\n2,ok\n3\n\n5,\n")])
     assert rows.frame.collect()["caption"].to_list() == [None, "ok", None, None, None]
     (found,) = rows.read.values()
+    assert found.reading().notes == ("records that do not fit the header begin in line 2, 4",)
     assert found.reasons == {
         "records with more fields than the header": 1,
         "records with fewer fields than the header": 1,
         "empty lines": 1,
         "empty fields": 1,
     }
+
+
+def test_records_that_do_not_fit_are_noted_with_their_lines(tmp_path):
+    lines = ["sep=,", "u,caption", '1,"two', 'lines"', *(f"{n},a,b" for n in range(7)), "8,ok", '9,"a', 'b",c']
+    rows = readers.read([write(tmp_path / "a.csv", "\n".join(lines))])
+    assert rows.frame.collect()["caption"].to_list() == ["two\nlines", *[None] * 7, "ok", None]
+    (found,) = rows.read.values()
+    assert found.reading().notes == ("records that do not fit the header begin in line 5, 6, 7, 8, 9 and 3 more",)
+
+
+@pytest.mark.parametrize("text", ['caption,u\n"two\r\nlines",1\n"o\nne",2\r\n"\r\n",3\r"', 'caption\r\n"a\r\n\nb"\n'])
+def test_packed_csv_is_read_as_the_plain_file_to_the_character(tmp_path, text):
+    plain = write(tmp_path / "a.csv", text)
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(text.encode()))
+    (tmp_path / "a.csv.zst").write_bytes(zstd.compress(text.encode()[:9]) + zstd.compress(text.encode()[9:]))
+    assert read(plain)[0] in ("two\r\nlines", "a\r\n\nb")
+    assert read(tmp_path / "a.csv.gz") == read(tmp_path / "a.csv.zst") == read(plain)
 
 
 # -- columns ---------------------------------------------------------------------------------------------------------

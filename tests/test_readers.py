@@ -504,6 +504,11 @@ def test_objects_of_an_s3_store(s3, tmp_path):
         s3.upload_file(str(path), "bucket", f"d/{path.name.replace('sub', 'sub/b')}")
     for name in ("a.parquet", "a.csv", "a.arrow", "a.txt.gz", "a.jsonl"):
         assert rows(f"s3://bucket/d/{name}") == list(enumerate(CAPTIONS)), name
+    for text in ('caption,u\n"two\r\nlines",1\n"o\nne",2\r\n', ',caption\r\n0,"a\n"\r\n', 'caption\n"two \r\nlines"\n'):
+        (tmp_path / "odd.csv").write_bytes(text.encode())
+        s3.upload_file(str(tmp_path / "odd.csv"), "bucket", "odd.csv")
+        assert rows("s3://bucket/odd.csv") == rows(tmp_path / "odd.csv"), text
+    (tmp_path / "odd.csv").unlink()
     frame = readers.read(["s3://bucket/d/**/[ab].parquet"]).frame.collect(engine="streaming")
     assert frame.group_by("file", maintain_order=True).agg("row").rows() == [
         ("s3://bucket/d/a.parquet", [0, 1, 2, 3, 4]),

@@ -16,7 +16,7 @@ ROW = "__row__"  # the row index, beside the dataset's own columns
 SCHEMA = pl.Schema({"row": pl.Int64, "caption": pl.String})
 BATCH = 8192  # records that a source made in Python holds at a time
 EMPTY_LINES, EMPTY_FILES = "empty lines", "empty files"
-RAGGED = "records with more fields than the header"  # why such a row has no caption
+RAGGED, SHORT = "records with more fields than the header", "records with fewer fields than the header"
 SHOWN = 10  # names that a message lists
 
 Path = tuple[str, ...]  # the keys that lead to a value

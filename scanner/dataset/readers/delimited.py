@@ -1,27 +1,50 @@
 """CSV and TSV, exactly as Python's csv module reads them in the dialect that was found or told."""
 
 import csv
+import re
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from scanner.dataset.readers import dialect as dialects
-from scanner.dataset.readers.columns import EMPTY_LINES, RAGGED, NoColumnError, Source, from_python, pick, refusal
+from scanner.dataset.readers.columns import (
+    EMPTY_LINES,
+    RAGGED,
+    SHORT,
+    NoColumnError,
+    Source,
+    from_python,
+    pick,
+    refusal,
+)  # fmt: skip
 from scanner.dataset.readers.dialect import Dialect
-from scanner.dataset.readers.lines import BLOCK, by_python, first, opened, with_ends
+from scanner.dataset.readers.lines import BLOCK, MARK, by_python, first, opened, with_ends
 
+SEP = re.compile(r'"?sep=([^\r\n])"?(?=[\r\n]|\Z)', re.IGNORECASE)  # a first line that tells Excel the delimiter
+NOTED = 5  # bad records whose lines a note names
 SAMPLED = 1 << 26  # characters that tell the dialect of a file that Python does not read itself
 
 
 def read(source: str, column: str | None, told: str | None = None) -> Source:
     """A row is a record after the header. One with more fields than the header has, or without the field, is null.
 
-    `told`: parts of the dialect, in words; the others are guessed. Raises InputError.
+    `told`: parts of the dialect, in words; the others are guessed. A first line `sep=;`, Excel's, is no record.
+    Raises InputError.
     """
     given = dialects.told(told or "")
-    if first(source) is None:
+    head = first(source)
+    if head is None:
         return Source(tuple)
-    dialect = dialects.guess(lambda: _lines(source), given, lambda sign: _contains(source, sign))
-    header = [name.strip() for name in next(filter(None, dialect.reader(with_ends(source))), [])]
+    excel = SEP.match(head.lstrip(MARK))
+    above = 0 if excel is None else 1  # lines before the header
+    if excel is not None:
+        given = {"delimiter": excel[1]} | given
+    dialect = dialects.guess(lambda: islice(_sample(source), above, None), given, lambda sign: _contains(source, sign))
+
+    def lines() -> Iterator[str]:
+        return islice(with_ends(source, dialect.delimiter), above, None)
+
+    header = [name.strip() for name in next(filter(None, dialect.reader(lines())), [])]
     try:
         names = pick(header, column, source)
     except NoColumnError as error:
@@ -35,17 +58,23 @@ def read(source: str, column: str | None, told: str | None = None) -> Source:
 
     def captions() -> Iterator[list[str | None]]:
         notes.clear()
-        return _captions(source, dialect, places, len(header), missing, notes)
+        return _captions(lines(), dialect, places, len(header), missing, notes, above)
 
     how = {"column": ",".join(names), "dialect": str(dialect)}
     return Source(from_python(captions), how, header, missing, notes)
 
 
 def _captions(
-    source: str, dialect: Dialect, places: list[int], width: int, missing: Counter[str], notes: list[str]
+    lines: Iterator[str],
+    dialect: Dialect,
+    places: list[int],
+    width: int,
+    missing: Counter[str],
+    notes: list[str],
+    above: int,
 ) -> Iterator[list[str | None]]:
-    """The captions of every record after the header; what is odd is noted."""
-    held = _Held(with_ends(source))
+    """The captions of every record after the header, which `above` other lines precede; what is odd is noted."""
+    held, misfits = _Held(lines), list[int]()  # the lines where they begin
     reader = dialect.reader(held)
     next(filter(None, reader), None)
     place = places[0] if len(places) == 1 else None
@@ -54,10 +83,16 @@ def _captions(
         record = held.take()
         if place is not None and place < len(fields) <= width and fields[place]:
             yield [fields[place]]  # nearly every one
-        else:
-            yield [_caption(fields, at, width, missing) for at in places]
+            continue
+        if any(fields[width:]) or 0 < len(fields) <= max(places):
+            misfits.append(above + reader.line_num - len(record) + 1)
+        yield [_caption(fields, at, width, missing) for at in places]
+    if misfits:
+        more = f" and {len(misfits) - NOTED:,} more" if len(misfits) > NOTED else ""
+        listed = ", ".join(f"{line:,}" for line in misfits[:NOTED])
+        notes.append(f"records that do not fit the header begin in line {listed}{more}")
     if not _ends(dialect, record):
-        line = reader.line_num - len(record) + 1
+        line = above + reader.line_num - len(record) + 1
         notes.append(f"a quote opens in line {line:,} that never closes: {len(record):,} lines are one record")
 
 
@@ -68,7 +103,7 @@ def _caption(fields: Sequence[str], at: int, width: int, missing: Counter[str]) 
     elif not fields:
         missing[EMPTY_LINES] += 1
     elif at >= len(fields):
-        missing["records with fewer fields than the header"] += 1
+        missing[SHORT] += 1
     elif not fields[at]:
         missing["empty fields"] += 1
     else:
@@ -102,7 +137,7 @@ def _ends(dialect: Dialect, record: list[str]) -> bool:
     return True
 
 
-def _lines(source: str) -> Iterator[str]:
+def _sample(source: str) -> Iterator[str]:
     """What tells the dialect: all of a local file, the beginning of another."""
     left = SAMPLED
     for line in with_ends(source):
@@ -115,7 +150,7 @@ def _lines(source: str) -> Iterator[str]:
 def _contains(source: str, signs: str) -> bool:
     """Whether any of some ASCII characters is in the file, or in what tells its dialect."""
     if not by_python(source):
-        return any(sign in line for line in _lines(source) for sign in signs)
+        return any(sign in line for line in _sample(source) for sign in signs)
     with opened(source) as file:
         blocks = iter(lambda: file.read(BLOCK), b"")
         return any(sign in block for block in blocks for sign in map(str.encode, signs))

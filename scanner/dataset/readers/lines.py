@@ -1,15 +1,20 @@
-"""Text files as lines: local ones by Python, plain or gzip; what is on an object store or packed as zstd by Polars.
+"""Text files as lines: local ones by Python, plain or packed; those on an object store by Polars.
 
-Bytes that are not UTF-8 become U+FFFD, never an error. Polars' lines come without their ends, so `\\r\\n` inside a
-quoted field of such a CSV file reads as `\\n`.
+Bytes that are not UTF-8 become U+FFFD, never an error.
 """
 
 import gzip
 import io
+import sys
 from collections.abc import Iterator
 from typing import IO, cast
 
 import polars as pl
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 from scanner.dataset.readers.columns import ROW, refusal, scanned
 from scanner.dataset.readers.names import is_url
@@ -52,8 +57,11 @@ def _split(block: bytes) -> list[str]:
     return text.replace("\r\n", "\n").removesuffix("\r").split("\n")
 
 
-def with_ends(source: str) -> Iterator[str]:
-    """Every line with its end (`\\n`, `\\r` or `\\r\\n`), as Python's csv module wants it."""
+def with_ends(source: str, sign: str = " ") -> Iterator[str]:
+    """Every line with its end (`\\n`, `\\r` or `\\r\\n`), as Python's csv module wants it.
+
+    `sign`: an ASCII character that is frequent in the text, such as a CSV file's delimiter.
+    """
     if by_python(source):
         with opened(source) as file, io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline="") as text:
             while line := text.readline(LONGEST):
@@ -61,8 +69,14 @@ def with_ends(source: str) -> Iterator[str]:
                     raise _too_long(source)
                 yield line
         return
-    for line in _by_polars(source):
-        yield from io.StringIO(line + "\n", newline="") if "\r" in line else (line + "\n",)
+    held = ""
+    for part in _texts(source, sign):
+        *whole, held = list(io.StringIO(held + part, newline="")) or [""]  # the last may go on
+        yield from whole
+        if len(held) > LONGEST:
+            raise _too_long(source)
+    if held:
+        yield held
 
 
 def first(source: str) -> str | None:
@@ -80,21 +94,45 @@ def first(source: str) -> str | None:
 
 def by_python(source: str) -> bool:
     """Whether Python reads the file's bytes itself."""
-    return not is_url(source) and not source.lower().endswith(".zst")
+    return not is_url(source)
 
 
 def opened(source: str) -> IO[bytes]:
     """A local file's bytes, unpacked."""
     if source.lower().endswith(".gz"):
         return cast(IO[bytes], gzip.open(source, "rb"))
+    if source.lower().endswith(".zst"):
+        return cast(IO[bytes], zstd.open(source, "rb"))
     return open(source, "rb")  # noqa: PTH123 (one of very many)
 
 
 def _by_polars(source: str) -> Iterator[str]:
-    """The lines that Polars reads; its scan_lines stops at bytes that are not UTF-8, its CSV reader does not."""
+    """An object's lines, without their ends."""
+    for batch in _pieces(source, "\n"):
+        yield from (line.lstrip(MARK) for line in batch)
+
+
+def _texts(source: str, sign: str) -> Iterator[str]:
+    """An object's text in parts, to the character, but for a `\\r` before a `sign` and a `sign` at its very end.
+
+    Polars drops `\\r` before what ends a line. So another character than `\\n` is said to end them here.
+    """
+    before = ""
+    for batch in _pieces(source, sign):
+        yield before + sign.join(batch)
+        before = sign
+
+
+def _pieces(source: str, end: str) -> Iterator[list[str]]:
+    """What lies between the characters `end` of an object.
+
+    Polars' scan_lines stops at bytes that are not UTF-8, its CSV reader does not.
+    """
     frame = pl.scan_csv(
-        source, has_header=False, separator="\n", quote_char=None, schema={"line": pl.String()}, encoding="utf8-lossy",
-        missing_columns="insert", truncate_ragged_lines=True, row_index_name=ROW, glob=False, raise_if_empty=False,
+        source, has_header=False, separator=end, eol_char=end, quote_char=None, schema={"line": pl.String()},
+        encoding="utf8-lossy", missing_columns="insert", truncate_ragged_lines=True, row_index_name=ROW, glob=False,
+        raise_if_empty=False,
     )  # fmt: skip
     for batch in scanned(frame.select(row=ROW, caption="line"))():
-        yield from ((line or "").lstrip(MARK) for line in batch["caption"].to_list())
+        if len(batch):
+            yield [piece or "" for piece in batch["caption"].to_list()]
