@@ -1,5 +1,6 @@
 """`overscan evaluate`, on hand-made scores and on a few prompts of the small real model."""
 
+import io
 import json
 import re
 import signal
@@ -16,8 +17,9 @@ from test_cli import run
 from scanner.dataset import captions
 from scanner.demo import BUNDLE
 from scanner.diffusion.scores import SCORES
-from scanner.errors import InputError, ScannerError
-from scanner.evidence.evaluate import CHUNK, NORM, Setting, evaluate, score, settings
+from scanner.errors import InputError, Interrupted, ScannerError
+from scanner.evidence import kept
+from scanner.evidence.evaluate import NORM, Setting, evaluate, score, settings
 from scanner.evidence.kept import FOLDER
 from scanner.evidence.labels import of_lists, read_labels
 from scanner.evidence.peers import PEERS
@@ -183,30 +185,30 @@ def test_evaluate_agrees_with_a_scan(evaluated):
 
 @pytest.mark.slow
 def test_a_killed_evaluation_goes_on_and_ends_as_an_undisturbed_one(tmp_path):
-    """Also with a damaged chunk, which is computed again; nothing but the results stays."""
-    prompts = [f"caption number {i}" for i in range(3 * CHUNK + 5)]
+    """Also with a damaged file, whose prompts are computed again; nothing but the results stays."""
+    prompts = [f"caption number {i}" for i in range(101)]
     pl.DataFrame({"prompt": prompts, "label": [i % 3 == 0 for i in range(len(prompts))]}).write_csv(tmp_path / "l.csv")
     arguments = ["evaluate", tmp_path / "l.csv", "--model", BUNDLE, "--backend", "cpu", "--batch-size", "32"]
     out, err, code = run(*arguments, "--out", tmp_path / "whole")
     assert code == 0, err
-    command = [sys.executable, "-m", "scanner", *map(str, arguments), "--out", str(tmp_path / "killed")]
-    kept = tmp_path / "killed" / FOLDER
+    often = "from scanner.evidence import kept; kept.SECONDS = 0.2; from scanner.cli import main; main()"
+    command = [sys.executable, "-c", often, *map(str, arguments), "--out", str(tmp_path / "killed")]
+    held = tmp_path / "killed" / FOLDER
     for signal_, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 3)):
         process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-        before = len(list(kept.glob("*.array")))
-        while len(list(kept.glob("*.array"))) == before:
+        before = len(list(held.glob("*.array")))
+        while len(list(held.glob("*.array"))) == before:
             assert process.poll() is None, process.communicate()
             time.sleep(0.01)
         process.send_signal(signal_)
         _, err = process.communicate(timeout=120)
         assert process.returncode == code, err
-    assert re.search(r"interrupted: what was computed is kept \((32|64|96) of 101 prompts\); the same command", err), (
-        err
-    )
-    first = sorted(kept.glob("*-0.array"))[0]
+    said = re.search(r"interrupted: what was computed is kept \((\d+) of 101 prompts\); the same command", err)
+    assert said, err
+    assert int(said[1]) == sum(len(np.load(io.BytesIO(path.read_bytes()[32:]))) for path in held.glob("*.array"))
+    first = next(held.glob("*-0.array"))
     first.write_bytes(first.read_bytes()[:-1] + b"x")
-    held = {path.name: path.stat().st_mtime_ns for path in kept.glob("*.array")}
-    assert len(held) >= 2
+    assert len(list(held.glob("*.array"))) >= 2
     again, err, code = run(*arguments, "--out", tmp_path / "killed")
     assert (code, again) == (0, out), err
     files = sorted(path.name for path in (tmp_path / "whole").iterdir())
@@ -217,6 +219,24 @@ def test_a_killed_evaluation_goes_on_and_ends_as_an_undisturbed_one(tmp_path):
             name.endswith(".parquet")
             and pl.read_parquet(tmp_path / "whole" / name).equals(pl.read_parquet(tmp_path / "killed" / name))
         ), name
+
+
+def test_what_a_kill_costs_follows_time_and_the_scores_do_not(tmp_path, monkeypatch):
+    """A trace has a batch of prompts, and takes 9 seconds here: two of them are kept at a time."""
+    prompts = [f"caption number {i}" for i in range(7)]
+    model = Model(BUNDLE, "cpu", batch_size=9)  # one prompt of 8 seeds
+    whole = score(model, prompts)
+    clock, heard = iter(range(0, 10_000, 9)), []
+    monkeypatch.setattr(kept.time, "monotonic", lambda: float(next(clock)))
+    with pytest.raises(Interrupted, match=r"what was computed is kept \(5 of 7 prompts\)"):
+        score(model, prompts, lambda *it: heard.append(it), lambda: ("evaluate", 4, 7) in heard, tmp_path)
+    held = {int(path.stem.rpartition("-")[2]): path for path in (tmp_path / FOLDER).iterdir()}
+    assert sorted(held) == [0, 2, 4]
+    held[2].unlink()
+    stamps = {path: path.stat().st_mtime_ns for path in (held[0], held[4])}
+    again = score(model, prompts, folder=tmp_path)
+    assert all(np.array_equal(whole[setting], again[setting]) for setting in whole)
+    assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
 
 
 def test_kept_scores_are_of_one_model_and_one_list_of_prompts(tmp_path):

@@ -40,7 +40,7 @@ def evaluate(
 ) -> None:
     """Measure how well each score tells memorized prompts, given LABELS (columns prompt, label, ...) or two lists.
 
-    Interrupted or killed, the same command goes on from the chunk of prompts it was at.
+    Interrupted or killed, the same command goes on from where it was.
     """
     labelled = _labelled(labels, memorized, ordinary)
     usual = () if reference is None else tuple(captions.reference(reference))

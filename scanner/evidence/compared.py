@@ -9,16 +9,13 @@ from numpy.typing import NDArray
 
 from scanner.diffusion.scores import best_score
 from scanner.diffusion.trace import Watch, unwatched
-from scanner.errors import Interrupted
 from scanner.evidence.evaluate import COLLAPSED, FPRS, Scored, Setting
-from scanner.evidence.kept import Kept
+from scanner.evidence.kept import keeping
 from scanner.evidence.metrics import Bootstrap, bootstrap, resample
 from scanner.evidence.peers import PEERS, Shared, asthana, broken_memories
 from scanner.evidence.text_alone import features, text_alone
-from scanner.identity import identity
 from scanner.model import Model
 
-CHUNK = 32  # prompts at a time
 WHOLE_RUNS, ORDINARY = 200, 50  # prompts of each label that run all steps; others that set the scale of their lengths
 Floats = NDArray[np.float64]
 Stop = Callable[[], bool]
@@ -31,7 +28,7 @@ def measure(
 
     `labels`: as `evaluate.read_labels` gives them. Whole runs are made of WHOLE_RUNS prompts of each label, by chance.
     The two that differentiate need float32: a difference of rounded predictions says nothing. `folder`: what is
-    computed is kept in it. Once `stop()` is true, the chunk in hand is finished and Interrupted raised. Raises
+    computed is kept in it. Once `stop()` is true, the prompts in hand are finished and Interrupted raised. Raises
     ScannerError or EngineError.
     """
     denoiser, prompts = model.denoiser, labels["prompt"].to_list()
@@ -41,31 +38,22 @@ def measure(
         found = shared.scores(part)
         return np.stack([found[name] for name in names], axis=-1)
 
-    def chunks(what: str, texts: Sequence[str], compute: Callable[[Sequence[str]], Floats]) -> Floats:
-        made = {"scan_id": model.scan_id, "what": what, "prompts": list(texts), "chunk": CHUNK}
-        kept, parts = Kept(folder, identity(made)), []
-        for number, start in enumerate(range(0, len(texts), CHUNK)):
-            if stop():
-                raise Interrupted("interrupted: what was computed is kept; the same command goes on from there")
-            watch(what, start, len(texts))
-            part = texts[start : start + CHUNK]
-            parts.append(kept.chunk(number, lambda part=part: compute(part)))  # type: ignore[misc]
-        watch(what, len(texts), len(texts))
-        return np.concatenate(parts)
+    def kept(what: str, texts: Sequence[str], compute: Callable[[Sequence[str]], Floats]) -> Floats:
+        return keeping(folder, what, model.scan_id, texts, denoiser.batch_size, compute, watch, stop)
 
     names = [name for name in PEERS if name not in ("Asthana", "Broken Memories")]
-    found = dict(zip(names, chunks("peers", prompts, early).T, strict=True))
+    found = dict(zip(names, kept("peers", prompts, early).T, strict=True))
     if model.bundle.precision != "float32":
         found |= dict.fromkeys(("Jeon", "Metric 2"), np.full(len(prompts), np.nan))
     found["Asthana"] = asthana(found)
     run, ordinary = _whole_runs(labels)
-    usual = chunks("ordinary runs", [prompts[i] for i in ordinary], shared.lengths)
+    usual = kept("ordinary runs", [prompts[i] for i in ordinary], shared.lengths)
     found["Broken Memories"] = np.full(len(prompts), np.nan)
     found["Broken Memories"][run] = broken_memories(
-        chunks("whole runs", [prompts[i] for i in run], shared.lengths), usual
+        kept("whole runs", [prompts[i] for i in run], shared.lengths), usual
     )
     known = labels["label"].is_not_null().to_numpy()
-    text = chunks("text alone", prompts, lambda part: features(denoiser, part))
+    text = kept("text alone", prompts, lambda part: features(denoiser, part))
     told = text_alone(text[known], labels["label"].drop_nulls().to_numpy(), labels["cluster"].to_numpy()[known])
     for name, values in told.items():
         found[name] = np.full(len(prompts), np.nan)

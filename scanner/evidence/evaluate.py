@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from scanner.config import ScanConfig, unet_passes
 from scanner.diffusion.scores import SCORES
 from scanner.diffusion.trace import Watch, unwatched
-from scanner.errors import Interrupted, ScannerError
-from scanner.evidence.kept import Kept
+from scanner.errors import ScannerError
+from scanner.evidence.kept import keeping
 from scanner.evidence.metrics import Bootstrap, bootstrap, resample
-from scanner.identity import identity
 from scanner.model import Model, Scorer
 from scanner.model.stopping import stopping
 
@@ -24,7 +23,6 @@ WIDE = ScanConfig(seeds=tuple(range(max(SEEDS))))
 DEEP = ScanConfig(seeds=tuple(range(max(STEP_SEEDS))), first_steps=max(STEPS))
 FPRS = (0.05, 0.01, 0.001)
 NORM = "text_noise_norm_v1"  # the literature's first-step score: all others are compared with it at equal passes
-CHUNK = 32  # prompts per trace
 
 COLLAPSED: Mapping[str, pl.Expr] = {  # what to do with prompts whose seeds all give one image that is no copy
     "negative": pl.col("label"),
@@ -80,21 +78,18 @@ def score(
     """Every setting from two traces per prompt: most seeds of one step, few seeds of most steps.
 
     `model`: with or without a reference; its settings do not matter. `folder`: of the results; what is computed is kept
-    in it, and not computed again. Once `stop()` is true, the chunk in hand is finished and Interrupted raised.
+    in it, and not computed again. Once `stop()` is true, the prompts in hand are finished and Interrupted raised.
     """
     wanted = [setting for setting in settings() if model.reference or SCORES[setting.score].needs != "reference"]
     norms = [Setting(NORM, n, 1) for n in range(1, max(SEEDS) + 1)]  # for any number of passes
     wanted += [setting for setting in norms if setting not in wanted]
     wide, deep = _scorers(model, stopping(watch, stop))
-    made = {"scan_ids": [wide.scan_id, deep.scan_id], "settings": wanted, "prompts": list(prompts), "chunk": CHUNK}
-    kept, parts = Kept(folder, identity(made)), []
-    for number, start in enumerate(range(0, len(prompts), CHUNK)):
-        _check(stop, start, len(prompts))
-        watch("evaluate", start, len(prompts))
-        chunk = prompts[start : start + CHUNK]
-        parts.append(kept.chunk(number, lambda chunk=chunk: _values(wide, deep, chunk, wanted)))  # type: ignore[misc]
-    watch("evaluate", len(prompts), len(prompts))
-    return dict(zip(wanted, np.concatenate(parts, axis=1), strict=True))
+    made_of = {"scan_ids": [wide.scan_id, deep.scan_id], "settings": wanted}
+    size = wide.denoiser.batch_size
+    values = keeping(
+        folder, "evaluate", made_of, prompts, size, lambda part: _values(wide, deep, part, wanted), watch, stop
+    )
+    return dict(zip(wanted, values.T, strict=True))
 
 
 def _scorers(model: Model, watch: Watch) -> tuple[Scorer, Scorer]:
@@ -102,22 +97,15 @@ def _scorers(model: Model, watch: Watch) -> tuple[Scorer, Scorer]:
     return wide.scorer(), wide.adapted(config=DEEP).scorer(watch)
 
 
-def _check(stop: Callable[[], bool], done: int, of: int) -> None:
-    if stop():
-        raise Interrupted(
-            f"interrupted: what was computed is kept ({done:,} of {of:,} prompts); the same command goes on from there"
-        )
-
-
 def _values(wide: Scorer, deep: Scorer, prompts: Sequence[str], wanted: Sequence[Setting]) -> NDArray[np.float64]:
-    """Of each setting, the prompts' scores."""
+    """The prompts' scores of each setting, [B, settings]."""
     conditioning = wide.denoiser.encode(prompts)
     traces = wide.trace(conditioning), deep.trace(conditioning)
     values = []
     for setting in wanted:
         part = traces[setting.steps > 1].part(setting.seeds, setting.steps)
         values.append(SCORES[setting.score](part))
-    return np.stack(values).astype(np.float64)  # [settings, B]
+    return np.stack(values, axis=-1).astype(np.float64)
 
 
 def evaluate(scores: Scored, labels: pl.DataFrame) -> Evaluation:
