@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from engines.interface import BundleError, EngineError, TensorSpec
+from engines.left_behind import sweep_unlocked
 from engines.partial import partial_folder, prefix, sweep
 
 FILE = "engine.json"
 FORMAT = 1
+FILES = re.compile(r"(engine|tokenizer)\.json|.+\.(onnx|onnx\.data|xml|bin)")  # what an export writes
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     require_new(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     sweep(out.parent, prefix(out))
+    sweep_unlocked(out.parent, f".{out.name}-", FILES)
     with partial_folder(out.parent, prefix(out)) as partial:
         yield partial
         partial.rename(out)

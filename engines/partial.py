@@ -3,7 +3,7 @@
 The next writer removes those that nobody holds. Who owns one is known by the lock alone, never by its age: a folder
 of a living process stays, also another user's, another machine's (where the file system tells of its locks) and one of
 a program that locks nothing. On a system without locks of folders (Windows), what a killed writer left has to be
-removed by hand.
+removed by hand. What first editions left, which locked nothing, is for `engines.left_behind`.
 """
 
 import os

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from engines.left_behind import sweep_unlocked
 from engines.partial import partial_folder, prefix, sweep
 from scanner.errors import DiskError, ScannerError, disk_error, errno_of, first_line
 
@@ -18,6 +19,7 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 WORK = "overscan-work-"  # how folders of work files begin, in the temporary directory
+FIRST_WORK, WORK_FILES = "overscan-", re.compile(r".+\.parquet")  # of the first editions
 URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]+:/")  # also as pathlib leaves it; one letter is a drive of Windows
 TRIED = 65_536  # bytes
 HERE_INSTEAD = "name a local path, and copy from or to there"
@@ -41,6 +43,7 @@ def work_folder() -> Iterator[Path]:
     except FileNotFoundError as error:  # it has tried several
         raise DiskError(f"no folder for work files ({first_line(error)}): set TMPDIR to one that has room") from error
     sweep(parent, WORK)
+    sweep_unlocked(parent, FIRST_WORK, WORK_FILES)
     with ExitStack() as stack:
         with work_files(parent):
             folder = stack.enter_context(partial_folder(parent, WORK, 0o700))

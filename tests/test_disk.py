@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 import platform
+import re
 import resource
 import signal
 import struct
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from engines import EngineError
+from engines import EngineError, left_behind
 from engines.manifest import new_folder
 from engines.partial import partial_folder, prefix
 from scanner import disk, scan
@@ -219,6 +220,55 @@ def test_what_a_killed_export_left_goes_with_the_next(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
     with pytest.raises(EngineError, match="exists: remove it or name another folder"), new_folder(out):
         pass
+
+
+def left_by_a_first_edition(folder, file, changed=1e9):
+    """As tempfile makes it, with a file of captions or of a graph; changed in 2001, if not said otherwise."""
+    (folder / "all").mkdir(parents=True)
+    (folder / "all" / file).write_text("x")
+    folder.chmod(0o700)
+    for path in (folder / "all" / file, folder / "all", folder):
+        os.utime(path, (changed, changed))
+    return folder
+
+
+def test_what_killed_runs_of_first_editions_left_goes_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    out = tmp_path / "bundle"
+    gone = [left_by_a_first_edition(tmp_path / "overscan-a1_xyz90", "part-0.parquet")]
+    exported = [left_by_a_first_edition(tmp_path / ".bundle-a1_xyz90", "unet.onnx.data")]
+    kept = [
+        left_by_a_first_edition(tmp_path / "overscan-of_today", "part-0.parquet", time.time() - 3600),
+        left_by_a_first_edition(tmp_path / "overscan-my_notes", "notes.txt"),
+        left_by_a_first_edition(tmp_path / "overscan-readable", "part-0.parquet"),
+        left_by_a_first_edition(tmp_path / ".bundle-my_notes", "notes.md"),
+        left_by_a_first_edition(tmp_path / ".other-a1_xyz90", "unet.onnx"),
+    ]
+    kept[2].chmod(0o755)
+    (tmp_path / "overscan-link0000").symlink_to(kept[0])
+    with work_folder():
+        assert [folder.exists() for folder in gone + exported + kept] == [False, *[True] * 6]
+    with new_folder(out) as partial:
+        (partial / "engine.json").write_text("{}")
+    assert [folder.exists() for folder in exported + kept] == [False, *[True] * 5]
+    assert (tmp_path / "overscan-link0000").is_symlink()
+
+
+def test_what_a_living_run_of_a_first_edition_may_own_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(left_behind, "QUIET", 0.0)
+    monkeypatch.setattr(left_behind, "RUNTIMES", re.compile(rb"_json\.cpython"))  # any library tells
+    started = [sys.executable, "-c", "import _json; print(flush=True); input()"]
+    with subprocess.Popen(started, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as living:
+        living.stdout.readline()
+        began = time.time()
+        before = left_by_a_first_edition(tmp_path / "overscan-before00", "a.parquet", 1e9)
+        during = left_by_a_first_edition(tmp_path / "overscan-during00", "a.parquet", began)
+        left_behind.sweep_unlocked(tmp_path, "overscan-", disk.WORK_FILES)
+        assert (before.exists(), during.exists()) == (False, True)
+        living.communicate(b"\n")
+    monkeypatch.setattr(left_behind, "RUNTIMES", re.compile(rb"no such library"))
+    left_behind.sweep_unlocked(tmp_path, "overscan-", disk.WORK_FILES)
+    assert not during.exists()
 
 
 @pytest.mark.parametrize("place", ["s3://b/x", "gs://b/x", "file:///tmp/x", "abfss://c@a/x", "S3://b/x"])
