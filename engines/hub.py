@@ -28,7 +28,11 @@ def fetched(source: Path, variant: str | None = None) -> Path:
     except EngineError:
         raise
     except Exception as error:
-        raise EngineError(f"{source}: no such folder, and the hub gave {error!r}") from error
+        said = str(error).strip().splitlines() or [repr(error)]
+        raise EngineError(
+            f"{source}: no such folder, and as a hub id it cannot be fetched ({said[0][:200]}): check its spelling and "
+            "the network, or fetch it elsewhere and name its folder"
+        ) from error
 
 
 def needed(files: Iterable[str], index: Mapping[str, Any], source: Path, variant: str | None) -> list[str]:

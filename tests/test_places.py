@@ -69,11 +69,46 @@ def test_an_empty_path_is_none(folder):
         (["verify", "--model", "."], ".: neither engine.json nor model_index.json in that folder; needed a bundle"),
         (["export", "./checkpoint", "out"], "checkpoint: no such folder; needed a diffusers checkpoint, or a hub id"),
         (["export", "a/b/c", "out"], "a/b/c: no such folder; needed a diffusers checkpoint"),
+        (["export", "bundl", "out"], "bundl: no such folder; needed a diffusers checkpoint, or a hub id like owner/"),
     ],
 )
 def test_a_mistyped_model_is_usage(folder, command, said):
     out, err, code = run(*command)
     assert (out, code, said in err) == ("", 2, True), err
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("bundl", "bundle"),
+        ("modles/sd15", "models/sd15"),
+        ("models/sd-15", "models/sd15"),
+        ("./modles/sd1.5", "models/sd15"),
+    ],
+)
+def test_a_folder_that_is_nearly_called_so_is_asked_for(folder, given, meant):
+    (folder / "bundle").mkdir()
+    (folder / "models/sd15").mkdir(parents=True)
+    for command in (["export", given, "out"], ["scan", "captions.txt", "--model", given, "--store", "store"]):
+        _, err, code = run(*command)
+        assert (code, f"{given.removeprefix('./')}: no such folder; did you mean {meant}?; needed" in err) == (
+            2,
+            True,
+        ), err
+
+
+def test_a_path_below_a_folder_is_no_hub_id(folder):
+    (folder / "models").mkdir()
+    _, err, code = run("export", "models/nothing-alike", "out")
+    assert (code, "models/nothing-alike: no such folder; needed a diffusers checkpoint" in err) == (2, True), err
+
+
+def test_a_hub_id_that_cannot_be_fetched_is_said_to_be_one(folder):
+    _, err, code = run("export", "owner/name", "out")
+    assert code == 4
+    assert err.startswith("error: owner/name: no such folder, and as a hub id it cannot be fetched (")
+    assert err.endswith("check its spelling and the network, or fetch it elsewhere and name its folder\n")
+    assert [path.name for path in folder.iterdir()] == ["captions.txt"]
 
 
 REPORT = ["report", "--store", "store", "--out", "report"]

@@ -5,6 +5,7 @@ is written, only inside that folder. A file that --config or OVERSCAN_CONFIG nam
 """
 
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from scanner.disk import HERE_INSTEAD, local
 from scanner.errors import ConfigError, ScannerError
 from scanner.store.ledger import STORES
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+SIMILAR = 0.8  # of two names, as difflib measures it: `bundl` and `bundle` are 0.91 alike
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 class Place(click.Path):
@@ -59,21 +61,49 @@ class ModelFolder(Place):
         path = super().convert(value, param, ctx)
         needed = "needed a bundle (made by `overscan export`) or a diffusers checkpoint"
         if not path.is_dir():
-            self.fail(f"{path}: {'a file' if path.exists() else 'no such folder'}; {needed}", param, ctx)
+            found = "a file" if path.exists() else f"no such folder{_meant(path)}"
+            self.fail(f"{path}: {found}; {needed}", param, ctx)
         if not ((path / MANIFEST).exists() or is_checkpoint(path) or any(path.glob("*.onnx"))):
             self.fail(f"{path}: neither {MANIFEST} nor model_index.json in that folder; {needed}", param, ctx)
         return path
 
 
 class Checkpoint(Place):
-    """A folder, or the name of a model on the hub."""
+    """A folder, or the name of a model on the hub: owner/name, of which nothing is there as a path.
+
+    What begins like a path of this machine, or is nearly one, is a slip of the pen: no hub is asked for it.
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path, which a hub id is too. Raises click.UsageError."""
         path = super().convert(value, param, ctx)
-        if not path.exists() and not HUB_ID.fullmatch(str(value)):
-            self.fail(f"{path}: no such folder; needed a diffusers checkpoint, or a hub id like owner/name", param, ctx)
+        meant = "" if path.exists() else _meant(path)
+        if not path.exists() and (meant or not HUB_ID.fullmatch(str(value)) or path.parent.is_dir()):
+            needed = "needed a diffusers checkpoint, or a hub id like owner/name"
+            self.fail(f"{path}: no such folder{meant}; {needed}", param, ctx)
         return path
+
+
+def _meant(path: Path) -> str:
+    """The folder that is nearly called so, as a question; nothing where there is none."""
+    near = _near(path)
+    return "" if near is None else f"; did you mean {near}?"
+
+
+def _near(path: Path) -> Path | None:
+    """The folder of this path, or that of the most similar names; None where nothing is similar."""
+    if path.is_dir():
+        return path
+    if path.parent == path or (parent := _near(path.parent)) is None:
+        return None
+    if (parent / path.name).is_dir():
+        return parent / path.name
+    try:
+        names = [item.name for item in parent.iterdir() if item.is_dir()]
+    except OSError:
+        return None
+    close = get_close_matches(path.name, names, n=1, cutoff=SIMILAR)
+    return parent / close[0] if close else None
 
 
 def found_file(ctx: click.Context) -> Path | None:
