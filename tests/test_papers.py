@@ -21,7 +21,7 @@ def test_the_examples_of_contributing_run(tmp_path, monkeypatch):
     examples = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
     for example in examples:
         exec(compile(example, "CONTRIBUTING.md", "exec"), names)
-    assert len(examples) == 10
+    assert len(examples) == 11
 
 
 @pytest.mark.parametrize("paper", PAPERS)

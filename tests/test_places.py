@@ -5,7 +5,7 @@ import pytest
 from test_cli import run
 
 from scanner.cli import COMMANDS
-from scanner.cli.places import Place
+from scanner.cli.places import Input, Place
 from scanner.demo import BUNDLE
 
 PLACES = [
@@ -42,9 +42,9 @@ def test_every_path_option_knows_urls_and_whether_it_writes():
 def test_urls_are_refused_by_name_before_any_work(folder, command, parameter):
     argument = isinstance(parameter, click.Argument)
     for place in [*URLS, "s3:/b/x", "gs:/b"]:
-        if parameter.name == "reference" and place.startswith(("s3://", "gs://", "hf://")):
+        if isinstance(parameter.type, Input) and place.startswith(("s3://", "gs://", "hf://")):
             continue  # captions are read from there
-        before = ["a"] if (command, parameter.name) == ("export", "out") else []
+        before = ["owner/name"] if (command, parameter.name) == ("export", "out") else []
         out, err, code = run(command, *before, *([place] if argument else [parameter.opts[0], place]))
         assert (out, code) == ("", 2)
         assert f"{place}: a URL, and a local path is needed here: " in err
@@ -132,7 +132,7 @@ def victim(folder):
         ("calibrate.out", ["calibrate", "captions.txt", "--model", BUNDLE, "--store", "store"], "{victim}"),
         ("demo.out", ["demo"], "../demo"),
         ("evaluate.out", ["evaluate", "captions.txt", "--model", BUNDLE], "../evaluated"),
-        ("export.out", ["export", "a"], "../exported"),
+        ("export.out", ["export", "owner/name"], "../exported"),
     ],
 )
 def test_found_settings_do_not_write_outside(folder, name, key, command, value):
