@@ -19,6 +19,7 @@ from scanner.cli.doctor import doctor
 from scanner.cli.evaluate import evaluate
 from scanner.cli.explain import explain
 from scanner.cli.export import export
+from scanner.cli.gate import gate
 from scanner.cli.images import images
 from scanner.cli.recheck import recheck
 from scanner.cli.report import report
@@ -39,7 +40,7 @@ def cli(config: Path | None) -> None:
 
 
 COMMANDS = (
-    scan, calibrate, threshold, report, accept, diff, recheck, explain, images, verify, evaluate, status, compact,
+    scan, calibrate, threshold, report, accept, diff, recheck, gate, explain, images, verify, evaluate, status, compact,
     settings.config, export, demo, doctor,
 )  # fmt: skip
 for command in COMMANDS:

@@ -57,6 +57,9 @@ RATES = ("fdr", "fpr")
 @click.option("--allow", type=FILE, help="CSV of prompt_id,reason,expires: prompts that may stay until then.")
 @click.option("--fail-on", metavar="new|any|N", help="Exit with 1: on new findings, on any not allowed, on N new ones.")
 @click.option("--nights", type=FOLDER, help="Folder of former report folders: draws flags over the nights.")
+@click.option("--metrics", type=OUT_FILE, help="Also gauges in Prometheus' text format.")
+@click.option("--junit", type=OUT_FILE, help="Also new findings as JUnit XML, for CI pages.")
+@click.option("--sarif", type=OUT_FILE, help="Also new findings as SARIF, for code scanning.")
 @click.option("--redact", is_flag=True, help="Ids for captions and no folders, everywhere.")
 @click.option("--json", is_flag=True, help="Print the summary as JSON.")
 def report(
@@ -73,6 +76,9 @@ def report(
     allow: Path | None,
     fail_on: str | None,
     nights: Path | None,
+    metrics: Path | None,
+    junit: Path | None,
+    sarif: Path | None,
     redact: bool,
     json: bool,
     **limits: Any,
@@ -116,6 +122,7 @@ def report(
         places = reports.Places.of([stored.record, *stored.earlier], night.flagged["file"].unique())
         contents, found = reports.redact(contents, places), reports.redact_summary(found, places)
     paths = reports.write(out, contents, found)
+    paths += reports.hand_over({"metrics": metrics, "junit": junit, "sarif": sarif}, contents, found)
     if write_baseline is not None:
         seen = night.ranked.filter(pl.col("finding").is_in(["new", "known"]))["prompt_id"].to_list()
         baselines.accept(write_baseline, seen, Accepted(made.date().isoformat(), stored.scan_id, score))

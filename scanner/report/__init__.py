@@ -2,7 +2,11 @@
 
 from scanner.report.contents import Contents, NullScores, contents_of, facts_of
 from scanner.report.formats import write
+from scanner.report.handover import hand_over
 from scanner.report.redaction import Places, redact, redact_summary
 from scanner.report.terminal import table
 
-__all__ = ["Contents", "NullScores", "Places", "contents_of", "facts_of", "redact", "redact_summary", "table", "write"]
+__all__ = [
+    "Contents", "NullScores", "Places", "contents_of", "facts_of", "hand_over", "redact", "redact_summary", "table",
+    "write",
+]  # fmt: skip

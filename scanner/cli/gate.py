@@ -1,0 +1,76 @@
+"""`overscan gate`."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+import click
+import polars as pl
+
+from scanner.audit.kept import read as read_kept
+from scanner.cli import options
+from scanner.cli.console import progress
+from scanner.cli.signals import stoppable
+from scanner.dataset.captions import REPLACEMENT, as_prompt
+from scanner.diffusion.scores import best_score, possible_scores
+from scanner.errors import ScannerError
+from scanner.identity import prompt_id
+from scanner.model import Scorer
+from scanner.model.stopping import stopping
+
+
+@click.command()
+@click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
+@options.model_options
+@options.score
+@click.option(
+    "--threshold", required=True, type=options.Threshold(), metavar="N|FILE", help="A score, or as `threshold` kept."
+)
+def gate(prompts: tuple[str, ...], model: Path, score: str | None, threshold: float | Path, **settings: Any) -> None:
+    """Answer PROMPT, or each line of stdin as it comes, with its score and whether it reaches a threshold, as JSON.
+
+    For a service that asks before it generates: the numbers are those that a scan with these settings gives. "hold"
+    says that a prompt stands out, and no more; "unknown" that it has no score.
+    """
+    opened = options.scan_model(model, **settings)
+    with stoppable() as stop, progress() as watch:
+        scorer = opened.scorer(stopping(watch, stop))
+    name, value = _rule(threshold, score, scorer)
+    lines: Iterator[str] = map(options.as_text, prompts) if prompts else _lines()
+    for answer in answers(scorer, lines, name, value):
+        click.echo(dumps(answer, ensure_ascii=False))
+
+
+def _lines() -> Iterator[str]:
+    """Of stdin, each as soon as it is whole; bytes that are no UTF-8 as U+FFFD."""
+    for line in sys.stdin.buffer:
+        yield line.decode("utf-8", "replace")
+
+
+def answers(scorer: Scorer, lines: Iterable[str], score: str, threshold: float) -> Iterator[dict[str, object]]:
+    """One for each line: `prompt_id`, `score` (null where a prompt has none), `verdict` pass, hold or unknown."""
+    for line in lines:
+        text = pl.select(as_prompt(pl.lit(line))).item()
+        found = None
+        if text and REPLACEMENT not in text:
+            found = scorer(pl.DataFrame({"prompt_id": [prompt_id(text)], "text": [text]}))[score][0]
+        verdict = "unknown" if found is None else "hold" if found >= threshold else "pass"
+        yield {"prompt_id": prompt_id(text), "score": found, "verdict": verdict}
+
+
+def _rule(threshold: float | Path, score: str | None, scorer: Scorer) -> tuple[str, float]:
+    """The score to look at, and from where up. Raises ScannerError for a kept threshold of another scan."""
+    config, reference = scorer.config, scorer.start.reference is not None
+    if isinstance(threshold, Path):
+        kept = read_kept(threshold)
+        kept.check(scorer.scan_id, score)
+        return kept.score, kept.value
+    able = possible_scores(len(config.seeds), config.first_steps, config.guidance_scale, reference)
+    if score is None:
+        best = best_score(len(config.seeds), reference)
+        raise ScannerError(f"a threshold is a number of one score: name it, such as --score {best}")
+    if score not in able:
+        raise ScannerError(f"{score}: these settings give {', '.join(able)}")
+    return score, threshold
