@@ -46,10 +46,12 @@ def _remove(folder: Path, files: re.Pattern[str]) -> None:
 
 def _may_have_a_writer(changed: float) -> bool:
     """Whether a living process of this user that began before that time has a runtime of ours."""
-    booted = next(int(line.split()[1]) for line in (PROC / "stat").read_text().splitlines() if line[:6] == "btime ")
+    booted = next(
+        int(line.split()[1]) for line in (PROC / "stat").read_text("ascii").splitlines() if line[:6] == "btime "
+    )
     for process in PROC.glob("[0-9]*"):
         with suppress(OSError):  # it has ended
-            ticks = int((process / "stat").read_text().rpartition(")")[2].split()[19])
+            ticks = int((process / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19])
             began = booted + ticks / os.sysconf("SC_CLK_TCK")
             if process.stat().st_uid == os.getuid() and began < changed and _has_runtime(process):
                 return True

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from pathlib import Path
 
 import polars as pl
@@ -239,6 +240,37 @@ def test_other_tables_are_refused_by_name(tmp_path, files, what):
     rows = readers.read([tmp_path])
     message = f"{tmp_path}/table: {what}, whose deleted rows overscan cannot tell: write the captions to a file"
     assert [problem.message for problem in rows.problems] == [message]
+
+
+@pytest.mark.parametrize(
+    ("files", "part", "what"),
+    [
+        (("metadata__v1.metadata.json",), "data/day=1/0.parquet", "an Iceberg table"),
+        ((".hoodie__hoodie.properties",), "eu=1/0.parquet", "a Hudi table"),
+        (("snapshot__snapshot-1", "schema__schema-0"), "bucket-0/0.parquet", "a Paimon table"),
+    ],
+)
+def test_a_part_of_another_table_is_refused_however_it_is_named(tmp_path, files, part, what):
+    write(tmp_path, **dict.fromkeys((f"table__{name}" for name in files), ""))
+    file = tmp_path / "table" / part
+    file.parent.mkdir(parents=True)
+    pl.DataFrame({"caption": ["a"]}).write_parquet(file)
+    said = f"a part of {what} ({tmp_path}/table), whose deleted rows overscan cannot tell: write the captions to a file"
+    for named in (file, file.parent, tmp_path / "table" / Path(part).parts[0], f"{file.parent}/*.parquet"):
+        with pytest.raises(InputError, match=re.escape(said)):
+            readers.read([named])
+    beside = tmp_path / "metadata.parquet"
+    pl.DataFrame({"caption": ["b"]}).write_parquet(beside)
+    assert readers.read([beside]).frame.collect()["caption"].to_list() == ["b"]
+
+
+def test_a_partition_of_a_delta_table_is_no_folder_of_files(tmp_path):
+    frame = pl.DataFrame({"caption": ["a", "b"], "region": ["eu", "us"]})
+    write_deltalake(tmp_path / "table", frame, partition_by=["region"])
+    with pytest.raises(InputError, match="a part of a Delta table: name the table, "):
+        readers.read([tmp_path / "table/region=eu"])
+    (file,) = (tmp_path / "table/region=eu").glob("*.parquet")
+    assert sorted(readers.read([file]).frame.collect()["caption"].to_list()) == ["a", "b"]
 
 
 def test_what_is_read_is_told(tmp_path):

@@ -2,10 +2,12 @@
 
 import ast
 import base64
+import bz2
 import contextlib
 import gzip
 import io
 import json
+import lzma
 import os
 import socket
 import struct
@@ -148,7 +150,74 @@ def test_json_without_records_is_refused_by_what_it_holds(tmp_path):
     write(path, '{\n "caption": "a"\n}\n{\n "caption": "b"\n}\n')  # documents one behind the other
     assert read(path) == ["a", "b"]
     path = write(tmp_path / "a.jsonl", '{\n "caption": "a"\n}\n')
+    assert refusal(path).startswith(f"{path}: its first line ends in '{{': one document over several lines, or ")
+    path = write(tmp_path / "a.jsonl", "a cat\na dog\n")
     assert refusal(path) == f"{path}: no line of it is a JSON object; one document, indented or not, is a .json file"
+
+
+@pytest.mark.parametrize("text", ['[\n{"caption":"a"},\n{"caption":"b"}\n]\n', '{"caption":"a"},\n{"caption":"b"}\n'])
+def test_a_document_under_the_name_of_json_lines_is_refused(tmp_path, text):
+    path = write(tmp_path / "a.jsonl", text)
+    said = "one document over several lines, or commas between records; needed an object a line"
+    assert said in refusal(path)
+    assert read(write(tmp_path / "b.jsonl", '{"caption":"a"}\n{"caption":"b"},\n\n')) == ["a", None, None]
+    rows = readers.read([tmp_path / "b.jsonl"])
+    rows.frame.collect()
+    assert rows.read[str(tmp_path / "b.jsonl")].reasons == {"no JSON": 1, "empty lines": 1}
+
+
+KINDS = {
+    "gzip": gzip.compress(b"a cat\n" * 99), "zstd": zstd.compress(b"a cat\n" * 99), "xz": lzma.compress(b"a cat\n"),
+    "bzip2": bz2.compress(b"a cat\n"), "a zip archive or a spreadsheet": b"PK\x03\x04\x14\0\6\0\n" + bytes(80),
+    "an image": b"\x89PNG\r\n\x1a\n" + bytes(99), "PDF": b"%PDF-1.4\n%\xe2\xe3\n1 0 obj\n",
+    "Parquet": b"PAR1\x15\x04\x15\n\x15\x1cL\0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_text_is_refused_by_what_it_is(tmp_path, kind):
+    for name in ("a.txt", "a.csv", "a.jsonl", "a.tsv", "a.json"):
+        assert refusal(write(tmp_path / name, KINDS[kind])).endswith(
+            f"{name}: {kind} under the name of a text; needed the name of what it is, or text in it"
+        )
+    if kind == "gzip":
+        said = "a.tar: gzip under the name of a tar; needed a tar: rename it, to .tar.gz if it is packed"
+        assert refusal(write(tmp_path / "a.tar", KINDS[kind])).endswith(said)
+
+
+@pytest.mark.parametrize("text", ["BZh is no word\n", "PK\x03\x04\n", "%PDF-file on a desk\na cat\n", "GIF89 party\n", "PAR1"])
+def test_text_that_begins_like_another_kind_is_text(tmp_path, text):
+    assert read(write(tmp_path / "a.txt", text)) == text.splitlines()
+
+
+@pytest.mark.parametrize("sign", [",", "\t", ";", "|"])
+def test_a_table_under_the_name_of_lines_is_refused(tmp_path, sign):
+    table = f"image{sign}caption\n1.jpg{sign}A child, in a dress; there | ok .\n2.jpg{sign}A girl\n"
+    assert refusal(write(tmp_path / "captions.txt", table)).endswith(
+        "captions.txt: a table with the columns 'image', 'caption'; needed lines: rename it to .csv or .tsv"
+    )
+    for text in (
+        f"image{sign} caption of a cat\na dog{sign} a cat\n",
+        f"text{sign}prompt\na cat\n",
+        "caption\na cat\n",
+    ):
+        assert read(write(tmp_path / "a.txt", text)) == text.splitlines()
+
+
+def test_lines_with_a_tab_each_are_noted(tmp_path):
+    rows = readers.read([write(tmp_path / "a.txt", "1.jpg#0\tA child\n1.jpg#1\tA girl\n")])
+    rows.frame.collect()
+    (found,) = rows.read.values()
+    assert found.reading().notes[0].startswith("every line has a tab: if that divides columns")
+    rows = readers.read([write(tmp_path / "b.txt", "a cat\nA\tgirl\n")])
+    rows.frame.collect()
+    assert [found.reading().notes for found in rows.read.values()] == [()]
+
+
+def test_a_number_that_is_none_is_null_in_tables_too(tmp_path):
+    frame = pl.DataFrame({"caption": [1.5, float("nan"), None]})
+    frame.write_parquet(tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet") == ["1.5", None, None]
 
 
 # -- no caption at all -----------------------------------------------------------------------------------------------
@@ -205,6 +274,7 @@ DIALECTS = {  # file -> text, captions, what is told
     "excel.csv": ("\ufeffsep=;\r\nid;caption\r\n1;a, b\r\n", ["a, b"], "delimiter=semicolon"),
     "quoted.csv": ('"sep=|"\nid|caption\n1|"a, ""b"""\n', ['a, "b"'], "delimiter=pipe"),
     "tabs.csv": ("SEP=\t\nid\tcaption\n1\ta, b\n", ["a, b"], "delimiter=tab"),
+    "header.csv": ('id,"caption\n(en)",u\n1,"a\nb",2\n', ["a\nb"], COMMA),
     "named.csv": ("sep=,caption\n1,a\n", ["a"], COMMA),
 }
 
@@ -212,7 +282,8 @@ DIALECTS = {  # file -> text, captions, what is told
 @pytest.mark.parametrize("name", DIALECTS)
 def test_csv_dialects_are_found_and_told(tmp_path, name):
     text, expected, dialect = DIALECTS[name]
-    rows = readers.read([write(tmp_path / name, text)])
+    column = "caption\n(en)" if name == "header.csv" else None
+    rows = readers.read([write(tmp_path / name, text)], column)
     assert rows.frame.collect()["caption"].to_list() == expected
     (found,) = rows.read.values()
     assert dialect in found.reading().dialect

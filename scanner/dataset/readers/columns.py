@@ -151,9 +151,10 @@ def _text(path: Path, name: str, schema: pl.Schema, source: str) -> pl.Expr:
     if isinstance(dtype, pl.Struct | pl.List | pl.Array):
         raise refusal(source, f"column {name!r} holds {schema[path[0]]}; needed text: name another with --column")
     element = pl.element() if listed else value
-    text = (
-        element.map_batches(_decode, pl.String, is_elementwise=True) if dtype == pl.Binary else element.cast(pl.String)
-    )
+    if dtype == pl.Binary:
+        text = element.map_batches(_decode, pl.String, is_elementwise=True)
+    else:
+        text = (element.fill_nan(None) if dtype.is_float() else element).cast(pl.String)  # as in JSON
     return value.list.eval(text) if listed else text
 
 

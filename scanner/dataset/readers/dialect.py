@@ -13,6 +13,7 @@ DELIMITERS = (",", "\t", ";", "|")
 NO_DELIMITER = "\x1f"
 QUOTE, ESCAPE = '"', "\\"
 SIGNS = QUOTE + ESCAPE + "'"
+HEADER = 5  # lines of a header at most
 SAMPLE = 100  # records that tell the delimiter, and whether blanks follow it
 WORDS = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " ", "backslash": ESCAPE, "quote": QUOTE}
 SWITCHES = {"yes": True, "no": False, "true": True, "false": False}
@@ -69,7 +70,7 @@ def guess(lines: Callable[[], Iterator[str]], given: dict[str, Any], quotes: Cal
 
     `lines()`: the file's lines with their ends, from the start; `quotes(signs)`: whether any of these is in it.
     """
-    head = list(islice(_filled(lines()), SAMPLE + 1))
+    head = _whole_header(list(islice(_filled(lines()), SAMPLE + 1)))
     delimiter = given.get("delimiter") or _delimiter(head)
     if "quotechar" in given or "escapechar" in given or "doublequote" in given:
         candidates = [Dialect(delimiter)]
@@ -142,6 +143,14 @@ def _misfits(lines: Iterator[str], dialect: Dialect, enough: int | None) -> int:
         quoted = dialect.quotechar != QUOTE and any(len(f) > 1 and f[0] == f[-1] == QUOTE for f in fields)
         found += quoted or len(fields) != width
     return found
+
+
+def _whole_header(head: list[str]) -> list[str]:
+    """The lines with the first few as one where a quote opens in the first and closes in another."""
+    for n in range(1, min(HEADER, len(head)) + 1):
+        if "".join(head[:n]).count(QUOTE) % 2 == 0:
+            return ["".join(head[:n]), *head[n:]]
+    return head
 
 
 def _delimiter(head: Sequence[str]) -> str:

@@ -11,10 +11,11 @@ from pathlib import Path, PurePosixPath
 from scanner.dataset.readers.names import BESIDE, DELTA, IMAGES, Found, is_known, suffix
 from scanner.dataset.readers.own import WRITTEN, is_document, is_store
 from scanner.dataset.readers.prose import CAPITALS, no_captions
-from scanner.dataset.readers.tables import of_folder, table_above
+from scanner.dataset.readers.tables import above, of_folder
 from scanner.errors import InputError
 
 NOTES = ("dataset_info.json", "dataset_dict.json", "state.json")  # Hugging Face's, beside the data
+INSTEAD = "write the captions to a file"
 MANY, FEW = 20, 0.2  # texts in a folder, and the share of documents among them that is chance
 HEAD = 4096  # bytes of a file that tell what it is
 
@@ -22,10 +23,15 @@ HEAD = 4096  # bytes of a file that tell what it is
 def named(path: Path, known: Sequence[str], found: Found) -> None:
     """What a path means: a file, or all of a folder."""
     source = str(path)
-    if path.is_dir():
-        _walk(source, known, found)
-    elif (table := table_above(path.absolute())) is not None:
+    table, what = above(path.absolute()) or (None, None)
+    if table is not None and what != DELTA:
+        found.refused[source] = f"a part of {what} ({table}), whose deleted rows overscan cannot tell: {INSTEAD}"
+    elif table is not None and path.is_dir():
+        found.refused[source] = f"a part of a Delta table: name the table, {table}"
+    elif table is not None:
         _table(str(table), found)
+    elif path.is_dir():
+        _walk(source, known, found)
     else:
         _add(source, known, _beside(path), found)
 
@@ -37,7 +43,7 @@ def objects(urls: Sequence[str], known: Sequence[str], found: Found) -> None:
         if inside == DELTA:
             found.files[root] = DELTA
         elif inside:
-            found.refused[root] = f"{inside}, whose deleted rows overscan cannot tell: write the captions to a file"
+            found.refused[root] = f"{inside}, whose deleted rows overscan cannot tell: {INSTEAD}"
         else:
             _add(url, known, False, found)
 
@@ -88,7 +94,7 @@ def _walk(folder: str, known: Sequence[str], found: Found) -> None:
         if what == DELTA:
             _table(folder, found)
         else:
-            found.refused[folder] = f"{what}, whose deleted rows overscan cannot tell: write the captions to a file"
+            found.refused[folder] = f"{what}, whose deleted rows overscan cannot tell: {INSTEAD}"
         return
     if "state.json" in names and (shards := _shards(Path(folder, "state.json"))):
         found.files |= {shard: suffix(shard, known) for shard in shards}

@@ -23,7 +23,22 @@ from scanner.errors import InputError
 BLOCK = 1 << 20  # bytes read at a time
 LONGEST = 1 << 28  # bytes of one line: more is taken for a broken file
 MARK = "\ufeff"  # the byte order mark, which may stand at any beginning where files were joined
-FIRST = 2048  # bytes looked at for UTF-16
+FIRST = 2048  # bytes that tell what is no text
+SIGNS = {  # what a file of another kind begins with
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"PK\x03\x04": "a zip archive or a spreadsheet",
+    b"PAR1": "Parquet",
+    b"ARROW1": "Arrow",
+    b"%PDF-": "PDF",
+    b"\x89PNG": "an image",
+    b"\xff\xd8\xff": "an image",
+    b"GIF8": "an image",
+    b"SQLite format 3": "a database",
+    b"\x7fELF": "a program",
+}
 
 
 def lines(source: str) -> Iterator[str]:
@@ -80,16 +95,27 @@ def with_ends(source: str, sign: str = " ") -> Iterator[str]:
 
 
 def first(source: str) -> str | None:
-    """The file's beginning, None where it is empty. Raises InputError for UTF-16 and UTF-32."""
+    """The file's beginning, None where it is empty. Raises InputError for UTF-16 and UTF-32, and what is no text."""
     if by_python(source):
         with opened(source) as file:
-            head = file.read(FIRST).decode(errors="replace")
+            content = file.read(FIRST)
+        if what := sign_of(content):
+            raise refusal(source, f"{what} under the name of a text; needed the name of what it is, or text in it")
+        head = content.decode(errors="replace")
     else:
         head = next(_by_polars(source), "")
     line = head.partition("\n")[0]
     if (line.startswith("\ufffd\ufffd") and "\x00" in line) or line.count("\x00") * 3 > len(line) > 0:
         raise refusal(source, "UTF-16 text; needed UTF-8: convert it (iconv -f UTF-16 -t UTF-8)")
     return head or None
+
+
+def sign_of(content: bytes) -> str | None:
+    """What a file with this beginning is, by its signature; None for text, which may begin so by chance."""
+    whole = content[:-3] if len(content) == FIRST else content  # a character may be cut
+    if b"\x00" not in whole and "\ufffd" not in whole.decode(errors="replace"):
+        return None
+    return next((what for sign, what in SIGNS.items() if content.startswith(sign)), None)
 
 
 def by_python(source: str) -> bool:

@@ -5,6 +5,8 @@ from urllib.parse import unquote
 
 from scanner.dataset.readers.names import DELTA, is_url
 
+DEPTH = 6  # folders between a table and its files
+
 
 def of_folder(folder: str, names: set[str]) -> str | None:
     """The format whose table a folder is, by the names in it; None where it is none."""
@@ -26,15 +28,19 @@ def is_readable(table: str) -> bool:
     return is_url(table) or (unquote(table) == table and {"[", "]"}.isdisjoint(table))
 
 
-def table_above(path: Path) -> Path | None:
-    """The Delta table that a file belongs to, in a partition's folder or not; None where it belongs to none."""
-    for folder in list(path.parents)[:6]:
-        if _has_log(folder):
-            return folder
-        if "=" not in folder.name:
+def above(path: Path) -> tuple[Path, str] | None:
+    """The table that a file or folder belongs to, in a partition's folder or not, and its format; None for none."""
+    for folder in list(path.parents)[:DEPTH]:
+        try:
+            names = {item.name for item in folder.iterdir()} if (found := _marked(folder)) else set()
+        except OSError:
+            return None
+        if found and (what := of_folder(str(folder), names)):
+            return folder, what
+        if "=" not in folder.name and folder.name != "data" and not folder.name.startswith("bucket-"):
             return None
     return None
 
 
-def _has_log(folder: Path) -> bool:
-    return (folder / "_delta_log").is_dir()
+def _marked(folder: Path) -> bool:
+    return any((folder / name).is_dir() for name in ("_delta_log", ".hoodie", "_versions", "metadata", "snapshot"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scanner.dataset.readers.columns import COLUMN_GUESSES, Source, from_python, refusal
-from scanner.dataset.readers.lines import MARK
+from scanner.dataset.readers.lines import MARK, sign_of
 from scanner.dataset.readers.names import is_url
 from scanner.dataset.readers.records import HEAD, Captions, captions_of, parse
 
@@ -124,6 +124,10 @@ def _text(archive: tarfile.TarFile, member: tarfile.TarInfo, extension: str) -> 
 def _check_end(source: str) -> None:
     """Raises InputError where the archive's end (two blocks of zeros) is missing: streaming would not notice."""
     with Path(source).open("rb") as file:
+        if (what := sign_of(file.read(8))) is not None:
+            raise refusal(
+                source, f"{what} under the name of a tar; needed a tar: rename it, to .tar.gz if it is packed"
+            )
         size = file.seek(0, 2)
         file.seek(max(0, size - 1024))
         if size < 1024 or file.read().strip(b"\x00"):
