@@ -187,3 +187,78 @@ def test_status_says_which_scan_was_never_calibrated(nights, tmp_path):
         f"\nnull captions were scored for {first[:8]}, and not for the newest scan, {newest[:8]}: a calibration of "
         "those is refused; calibrate again, or see `overscan recheck`\n"
     )
+
+
+def test_a_scan_is_done_again_in_its_dialect(tmp_path, epsilon_bundle_path):
+    (tmp_path / "a.csv").write_text('caption,u\n"a cat",1\n"a dog, a bird",2\n')
+    made = ["--model", BUNDLE, "--store", tmp_path / "store", "--backend", "cpu", "--dialect", "quotechar=none"]
+    assert run("scan", tmp_path / "a.csv", *made)[2] == 0
+    assert run("report", *made[2:4], "--out", tmp_path / "first", "--top", "1")[2] == 0
+    asked = ["recheck", "--report", tmp_path / "first", "--model", epsilon_bundle_path, *made[2:4]]
+    assert run(*asked, "--out", tmp_path / "second")[2] == 0
+    texts = [pl.read_parquet(tmp_path / name / "scores.parquet")["text"].to_list() for name in ("first", "second")]
+    assert texts == [['"a cat"', None]] * 2
+
+
+def night(folder, model, name, *scan):
+    """A screened scan of a file of captions with its own threshold, and its report by a calibration."""
+    made = ["--model", model, "--store", folder / "store", "--backend", "cpu", "--seeds", "4"]
+    cal = folder / f"{name}.parquet"
+    for command in (
+        ["scan", *scan, *made, "--screen", "0.4"],
+        ["calibrate", folder / "null.txt", *made, "--out", cal],
+        ["report", "--store", folder / "store", "--out", folder / name, "--calibration", cal, "--fpr", "0.2"],
+    ):
+        _, err, code = run(*command)
+        assert code == 0, err
+
+
+def test_a_screened_scan_is_screened_again(tmp_path, epsilon_bundle_path):
+    """As it would be by hand; and earlier inputs that are gone are said, those of the newest run an error."""
+    lists = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    for path, part in zip(lists, (DATA[:10], DATA), strict=True):
+        path.write_text("\n".join(part))
+    (tmp_path / "null.txt").write_text("\n".join(NULL))
+    night(tmp_path, BUNDLE, "first", lists[1])
+    asked = ["recheck", "--report", tmp_path / "first", "--model", epsilon_bundle_path, "--store", tmp_path / "store"]
+    _, err, code = run(*asked, "--out", tmp_path / "second")
+    assert code == 0, err
+    night(tmp_path, epsilon_bundle_path, "by hand", lists[1])
+    second, by_hand = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("second", "by hand"))
+    assert second["scan_id"] == by_hand["scan_id"] != second["full_scan_id"] == by_hand["full_scan_id"]
+    found = [pl.read_parquet(tmp_path / name / "scores.parquet").sort("prompt_id") for name in ("second", "by hand")]
+    assert found[0].equals(found[1])
+    assert found[0]["estimate_ratio_prior_v1"].count() == 8  # 40 % of 20
+    _, err, code = run(*asked, "--out", tmp_path / "third", "--screen-model", epsilon_bundle_path)
+    assert (code, err) == (
+        2, "error: --screen-model: the former scan's first pass was its own model's: leave it out\n",
+    )  # fmt: skip
+    night(tmp_path, BUNDLE, "former", lists[0])
+    lists[1].unlink()
+    asked[2] = tmp_path / "former"
+    _, err, code = run(*asked, "--out", tmp_path / "fourth")
+    assert code == 0, err
+    assert f"note: captions of an earlier run are left out: {lists[1]}: no such file" in err
+    assert json.loads((tmp_path / "fourth/summary.json").read_text())["prompts"] == 10
+    lists[0].unlink()
+    _, err, code = run(*asked, "--out", tmp_path / "fifth")
+    assert (code, err.splitlines()[-1].startswith(f"error: {lists[0]}: no such file")) == (2, True), err
+
+
+def test_another_models_first_pass_needs_its_counterpart(tmp_path, epsilon_bundle_path):
+    (tmp_path / "a.txt").write_text("\n".join(DATA))
+    made = ["--model", epsilon_bundle_path, "--store", tmp_path / "store", "--backend", "cpu", "--seeds", "4"]
+    assert run("scan", tmp_path / "a.txt", *made, "--screen", "0.4", "--screen-model", BUNDLE)[2] == 0
+    assert run("report", "--store", tmp_path / "store", "--out", tmp_path / "first", "--top", "3")[2] == 0
+    asked = ["recheck", "--report", tmp_path / "first", "--model", BUNDLE, "--store", tmp_path / "store"]
+    _, err, code = run(*asked, "--out", tmp_path / "second")
+    assert (code, err) == (
+        2,
+        f"error: the report is of a scan screened by another model, {BUNDLE}: make the same of the new checkpoint "
+        "(such as an int8 bundle, `overscan export --dtype int8`) and name it with --screen-model\n",
+    )
+    _, err, code = run(*asked, "--out", tmp_path / "second", "--screen-model", epsilon_bundle_path)
+    assert code == 0, err
+    summary = json.loads((tmp_path / "second/summary.json").read_text())
+    assert (summary["flagged"], summary["prompts"]) == (3, 20)
+    assert pl.read_parquet(tmp_path / "second/scores.parquet")["estimate_ratio_prior_v1"].count() == 8

@@ -20,7 +20,7 @@ from scanner.audit.summary import Summary
 from scanner.cli import options, places
 from scanner.cli.console import progress, summary
 from scanner.cli.signals import stoppable
-from scanner.config import MadeWith
+from scanner.config import MadeWith, Screen
 from scanner.diffusion.scores import SCORES
 from scanner.diffusion.trace import Watch
 from scanner.errors import InputError, ScannerError
@@ -39,11 +39,15 @@ CALIBRATION, THRESHOLD = "calibration.parquet", "threshold.json"  # beside the r
 
 @dataclass(frozen=True)
 class Again:
-    """What a report was made from, to be done again with another model. `null`: inputs of its null captions, if any."""
+    """What a report was made from, to be done again with another model.
+
+    `null`: inputs of its null captions, if any; `screen`: of a screened scan, with the first pass of the new model.
+    """
 
     made: MadeWith
     runs: tuple[RunRecord, ...]
     null: tuple[RunRecord, ...]
+    screen: Screen | None
 
 
 @click.command()
@@ -54,6 +58,7 @@ class Again:
 @click.option("--null", multiple=True, help="Benign captions.  [default: those of the former calibration]")
 @click.option("--baseline", type=places.FILE, help="Accepted findings: they stay known under the new checkpoint.")
 @click.option("--fail-on", metavar="new|any|N", help="As of `overscan report`.")
+@click.option("--screen-model", type=places.MODEL, help="What makes a screened scan's first pass, if another did.")
 @click.option("--backend", help="[default: the former scan's]")
 @click.option("--precision", type=options.PRECISION, help="[default: the former scan's]")
 @options.batch_size
@@ -66,6 +71,7 @@ def recheck(
     null: tuple[str, ...],
     baseline: Path | None,
     fail_on: str | None,
+    screen_model: Path | None,
     backend: str | None,
     precision: str | None,
     batch_size: int | None,
@@ -79,15 +85,17 @@ def recheck(
     fails = None if fail_on is None else policy.FailOn.parse(fail_on)
     known = None if baseline is None else read_baseline(baseline)
     before = read_night(report)
-    again = _again(before.summary, store, null)
+    again = _again(before.summary, store, null, screen_model)
     with stoppable() as stop, progress() as watch:
         made = again.made
         made = replace(made, backend=backend or made.backend, precision=precision or made.precision)
-        one = _scanner(made, model, store, batch_size, watch, stop)
+        one = _scanner(made, again.screen, model, store, batch_size, watch, stop)
         calibration = _calibrated(again.null, one, out, before.summary.score, model)
         done = _scanned(again.runs, one)
     click.echo(summary(done), err=True)
     stored, now = read_store(store, done.scan_id), datetime.now(UTC)
+    if stored.scan_id == before.summary.scan_id:
+        click.echo("note: the model and the settings are the former report's: no score can have changed", err=True)
     rule, chosen = _carried(before.summary, stored, calibration, f"{now:%Y-%m-%d}")
     after = decide(stored, rule, now.date(), calibration=calibration, baseline=known, kept=chosen)
     after = after.noting(notes(before, after))
@@ -102,17 +110,12 @@ def recheck(
         click.get_current_context().exit(1)
 
 
-def _again(former: Summary, store: Path, nulls: tuple[str, ...]) -> Again:
+def _again(former: Summary, store: Path, nulls: tuple[str, ...], screen_model: Path | None) -> Again:
     """What the former report was made from, as the store tells. Raises ScannerError where it does not, or cannot."""
     if former.made_with is None:
         raise ScannerError("an older overscan wrote the report, which does not say of which settings: report again")
     ledger = Ledger(store)
     _, runs = ledger.scan_runs(former.scan_id)
-    if former.scan_id != former.full_scan_id:
-        raise ScannerError(
-            "the report is of a screened scan, whose first pass belongs to its model: scan with the new one and "
-            "--screen, calibrate, report, and compare the two reports with `overscan diff`"
-        )
     records = [run for run in ledger.records(former.full_scan_id) if run.purpose == "calibration"]
     null = distinct(records)[:1] if records else []
     if nulls:
@@ -122,24 +125,48 @@ def _again(former: Summary, store: Path, nulls: tuple[str, ...]) -> Again:
             "the report decides by null captions, and the store does not know which: name them with --null, as they "
             "were given to `overscan calibrate`"
         )
-    return Again(former.made_with, tuple(distinct(runs)), tuple(null))
+    return Again(former.made_with, tuple(distinct(runs)), tuple(null), _screen(runs[0], ledger, screen_model))
+
+
+def _screen(run: RunRecord, ledger: Ledger, model: Path | None) -> Screen | None:
+    """The same share by the same score; its threshold is chosen anew, as scores of two models do not compare."""
+    screening = run.screening
+    if screening is None or screening.model == run.model:
+        if model is not None:
+            raise ScannerError("--screen-model: the former scan's first pass was its own model's: leave it out")
+    elif model is None:
+        raise ScannerError(
+            f"the report is of a scan screened by another model, {screening.model}: make the same of the new "
+            "checkpoint (such as an int8 bundle, `overscan export --dtype int8`) and name it with --screen-model"
+        )
+    if screening is None:
+        return None
+    first = ledger.records(screening.first_scan_id)[0]
+    precision = None if model is None and first.precision == run.precision else first.precision
+    return Screen(screening.share, screening.score, model, precision)
 
 
 def _named(run: RunRecord, nulls: tuple[str, ...]) -> RunRecord:
-    return replace(run, inputs=nulls, column=None, limit=None)
+    return replace(run, inputs=nulls, column=None, limit=None, dialect=None)
 
 
 def _scanner(
-    made: MadeWith, model: Path, store: Path, batch_size: int | None, watch: Watch, stop: Callable[[], bool]
+    made: MadeWith,
+    screen: Screen | None,
+    model: Path,
+    store: Path,
+    batch_size: int | None,
+    watch: Watch,
+    stop: Callable[[], bool],
 ) -> Callable[[RunRecord, Purpose], ScanResult]:
-    """Scans again what a run was asked, with another model and these settings."""
+    """Scans again what a run was asked, with another model and these settings; null captions get all passes."""
     reference = None if made.reference is None else made.reference.path
 
     def one(run: RunRecord, purpose: Purpose) -> ScanResult:
         return scan(
             run.inputs, purpose=purpose, watch=watch, stop=stop, model=model, store=store, column=run.column,
-            limit=run.limit, reference=reference, config=made.config, backend=made.backend, precision=made.precision,
-            batch_size=batch_size,
+            dialect=run.dialect, limit=run.limit, reference=reference, config=made.config, backend=made.backend,
+            precision=made.precision, batch_size=batch_size, screen=screen if purpose == "scan" else None,
         )  # fmt: skip
 
     return one
