@@ -6,6 +6,7 @@ from test_cli import run
 
 from scanner.cli import COMMANDS
 from scanner.cli.places import Input, Place
+from scanner.dataset.readers.find import SCHEMES
 from scanner.demo import BUNDLE
 
 PLACES = [
@@ -42,9 +43,9 @@ def test_every_path_option_knows_urls_and_whether_it_writes():
 def test_urls_are_refused_by_name_before_any_work(folder, command, parameter):
     argument = isinstance(parameter, click.Argument)
     for place in [*URLS, "s3:/b/x", "gs:/b"]:
-        if isinstance(parameter.type, Input) and place.startswith(("s3://", "gs://", "hf://")):
+        if isinstance(parameter.type, Input) and place.startswith(SCHEMES):
             continue  # captions are read from there
-        before = ["owner/name"] if (command, parameter.name) == ("export", "out") else []
+        before = ["a/b"] if (command, parameter.name) == ("export", "out") else []
         out, err, code = run(command, *before, *([place] if argument else [parameter.opts[0], place]))
         assert (out, code) == ("", 2)
         assert f"{place}: a URL, and a local path is needed here: " in err
@@ -132,7 +133,7 @@ def victim(folder):
         ("calibrate.out", ["calibrate", "captions.txt", "--model", BUNDLE, "--store", "store"], "{victim}"),
         ("demo.out", ["demo"], "../demo"),
         ("evaluate.out", ["evaluate", "captions.txt", "--model", BUNDLE], "../evaluated"),
-        ("export.out", ["export", "owner/name"], "../exported"),
+        ("export.out", ["export", "a/b"], "../exported"),
     ],
 )
 def test_found_settings_do_not_write_outside(folder, name, key, command, value):
@@ -188,3 +189,30 @@ def test_nothing_is_said_of_settings_that_are_not(folder):
         "settings from settings\\x1b[31m.toml\nerror: "
     )
     assert [path.name for path in folder.parent.iterdir()] == ["here"]
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (["threshold", "--store", "store", "--out", "mine.txt"], "mine.txt"),
+        (["calibrate", "mine.txt", "--model", BUNDLE, "--store", "store", "--out", "mine.txt"], "mine.txt"),
+        (["report", "--store", "store", "--out", "."], "scores.parquet"),
+    ],
+)
+def test_nobodys_file_is_replaced(folder, command, name):
+    made = ["--model", BUNDLE, "--store", "store", "--backend", "cpu"]
+    assert run("scan", "captions.txt", *made)[2] == 0
+    (folder / name).write_text("mine\n")
+    _, err, code = run(*command)
+    assert code == 2, err
+    assert f"{name}: another file is there" in err or f".: {name} in it, and no report of overscan" in err
+    assert (folder / name).read_text() == "mine\n"
+
+
+def test_ones_own_files_are_replaced(folder):
+    made = ["--model", BUNDLE, "--store", "store", "--backend", "cpu"]
+    assert run("scan", "captions.txt", *made)[2] == 0
+    for _ in range(2):
+        assert run("calibrate", "captions.txt", *made, "--out", "null.parquet")[2] == 0
+        assert run("threshold", "--store", "store", "--out", "t.json")[2] == 0
+        assert run("report", "--store", "store", "--out", ".")[2] == 0

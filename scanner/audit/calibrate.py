@@ -148,8 +148,9 @@ def write(
     """Write the null of every score to one file: whole, or not at all; returns the number of null captions.
 
     `scores`: scored benign prompts, [prompt_id, text, status, scores...]; `canaries`: as of a ScanResult. Raises
-    ScannerError where none of them is scored.
+    ScannerError where none of them is scored, and over another file.
     """
+    check_place(path)
     kept = _characters(scores.filter(status="scored")).select(*KEPT, *score_names).sort("prompt_id")
     if kept.is_empty():
         raise ScannerError("none of the null captions could be scored: calibrate with readable, benign captions")
@@ -163,6 +164,17 @@ def write(
     with replacing(path) as partial:
         kept.write_parquet(partial, metadata={KEY: json.dumps(head)})
     return len(kept)
+
+
+def check_place(path: Path) -> None:
+    """Raises ScannerError where another file than a calibration is in its place: captions, for instance."""
+    if path.is_file():
+        try:
+            ours = KEY in pl.read_parquet_metadata(path)
+        except (pl.exceptions.PolarsError, OSError):
+            ours = False
+        if not ours:
+            raise ScannerError(f"{path}: another file is there, and no calibration: move it away or name another --out")
 
 
 def scan_id_of(path: Path) -> str:

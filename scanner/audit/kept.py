@@ -15,7 +15,8 @@ from scanner.errors import ScannerError
 from scanner.files import replacing
 from scanner.store.stored import StoredScan
 
-FORMAT = "overscan threshold 1"
+KIND = "overscan threshold"
+FORMAT = f"{KIND} 1"
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,9 @@ def choose(stored: StoredScan, rule: Rule, today: str, calibration: Calibration 
 
 
 def write(path: Path, kept: Kept) -> None:
-    """Write a threshold as one small JSON file, whole or not at all."""
+    """Write a threshold as one small JSON file, whole or not at all. Raises ScannerError over another file."""
+    if path.exists() and not _is_kept(path):
+        raise ScannerError(f"{path}: another file is there, and no kept threshold: move it away or name another --out")
     with replacing(path) as partial:
         partial.write_text(json.dumps({"format": FORMAT} | asdict(kept), indent=1) + "\n", encoding="utf-8")
 
@@ -99,6 +102,13 @@ def read(path: Path) -> Kept:
         raise ScannerError(f"{path}: no such file; `overscan threshold --store STORE --out {path}` makes it") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ScannerError(f"{path}: not a threshold ({error!r}): choose it again with `overscan threshold`") from error
+
+
+def _is_kept(path: Path) -> bool:
+    try:
+        return str(json.loads(path.read_bytes())["format"]).startswith(KIND)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def of_json(raw: Mapping[str, Any]) -> Kept:

@@ -38,6 +38,7 @@ def calibrate(
     settings. Run again, only new captions are scored.
     """
     config = scan_config(seeds, first_steps, guidance_scale)
+    calibrations.check_place(out)
     with stoppable() as stop, progress() as watch:
         result = scan(
             inputs,

@@ -8,7 +8,7 @@ import polars as pl
 
 from scanner.audit.summary import Summary, as_json
 from scanner.errors import ScannerError, first_line
-from scanner.files import replacing_folder
+from scanner.files import replacing_folder, settle
 from scanner.pages.safe import spreadsheet
 from scanner.report import html, markdown
 from scanner.report.contents import Contents, rows_to_drop, to_drop
@@ -44,8 +44,9 @@ def write(out: Path, contents: Contents, summary: Summary) -> list[Path]:
     """Write every format and `summary.json` into the folder `out`, all together; returns the paths.
 
     Whoever looks finds the report of before or this one, as `scanner.files.replacing_folder` has it; other files in
-    the folder stay. Raises ScannerError where it cannot.
+    the folder stay. Raises ScannerError where it cannot, and where files of these names are no report's.
     """
+    _refuse_others(out)
     try:
         with replacing_folder(out, FILES.__contains__) as partial:
             for name, form in FORMATS.items():
@@ -56,3 +57,15 @@ def write(out: Path, contents: Contents, summary: Summary) -> list[Path]:
             f"{out}: the report cannot be written ({first_line(error)}): needed a folder to write to"
         ) from error
     return [out / name for name in FILES]
+
+
+def _refuse_others(out: Path) -> None:
+    """Raises ScannerError where what would be replaced is somebody's, such as a dataset's own scores.parquet."""
+    settle(out)
+    there = [name for name in FILES if (out / name).exists()]
+    try:
+        ours = not there or str(json.loads((out / SUMMARY).read_bytes())["format"]).startswith("overscan report")
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = False
+    if not ours:
+        raise ScannerError(f"{out}: {', '.join(there)} in it, and no report of overscan: name another folder")
