@@ -19,6 +19,9 @@ SECTIONS: Mapping[str, Sequence[Case]] = {
     "Calibrations": decisions.CALIBRATIONS,
     "Baselines and allow-lists": decisions.LISTS,
     "Reports to compare": decisions.REPORTS,
+    "Kept thresholds": decisions.THRESHOLDS,
+    "Findings to accept": decisions.ACCEPTS,
+    "Reports to do again": decisions.RECHECKS,
 }
 HEAD = f"""# Bad inputs
 

@@ -90,6 +90,7 @@ CALIBRATIONS = [
     Case("too few null captions to flag at all", f"{REPORT} --calibration calibration.parquet --fdr 0.01"),
     Case("null captions that say nothing", "calibrate a.txt ... --out new.parquet", written("a.txt", b"  \n")),
     Case("calibration into a folder", "calibrate benign.txt ... --out store"),
+    Case("calibration over captions", "calibrate benign.txt ... --out benign.txt"),
     Case("calibration where nobody can write", "calibrate benign.txt ... --out /proc/none/new.parquet"),
 ]
 LISTS = [
@@ -111,6 +112,79 @@ LISTS = [
     Case("entry without a date", ALLOW, allow(f"{ID},ours,soon")),
     Case("entry twice", ALLOW, allow(f"{ID},ours,2030-01-01\n{ID},ours,2031-01-01")),
     Case("expired entry for a caption not there", ALLOW, allow(f"{ID},ours,2020-01-01")),
+]
+THRESHOLD = "threshold --store store --out threshold.json"
+ACCEPT = "accept --report report --baseline baseline.json"
+RECHECK = "recheck --report report --model bundle --store store --out again"
+
+
+def kept(**changes: object) -> Spoil:
+    """A threshold that was kept, with other facts in it."""
+
+    def spoil(folder: Path) -> None:
+        assert overscan(f"{THRESHOLD} --quantile 0.5")[0] == 0
+        path = folder / "threshold.json"
+        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes))
+
+    return spoil
+
+
+def cut(folder: Path) -> None:
+    kept()(folder)
+    half("threshold.json")(folder)
+
+
+THRESHOLDS = [
+    Case("no such store", "threshold --store none --out threshold.json"),
+    Case("no such scan", f"{THRESHOLD} --scan-id 00000000"),
+    Case("scan's id too short to tell", f"{THRESHOLD} --scan-id 00"),
+    Case("unknown score", f"{THRESHOLD} --score norm"),
+    Case("quantile above 1", f"{THRESHOLD} --quantile 2"),
+    Case("rate without calibration", f"{THRESHOLD} --fpr 0.01"),
+    Case("calibration without a rate", f"{THRESHOLD} --calibration calibration.parquet"),
+    Case("two ways at once", f"{THRESHOLD} --quantile 0.9 --fpr 0.1 --calibration calibration.parquet"),
+    Case("too few null captions for the rate", f"{THRESHOLD} --calibration calibration.parquet --fpr 0.001"),
+    Case("calibration of other settings", f"{THRESHOLD} --calibration calibration.parquet --fpr 0.1", of_one_seed),
+    Case("threshold into a folder", "threshold --store store --out store"),
+    Case("threshold over another file", "threshold --store store --out captions.txt"),
+    Case("threshold where nobody can write", "threshold --store store --out /proc/none/t.json"),
+    Case("no such threshold", f"{REPORT} --threshold none.json"),
+    Case("somebody's JSON for a threshold", f"{REPORT} --threshold report/summary.json"),
+    Case("threshold cut in half", f"{REPORT} --threshold threshold.json", cut),
+    Case("threshold of a later overscan", f"{REPORT} --threshold threshold.json", kept(format="overscan threshold 2")),
+    Case("threshold of another scan", f"{REPORT} --threshold threshold.json", kept(scan_id="0" * 32)),
+    Case("threshold of another score", f"{REPORT} --threshold threshold.json --score concentration_v1", kept()),
+    Case("threshold that is no number", f"{REPORT} --threshold threshold.json", kept(value="high")),
+]
+ACCEPTS = [
+    Case("no such report", "accept --report none --baseline baseline.json"),
+    Case("folder that is no report", "accept --report store --baseline baseline.json"),
+    Case("report cut in half", ACCEPT, half("report/summary.json")),
+    Case("baseline cut in half", ACCEPT, half("baseline.json")),
+    Case("somebody's file for a baseline", "accept --report report --baseline captions.txt"),
+    Case("baseline of a later overscan", ACCEPT, baseline(format="overscan baseline 2")),
+    Case("baseline into a folder", "accept --report report --baseline store"),
+    Case("baseline where nobody can write", "accept --report report --baseline /proc/none/b.json"),
+    Case("URL for a baseline", "accept --report report --baseline s3://bucket/baseline.json"),
+    Case("id of no flagged prompt", f"{ACCEPT} --ids ffffffff"),
+    Case("id too short to tell", f"{ACCEPT} --ids e6"),
+    Case("caption for an id", f"{ACCEPT} --ids barn"),
+    Case("last day that has passed", f"{ACCEPT} --expires 2020-01-01"),
+    Case("last day that is none", f"{ACCEPT} --expires soon"),
+]
+RECHECKS = [
+    Case("no such report", "recheck --report none --model bundle --store store --out again"),
+    Case("report of an older overscan", RECHECK, summary(scan=None)),
+    Case("report of another store", RECHECK, summary(scan_id="0" * 32, full_scan_id="0" * 32)),
+    Case("no such store", "recheck --report report --model bundle --store none --out again"),
+    Case("no such model", "recheck --report report --model none --store store --out again"),
+    Case("the model that it was", RECHECK),
+    Case("no such null captions", f"{RECHECK} --null none.txt"),
+    Case("no such baseline", f"{RECHECK} --baseline none.json"),
+    Case("unknown policy", f"{RECHECK} --fail-on sometimes"),
+    Case("a screen's model for a scan without one", f"{RECHECK} --screen-model bundle"),
+    Case("report into a file", "recheck --report report --model bundle --store store --out captions.txt"),
+    Case("URL for a report", "recheck --report report --model bundle --store store --out s3://bucket/again"),
 ]
 REPORTS = [
     Case("no such report", "diff --from none --to report"),
