@@ -304,6 +304,12 @@ def test_very_many_files_are_told_by_their_folders(tmp_path):
     rows.frame.collect()
     assert as_json(rows.reading())["files"] == [{"file": f"{tmp_path}/*.txt", "files": 1001, "rows": 1001}]
     assert len(rows.reading(each=True).files) == 1001
+    write(tmp_path, **{"7.csv": "u,caption\n1,a\n2\n", **{f"{n}.csv": "caption\na\n" for n in range(1000, 1002)}})
+    rows = readers.read([tmp_path])
+    rows.frame.collect()
+    assert list(rows.reading().notes) == [
+        (f"{tmp_path}/*.csv", "7.csv: records that do not fit the header begin in line 3"),
+    ]  # fmt: skip
 
 
 def test_the_state_of_others_is_no_dataset_of_hugging_face(tmp_path):

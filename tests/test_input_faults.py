@@ -185,7 +185,9 @@ def test_what_is_no_text_is_refused_by_what_it_is(tmp_path, kind):
         assert refusal(write(tmp_path / "a.tar", KINDS[kind])).endswith(said)
 
 
-@pytest.mark.parametrize("text", ["BZh is no word\n", "PK\x03\x04\n", "%PDF-file on a desk\na cat\n", "GIF89 party\n", "PAR1"])
+@pytest.mark.parametrize(
+    "text", ["BZh is no word\n", "PK\x03\x04\n", "%PDF-file on a desk\na cat\n", "GIF89 party\n", "PAR1"]
+)
 def test_text_that_begins_like_another_kind_is_text(tmp_path, text):
     assert read(write(tmp_path / "a.txt", text)) == text.splitlines()
 

@@ -76,7 +76,8 @@ def _by_folder(read: Sequence[FileReading]) -> Iterator[FileReading]:
         found.setdefault(f"{path.parent}/*{path.suffix}", []).append(file)
     for name, files in found.items():
         rows, missing = (sum(getattr(file, what) for file in files) for what in ("rows", "without_caption"))
-        yield FileReading(name, rows, len(files), missing)
+        notes = [f"{PurePath(file.file).name}: {note}" for file in files for note in file.notes]
+        yield FileReading(name, rows, len(files), missing, notes=tuple(notes[:LISTED]))
 
 
 def judged(tally: FileRead) -> None:
