@@ -13,6 +13,7 @@ from rich.text import Text
 from scanner.cli import reading
 from scanner.config import SCREENED_OUT
 from scanner.dataset.readers import Problem
+from scanner.dataset.shards import Shard
 from scanner.diffusion.trace import Watch
 from scanner.identity import shown
 from scanner.scanning.dry_run import DryRun
@@ -72,6 +73,7 @@ def summary(result: ScanResult) -> str:
         skipped = {status: count for status, count in skipped.items() if status != SCREENED_OUT}
     rate = done / result.seconds if result.seconds else 0.0
     lines = [
+        *_shard(result.shard),
         f"rows            {result.rows:,}",
         f"unique prompts  {result.unique:,}",
         f"already scored  {result.already_scored:,}",
@@ -88,6 +90,7 @@ def summary(result: ScanResult) -> str:
 def dry_summary(plan: DryRun) -> str:
     """What a scan would do, in words."""
     lines = [
+        *_shard(plan.shard),
         f"rows            {plan.rows:,}",
         f"unique prompts  {plan.unique:,} ({plan.duplicates:,} rows repeat one)",
         f"already scored  {plan.already_scored:,}",
@@ -104,6 +107,10 @@ def dry_summary(plan: DryRun) -> str:
 
 def _engine(result: ScanResult | DryRun) -> str:
     return f"{result.backend} {result.precision}: {result.provider}, batch {result.batch_size}"
+
+
+def _shard(shard: Shard) -> list[str]:
+    return [] if shard.count == 1 else [f"shard           {shard} of the prompts, of which all below is"]
 
 
 def _screening(screening: Screened) -> str:

@@ -7,12 +7,14 @@ from typing import Any
 
 import click
 
+from scanner.cli import shard as shards
 from scanner.cli.console import dry_summary, progress, summary
 from scanner.cli.options import PRECISION, executor, scan_config, scan_options, scan_screen
 from scanner.cli.places import MODEL
 from scanner.cli.reading import listing
 from scanner.cli.signals import stoppable
 from scanner.dataset.reading import as_json
+from scanner.dataset.shards import WHOLE, Shard
 from scanner.diffusion.scores import FIRST_PASS_SCORES
 from scanner.scanning.dry_run import DryRun
 from scanner.scanning.dry_run import dry_run as run_dry
@@ -29,6 +31,7 @@ HELD = ("captions", "record", "earlier", "gone")  # of a result, and no fact of 
 @click.option("--screen-score", type=click.Choice(FIRST_PASS_SCORES), help="[default: the best of one seed]")
 @click.option("--screen-model", type=MODEL, help="What makes the first pass.  [default: the scan's model]")
 @click.option("--screen-precision", type=PRECISION, help="Of the first pass.  [default: the scan's, or its model's]")
+@shards.option
 @click.option("--dry-run", is_flag=True, help="Only count what is pending and estimate its time; write nothing.")
 @click.option("--files", is_flag=True, help="List the files read, with rows each, and what was passed over.")
 @click.option("--json", is_flag=True, help="Print what was done as JSON.")
@@ -42,6 +45,7 @@ def scan(
     screen_score: str | None,
     screen_model: Path | None,
     screen_precision: str | None,
+    shard: Shard | None,
     dry_run: bool,
     files: bool,
     json: bool,
@@ -53,6 +57,7 @@ def scan(
     """
     config = scan_config(seeds, first_steps, guidance_scale)
     options["screen"] = scan_screen(screen, screen_score, screen_model, screen_precision)
+    options["shard"] = shard or WHOLE
     if dry_run:
         with stoppable() as stop, progress() as watch:
             plan = run_dry(inputs, config=config, watch=watch, stop=stop, **options)
@@ -75,4 +80,4 @@ def _facts(result: ScanResult) -> dict[str, Any]:
     left_out, screening = [asdict(problem) for problem in result.left_out], result.screening
     screened = None if screening is None else asdict(screening)
     done = {"store": str(result.store), "left_out": left_out, "screening": screened, "reading": as_json(result.reading)}
-    return facts | done
+    return facts | done | {"shard": asdict(result.shard)}

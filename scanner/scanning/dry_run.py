@@ -9,6 +9,7 @@ from typing import Unpack
 
 from scanner.dataset.readers import Problem
 from scanner.dataset.reading import Reading
+from scanner.dataset.shards import Shard
 from scanner.diffusion.trace import Watch, unwatched
 from scanner.model import Model
 from scanner.model.stopping import stopping
@@ -42,6 +43,7 @@ class DryRun:
     prompts_per_second: float
     seconds: float
     reading: Reading
+    shard: Shard
     first_pass: int | None = None
     refine: int | None = None
 
@@ -67,7 +69,7 @@ def dry_run(
             full, first_pass, out = request.after(first_model), pending.to_score, None
             screening = request.screening(full, first_model)
             if ledger is not None:
-                screening = remembered(screening, ledger, request.limit)
+                screening = remembered(screening, ledger.records(), request.limit)
                 out = screened_out(screening, ledger) if screening.threshold is not None else None
             scan_id = None if screening.threshold is None else screening.scan_id
             pending = data.pending(ledger, scan_id, out)
@@ -95,6 +97,7 @@ def dry_run(
         first_pass=first_pass,
         refine=refine,
         reading=data.rows.reading(each=True),
+        shard=request.shard,
     )
 
 

@@ -3,8 +3,8 @@
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -19,7 +19,7 @@ from scanner.identity import captions_fingerprint
 from scanner.model import Model
 from scanner.scanning.execute import Executor
 from scanner.scanning.request import Dataset, Request
-from scanner.scanning.screen import screened_out
+from scanner.scanning.screen import remembered, screened_out
 from scanner.store.ledger import Ledger
 from scanner.store.pending import BLOCK, Pending
 from scanner.store.record import RunRecord, Screening
@@ -49,14 +49,28 @@ class Passes:
     stop: Callable[[], bool]
 
     def score(self, model: Model, purpose: Purpose, screening: Screening | None = None) -> Done:
-        """Give every prompt without one a row under the scan_id of a prepared model, or of its screening."""
-        scan_id, out = model.scan_id, None
-        if screening is not None:
-            scan_id, out = screening.scan_id, screened_out(screening, self.ledger)
-        pending = self.data.pending(self.ledger, scan_id, out)
-        record = self._record(model, purpose, screening)
-        self.ledger.begin(scan_id, record)
+        """Give every prompt without one a row under the scan_id of a prepared model, or of its screening.
+
+        Runs at once may have chosen thresholds: that of the first to begin is everybody's.
+        """
+        pending = self._pending(model, screening)
+        asked = self._record(model, purpose, screening, pending.unique)
+
+        def agreed(records: Sequence[RunRecord]) -> tuple[str, RunRecord]:
+            if screening is None:
+                return model.scan_id, asked
+            first = remembered(screening, records, self.request.limit)
+            return first.scan_id, replace(asked, screening=first)
+
+        scan_id, record = self.ledger.agree(agreed)
+        if record.screening != screening:
+            pending = self._pending(model, record.screening)
         return Done(scan_id, record, pending, self._rows(model, scan_id, pending))
+
+    def _pending(self, model: Model, screening: Screening | None) -> Pending:
+        if screening is None:
+            return self.data.pending(self.ledger, model.scan_id)
+        return self.data.pending(self.ledger, screening.scan_id, screened_out(screening, self.ledger))
 
     def _rows(self, model: Model, scan_id: str, pending: Pending) -> Counter[str]:
         """Score and commit. Whatever ends it, what is computed is committed. Counts by status."""
@@ -95,7 +109,7 @@ class Passes:
         self.ledger.compact()
         return statuses
 
-    def _record(self, model: Model, purpose: Purpose, screening: Screening | None) -> RunRecord:
+    def _record(self, model: Model, purpose: Purpose, screening: Screening | None, prompts: int) -> RunRecord:
         request, prepared = self.request, model.prepared
         assert prepared is not None
         named = None
@@ -121,4 +135,6 @@ class Passes:
             screening=screening,
             dialect=request.dialect,
             reading=self.data.rows.reading(),
+            shard=request.shard,
+            prompts=prompts,
         )

@@ -13,6 +13,7 @@ import polars as pl
 from scanner.config import ScanConfig, Screen
 from scanner.dataset import captions, readers
 from scanner.dataset.partitions import split_captions
+from scanner.dataset.shards import WHOLE, Shard
 from scanner.diffusion.scores import FIRST_PASS_SCORES, SCORES, best_score
 from scanner.disk import local, work_files, work_folder
 from scanner.errors import InputError, Interrupted, ScannerError
@@ -39,6 +40,7 @@ class Asked(TypedDict, total=False):
     batch_size: int | None
     limit: int | None
     strict: bool
+    shard: Shard
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Request:
     `column`: of the captions, None: guessed. `dialect`: of CSV files, None: guessed. `reference`: a file of ordinary
     captions, for the scores that compare with them. `screen`: only prompts that stand out in a first pass get all of
     `config`'s passes. `limit`: only so many rows. `strict`: files that cannot be read are an error, else they are left
-    out and named.
+    out and named. `shard`: the part of the unique prompts that this scan scores; others score the others.
     """
 
     inputs: Inputs
@@ -64,6 +66,7 @@ class Request:
     batch_size: int | None = None
     limit: int | None = None
     strict: bool = False
+    shard: Shard = WHOLE
 
     def __post_init__(self) -> None:
         local(self.store, STORES)
@@ -138,22 +141,26 @@ def _check(screen: Screen, request: Request) -> None:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Captions, split by prompt_id into `partitions`. `rows`: all but those of files that turned out damaged."""
+    """Captions, split by prompt_id into `partitions`.
+
+    `rows`: all but those of files that turned out damaged; `shard`: the part of the prompts that counts.
+    """
 
     rows: readers.Rows
     partitions: Path
     folder: Path
     stop: Callable[[], bool]
+    shard: Shard = WHOLE
 
     def pending(self, ledger: Ledger | None, scan_id: str | None, screened_out: pl.LazyFrame | None = None) -> Pending:
         """What a scan has no row of yet. `screened_out`: [prompt_id] that need no engine; without a store, all."""
         with work_files(self.folder):
             folder = Path(tempfile.mkdtemp(dir=self.folder))
         if ledger is None or scan_id is None:
-            return compare(self.partitions, pl.LazyFrame(schema=SCORED), folder, self._check, screened_out)
+            return compare(self.partitions, pl.LazyFrame(schema=SCORED), folder, self._check, screened_out, self.shard)
         with ledger.refusals():
             held = ledger.scores(scan_id).select("prompt_id", "status")
-            return compare(self.partitions, held, folder, self._check, screened_out)
+            return compare(self.partitions, held, folder, self._check, screened_out, self.shard)
 
     def _check(self) -> None:
         if self.stop():
@@ -179,4 +186,4 @@ def dataset(request: Request, rows: readers.Rows, stop: Callable[[], bool]) -> I
             split_captions(captions.texts(rows), split, check)
         if not any(split.rglob("*.parquet")):
             raise InputError(f"{', '.join(request.files)}: no caption rows in it")
-        yield Dataset(rows, split, folder, stop)
+        yield Dataset(rows, split, folder, stop, request.shard)

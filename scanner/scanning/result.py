@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from scanner.dataset import captions
 from scanner.dataset.reading import Reading
+from scanner.dataset.shards import Shard
 from scanner.scanning.passes import Done
 from scanner.scanning.request import Dataset
 from scanner.store.ledger import Ledger
@@ -16,7 +17,8 @@ class ScanResult(StoredScan):
     """What a scan found and did.
 
     `scored`: prompts that this run gave scores, or all passes of a screened scan; `skipped`: status -> unique prompts
-    of the whole input that have no scores; `screening`: what a screen came to.
+    of the whole input that have no scores; `screening`: what a screen came to; `shard`: the part of the prompts that
+    all these numbers are of.
     `reading`: files read with their rows, rows without a caption and why, what folders hold that was passed over.
 
     >>> again = scan("captions.parquet", model="bundle", store="store", limit=40, batch_size=16)
@@ -36,6 +38,7 @@ class ScanResult(StoredScan):
     other_scans: int  # rows in the store that belong to other models or settings
     seconds: float
     reading: Reading
+    shard: Shard
     screening: Screened | None = None
 
 
@@ -62,4 +65,5 @@ def result_of(done: Done, data: Dataset, ledger: Ledger, first_scan_id: str, sec
         seconds=seconds,
         screening=record.screened(statuses),
         reading=data.rows.reading(each=True),
+        shard=data.shard,
     )

@@ -49,7 +49,7 @@ def scan(
         if request.screen is not None:
             passes.score(first_model, FIRST_PASS)
             full = request.after(first_model)
-            screening = remembered(request.screening(full, first_model), ledger, request.limit)
+            screening = remembered(request.screening(full, first_model), ledger.records(), request.limit)
             screening = chosen(screening, ledger, data.partitions, data.folder / "first pass")
             first_model.close()  # a large model is not held twice
             model = full.prepare(preparing)

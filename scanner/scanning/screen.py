@@ -7,6 +7,7 @@ found again in the records of that night's runs: a dataset that grows does not m
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -18,16 +19,16 @@ from scanner.dataset.captions import IDENTIFIED
 from scanner.dataset.partitions import DIGITS, partition, split
 from scanner.errors import ScannerError
 from scanner.store.ledger import Ledger
-from scanner.store.record import Screening
+from scanner.store.record import RunRecord, Screening
 
 
-def remembered(screening: Screening, ledger: Ledger, limit: int | None) -> Screening:
-    """With the threshold of the first run of this policy in the store, if there is one.
+def remembered(screening: Screening, records: Sequence[RunRecord], limit: int | None) -> Screening:
+    """With the threshold of the first run of this policy among a store's `records`, newest first, if there is one.
 
     A threshold that was chosen among a `limit` of rows is a trial's, and serves only runs of the same limit.
     """
     asked = replace(screening, threshold=None, model="")
-    for record in reversed(ledger.records()):  # oldest first: two first nights at once end up with one threshold
+    for record in reversed(records):  # the oldest: two first nights at once end up with one threshold
         found = record.screening
         if found and record.limit in (None, limit) and replace(found, threshold=None, model="") == asked:
             return replace(screening, threshold=found.threshold)

@@ -7,7 +7,7 @@ Several scans may append at once. A row that two of them computed is stored twic
 of (scan_id, prompt_id), while refusing the second copy would make every writer wait and read what others wrote.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -101,26 +101,32 @@ class Ledger:
 
     def begin(self, scan_id: str, asked: RunRecord) -> None:
         """Note what a run was asked: inputs, settings, versions. A report reads the captions again from there."""
-        row = {"scan_id": scan_id, "started": datetime.now(UTC), "record": record.as_json(asked)}
-        frame = pl.DataFrame([row]).with_columns(pl.col("started").dt.cast_time_unit("us"))
+        self.agree(lambda _: (scan_id, asked))
+
+    def agree(self, run_of: Callable[[Sequence[RunRecord]], tuple[str, RunRecord]]) -> tuple[str, RunRecord]:
+        """Begin the run that `run_of` makes of all records so far, newest first: its scan_id and record.
+
+        No other run can begin in between: what runs at once must agree on, the first of them decides.
+        """
+        begun: list[tuple[str, RunRecord]] = []
 
         def numbered(table: DeltaTable) -> tuple[pl.DataFrame, int]:
-            last = pl.scan_delta(table).select(pl.col("sequence").max()).collect().item()
+            runs = pl.scan_delta(table).collect()
+            begun[:] = [run_of([run.record for run in _ordered(runs)])]
+            (scan_id, asked), last = begun[0], runs.select(pl.col("sequence").max()).item()
+            row = {"scan_id": scan_id, "started": datetime.now(UTC), "record": record.as_json(asked)}
             number = 1 if last is None else last + 1
+            frame = pl.DataFrame([row]).with_columns(pl.col("started").dt.cast_time_unit("us"))
             return frame.with_columns(sequence=pl.lit(number, pl.Int64)), number
 
         with self.refusals():
             self._runs.append(numbered)
+        return begun[0]
 
     def runs(self) -> list[Run]:
         """Every run, the newest first: in the order of the table's commits, whatever the hosts' clocks said."""
         with self.refusals():
-            runs = pl.scan_delta(self.table("runs")).collect()
-        if "sequence" not in runs.columns:
-            runs = runs.with_columns(sequence=pl.lit(None, pl.Int64))
-        ordered = runs.sort("sequence", "started", descending=True, nulls_last=True)
-        found = ordered.select("scan_id", "started", "record").iter_rows()
-        return [Run(scan_id, started, record.of_json(text)) for scan_id, started, text in found]
+            return _ordered(pl.scan_delta(self.table("runs")).collect())
 
     def last_run(self, scan_id: str | None = None) -> tuple[str, RunRecord]:
         """scan_id and record of the scan (no calibration, no first pass of a screened scan) that began last.
@@ -204,6 +210,15 @@ class Ledger:
         """
         with suppress(DiskError), self.refusals(), suppress(CommitFailedError):
             self._scores.merge(None if levels is None else MERGE_EVERY**levels / 2)
+
+
+def _ordered(runs: pl.DataFrame) -> list[Run]:
+    """Rows of the table, the newest first."""
+    if "sequence" not in runs.columns:
+        runs = runs.with_columns(sequence=pl.lit(None, pl.Int64))
+    ordered = runs.sort("sequence", "started", descending=True, nulls_last=True)
+    found = ordered.select("scan_id", "started", "record").iter_rows()
+    return [Run(scan_id, started, record.of_json(text)) for scan_id, started, text in found]
 
 
 def levels(commits: int) -> int:

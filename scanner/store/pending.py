@@ -9,7 +9,8 @@ import polars as pl
 
 from scanner.config import SCREENED_OUT
 from scanner.dataset.captions import IDENTIFIED, merge
-from scanner.dataset.partitions import DIGITS, partition, split
+from scanner.dataset.partitions import partition, split
+from scanner.dataset.shards import WHOLE, Shard
 from scanner.disk import work_files
 
 BLOCK = 100_000  # about how many pending prompts are in memory at once
@@ -54,19 +55,21 @@ def compare(
     folder: Path,
     stop: Callable[[], None] = lambda: None,
     screened_out: pl.LazyFrame | None = None,
+    shard: Shard = WHOLE,
 ) -> Pending:
     """Compare split `captions` with `scored` [prompt_id, status]; work files go to `folder`.
 
     `stop` is called now and then, to raise where the work shall end. `screened_out`: [prompt_id] that need no engine.
+    `shard`: the part of all prompts that counts.
     """
-    split(scored, folder / "scored")
+    split(shard.of(scored), folder / "scored")
     if screened_out is not None:
-        split(screened_out, folder / "out")
+        split(shard.of(screened_out), folder / "out")
     rows, unique, statuses = 0, 0, Counter[str]()
     to_score, settled = _Parts(folder, "to_score"), _Parts(folder, "settled")
-    for digit in DIGITS:
+    for digit in shard.digits:
         stop()
-        prompts = merge(partition(captions, digit, IDENTIFIED)).collect()
+        prompts = merge(shard.of(partition(captions, digit, IDENTIFIED))).collect()
         known = partition(folder / "scored", digit, SCORED).unique("prompt_id").collect()
         out = partition(folder / "out", digit, ID).collect()["prompt_id"]
         pending = prompts.join(known, on="prompt_id", how="anti").sort("prompt_id")

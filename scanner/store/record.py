@@ -11,6 +11,7 @@ from typing import Any, Final
 from scanner.config import SCREENED_OUT, MadeWith, Reference, ScanConfig
 from scanner.dataset import reading as read
 from scanner.dataset.reading import Reading
+from scanner.dataset.shards import WHOLE, Shard
 from scanner.errors import StoreError
 from scanner.identity import identity
 
@@ -62,6 +63,7 @@ class RunRecord:
     `inputs`, `column`, `limit`, `dialect`: the captions, which a report reads again; `left_out`: files of them that
     could not be read; `reading`: those that were, with rows each;
     `passed_over`: backends that `auto` could not take, and why; `canaries`: scores of fixed prompts on that day.
+    `shard`: the part of all prompts that the run was to score, and `prompts`: how many unique ones were in it.
     `version`: of the record, as it was written.
     """
 
@@ -84,6 +86,8 @@ class RunRecord:
     screening: Screening | None = None
     dialect: str | None = None
     reading: Reading | None = None
+    shard: Shard = WHOLE
+    prompts: int | None = None
     version: int = VERSION
 
     @property
@@ -119,6 +123,7 @@ def of_json(text: str) -> RunRecord:
         raw: dict[str, Any] = json.loads(text)
         made = MadeWith.of_json(raw)
         screening, reading = raw.get("screening"), raw.get("reading")  # older versions did not screen, nor tell
+        shard = raw.get("shard")  # nor share a scan
         return RunRecord(
             purpose=raw.get("purpose", "scan"),  # before there were calibrations
             inputs=tuple(raw["inputs"]),
@@ -139,6 +144,8 @@ def of_json(text: str) -> RunRecord:
             screening=None if screening is None else _screening(screening),
             dialect=raw.get("dialect"),
             reading=None if reading is None else read.of_json(reading),
+            shard=WHOLE if shard is None else Shard(shard["index"], shard["count"]),
+            prompts=raw.get("prompts"),
             version=raw.get("version", 1),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:

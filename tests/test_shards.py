@@ -1,0 +1,150 @@
+"""A scan in shards: no prompt in two, one scan_id, and a store as of one process."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
+
+import polars as pl
+import pytest
+from test_cli import run
+
+from scanner import ScanConfig, ScannerError, read_store, scan
+from scanner.cli.shard import scheduled
+from scanner.config import Screen
+from scanner.dataset.shards import MOST, WHOLE, Shard, shard_of
+from scanner.demo import BUNDLE, CAPTIONS
+from scanner.scanning.screen import remembered
+from scanner.store.ledger import Ledger
+
+CAPTION = pl.read_parquet(CAPTIONS)["caption"].unique(maintain_order=True)[:60].to_list()
+ASKED = {"model": BUNDLE, "backend": "cpu", "batch_size": 16}
+
+
+def ids(n):
+    return pl.DataFrame({"prompt_id": [blake2b(i.to_bytes(4), digest_size=16).hexdigest() for i in range(n)]})
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 16, 64, 1000])
+def test_every_prompt_is_in_one_shard(count):
+    frame = ids(3000).with_columns(shard=shard_of(count))
+    edges = pl.DataFrame({"prompt_id": ["0" * 32, "f" * 32]}).with_columns(shard=shard_of(count))
+    assert edges["shard"].to_list() == [1, count]
+    for index in (1, 2, count // 2, count):
+        if not 1 <= index <= count:
+            continue
+        shard = Shard(index, count)
+        held = shard.of(frame.lazy()).collect()
+        assert held.equals(frame.filter(shard=index))
+        assert set(held["prompt_id"].str.head(1)) <= set(shard.digits)
+        assert len(shard.digits) <= 16 // count + 2
+
+
+def test_shards_of_a_million_are_equal_within_a_percent():
+    sizes = ids(1_000_000).with_columns(shard=shard_of(8)).group_by("shard").len()["len"]
+    assert len(sizes) == 8
+    assert sizes.min() > 0.99 * 125_000
+    assert sizes.max() < 1.01 * 125_000
+
+
+@pytest.mark.parametrize("wrong", [(0, 3), (4, 3), (1, MOST + 1), (-1, -1)])
+def test_what_is_no_shard_is_refused(wrong):
+    with pytest.raises(ScannerError, match="needed I/N with I from 1 to N"):
+        Shard(*wrong)
+
+
+def slurm(task, tasks, first, last):
+    names = ("ID", "COUNT", "MIN", "MAX")
+    return {
+        f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in zip(names, (task, tasks, first, last), strict=True)
+    }
+
+
+@pytest.mark.parametrize(
+    ("environment", "count", "shard"),
+    [
+        (slurm(1, 8, 1, 8), None, "1/8"),
+        (slurm(0, 8, 0, 7), None, "1/8"),
+        (slurm(7, 8, 0, 7), 8, "8/8"),
+        (slurm(1, 1, 1, 1), 1, "1/1"),
+        ({"JOB_COMPLETION_INDEX": "3"}, 8, "4/8"),
+    ],
+)
+def test_a_scheduler_tells_the_shard(environment, count, shard):
+    assert str(scheduled(environment, count)) == shard
+
+
+@pytest.mark.parametrize(
+    ("environment", "count", "said"),
+    [
+        ({}, None, "neither SLURM_ARRAY_TASK_ID"),
+        ({"JOB_COMPLETION_INDEX": "3"}, None, "does not say of how many: name the Job's completions, auto/N"),
+        ({"JOB_COMPLETION_INDEX": "8"}, 8, "shard 9/8: needed I/N"),
+        (slurm(3, 3, 1, 7), 8, "auto/8: the array has 3 tasks"),
+        (slurm(3, 1, 3, 3), None, "1 of the array's tasks 3 to 3, whose numbers do not tell the shards"),
+        (slurm(1, 1, 1, 1), None, "whose numbers do not tell the shards"),
+        (slurm(3, 2, 3, 5), None, "whose numbers do not tell the shards"),
+        (slurm(0, 4, 0, 6), None, "4 of the array's tasks 0 to 6, whose numbers do not tell the shards"),
+    ],
+)
+def test_a_scheduler_that_does_not_tell_is_an_error(environment, count, said):
+    with pytest.raises(ScannerError, match=said):
+        scheduled(environment, count)
+
+
+@pytest.fixture
+def captions(tmp_path):
+    (tmp_path / "captions.txt").write_text("\n".join([*CAPTION, *CAPTION[:5], ""]))
+    return tmp_path / "captions.txt"
+
+
+def test_shards_together_are_the_scan(captions, tmp_path):
+    whole = scan(captions, store=tmp_path / "whole", **ASKED)
+    parts = [scan(captions, store=tmp_path / "store", shard=Shard(i, 3), **ASKED) for i in (2, 1, 3)]
+    assert {part.scan_id for part in parts} == {whole.scan_id}
+    assert whole.shard == WHOLE
+    for name in ("rows", "unique", "scored"):
+        assert sum(getattr(part, name) for part in parts) == getattr(whole, name), name
+    assert [part.already_scored for part in parts] == [0, 0, 0]
+    order = pl.col("prompt_id")
+    assert read_store(tmp_path / "store").scores.sort(order).equals(whole.scores.sort(order))
+    assert read_store(tmp_path / "store").notes == []
+    again = scan(captions, store=tmp_path / "store", shard=Shard(5, 8), **ASKED)
+    assert (again.scored, again.already_scored == again.unique) == (0, True)
+
+
+def test_two_shards_at_once_with_a_screen_have_one_threshold(captions, tmp_path):
+    asked = ASKED | {"config": ScanConfig(seeds=(0, 1, 2)), "screen": Screen(0.2)}
+    with ThreadPoolExecutor(2) as threads:
+        done = list(threads.map(lambda i: scan(captions, store=tmp_path / "store", shard=Shard(i, 2), **asked), (1, 2)))
+    assert len({part.scan_id for part in done}) == 1
+    assert len({part.screening.threshold for part in done}) == 1
+    assert sum(part.unique for part in done) == 60
+    scores = read_store(tmp_path / "store").scores
+    assert scores["status"].null_count() == 0
+    assert scores.group_by("status").len()["len"].sum() == 60
+
+
+def test_who_begins_second_takes_the_threshold_of_the_first(captions, tmp_path):
+    asked = ASKED | {"config": ScanConfig(seeds=(0, 1, 2)), "screen": Screen(0.2)}
+    first = scan(captions, store=tmp_path / "store", **asked)
+    ledger = Ledger(tmp_path / "store")
+    record = ledger.records()[0]
+    mine = remembered(record.screening, [], None)
+    other = type(mine)(**vars(mine) | {"threshold": mine.threshold + 1})
+    found = ledger.agree(lambda records: (remembered(other, records, None).scan_id, record))
+    assert found[0] == first.scan_id
+
+
+def test_the_command_says_its_shard(captions, tmp_path, monkeypatch):
+    asked = ("scan", captions, "--model", BUNDLE, "--backend", "cpu", "--batch-size", 16, "--store", tmp_path / "store")
+    out, err, code = run(*asked, "--shard", "2/2", "--json")
+    assert code == 0, err
+    assert json.loads(out)["shard"] == {"index": 2, "count": 2}
+    assert err.splitlines()[0] == "shard           2/2 of the prompts, of which all below is"
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")
+    out, err, code = run(*asked, "--shard", "auto/2", "--dry-run", "--json")
+    assert (code, json.loads(out)["shard"]) == (0, {"index": 1, "count": 2})
+    for wrong in ("3/2", "2", "auto/x", "auto"):
+        _, err, code = run(*asked, "--shard", wrong)
+        assert code == 2, wrong
+        assert "needed I/N" in err or "auto/N" in err
