@@ -13,11 +13,17 @@ from scanner.cli.shard import scheduled
 from scanner.config import Screen
 from scanner.dataset.shards import MOST, WHOLE, Shard, shard_of
 from scanner.demo import BUNDLE, CAPTIONS
+from scanner.errors import Interrupted
+from scanner.identity import prompt_id
 from scanner.scanning.screen import remembered
 from scanner.store.ledger import Ledger
 
 CAPTION = pl.read_parquet(CAPTIONS)["caption"].unique(maintain_order=True)[:60].to_list()
 ASKED = {"model": BUNDLE, "backend": "cpu", "batch_size": 16}
+
+
+def ids_of(texts):
+    return pl.DataFrame({"prompt_id": [prompt_id(text) for text in texts]})
 
 
 def ids(n):
@@ -148,3 +154,47 @@ def test_the_command_says_its_shard(captions, tmp_path, monkeypatch):
         _, err, code = run(*asked, "--shard", wrong)
         assert code == 2, wrong
         assert "needed I/N" in err or "auto/N" in err
+
+
+def test_status_and_report_say_which_shard_is_missing(captions, tmp_path, monkeypatch):
+    store = tmp_path / "store"
+    with monkeypatch.context() as patched:  # captions that were there before, in another file
+        patched.chdir(tmp_path)
+        (tmp_path / "older.txt").write_text("\n".join(f"older {i}" for i in range(30)))
+        scan("older.txt", store=store, **ASKED)
+    sizes = ids_of(CAPTION).with_columns(shard=shard_of(3)).group_by("shard").len().sort("shard")["len"].to_list()
+    scan(captions, store=store, shard=Shard(2, 3), **ASKED)
+    done = []
+    with pytest.raises(Interrupted):
+        scan(
+            captions, store=store, shard=Shard(3, 3), **ASKED | {"batch_size": 4},
+            watch=lambda what, count, _: done.extend([count] if what == "scan" else []),
+            stop=lambda: max(done, default=0) >= 4,
+        )  # fmt: skip
+    left = sizes[2] - max(done)
+    out, _, code = run("status", "--store", store)
+    assert code == 0
+    assert "  shards    1 of 3 done\n            1/3 never begun\n" in out
+    assert f"            3/3 {left} of {sizes[2]} prompts are missing\n" in out
+    (newest, *_) = json.loads(run("status", "--store", store, "--json")[0])["scans"]
+    assert [(each["prompts"], each["left"]) for each in newest["shards"]] == [
+        (None, None),
+        (sizes[1], 0),
+        (sizes[2], left),
+    ]
+    out, err, code = run("report", "--store", store, "--out", tmp_path / "report", "--json", "--last-run")
+    assert code == 0
+    note = (
+        f"UNFINISHED: 2 of 3 shards of this scan have not scored all of their prompts: 1/3 ({sizes[0]} of {sizes[0]} "
+        f"prompts), 3/3 ({left} of {sizes[2]} prompts): these prompts cannot be flagged; run the missing shards with "
+        "--shard, then report again"
+    )
+    assert json.loads(out)["notes"][0] == note
+    assert err.startswith(f"note: {note}\n")
+    scored = f"{100 * (60 - sizes[0] - left) / 60:.3g} %"
+    assert json.loads(out)["headline"].startswith(f"UNFINISHED, {scored} of the prompts are scored. ")
+    for i in (1, 3):
+        scan(captions, store=store, shard=Shard(i, 3), **ASKED)
+    assert "  shards    3 of 3 done\n" in run("status", "--store", store)[0]
+    out, err, code = run("report", "--store", store, "--out", tmp_path / "report", "--json", "--last-run")
+    assert (code, "UNFINISHED" in out + err) == (0, False)

@@ -10,13 +10,16 @@ from scanner.audit import diagnose
 from scanner.audit.baseline import Baseline
 from scanner.audit.calibrate import Calibration, null_needed
 from scanner.audit.evidence import Prior, weigh
-from scanner.audit.headline import headline, of_the_evidence
+from scanner.audit.headline import headline, of_the_evidence, percent
 from scanner.audit.kept import Kept
 from scanner.audit.policy import classify
 from scanner.audit.rank import Rule, rank, sources
 from scanner.audit.summary import Findings, Judgement, Summary
 from scanner.config import SCREENED_OUT
+from scanner.dataset.shards import Shard, shard_of
 from scanner.store.stored import StoredScan
+
+SHARDS_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ def decide(
     if calibration is not None:
         calibration.check(stored.full_scan_id)
     ranked, of_the_lists = classify(rank(stored.scores, rule, calibration), baseline, allow, today)
-    notes = [*stored.notes, *of_the_lists]
+    lacking = unfinished(ranked, stored.record.shard.count)
+    notes = [*lacking, *stored.notes, *of_the_lists]
     if baseline is not None and (baseline.scan_id, baseline.score) != (stored.scan_id, rule.score):
         notes.append(f"the baseline of {baseline.date} was written for another model, setting or score")
     if baseline is not None:
@@ -88,8 +92,24 @@ def decide(
         evidence=weigh(ranked, rule, calibration, kept, prior),
         kept=kept,
     )
-    summary = replace(summary, headline=headline(summary), notes=(*notes, *of_the_evidence(summary)))
+    said = headline(summary)
+    if lacking:
+        said = f"UNFINISHED, {percent(ranked['status'].count() / len(ranked))} of the prompts are scored. {said}"
+    summary = replace(summary, headline=said, notes=(*notes, *of_the_evidence(summary)))
     return Night(ranked, rows, summary, calibration, compared=baseline is not None or allow is not None)
+
+
+def unfinished(ranked: pl.DataFrame, count: int) -> list[str]:
+    """Of a scan in `count` shards that has not scored all prompts, in a sentence: which are missing, and what to do."""
+    if count == 1 or not ranked["status"].null_count():
+        return []
+    shards = ranked.group_by(shard=shard_of(count)).agg(pl.len(), left=pl.col("status").null_count()).sort("shard")
+    missing = [f"{Shard(i, count)} ({left:,} of {n:,} prompts)" for i, n, left in shards.iter_rows() if left]
+    named = ", ".join(missing[:SHARDS_NAMED]) + (" and others" if len(missing) > SHARDS_NAMED else "")
+    return [
+        f"UNFINISHED: {len(missing):,} of {count:,} shards of this scan have not scored all of their prompts: {named}: "
+        "these prompts cannot be flagged; run the missing shards with --shard, then report again"
+    ]
 
 
 def _of_the_prompts(ranked: pl.DataFrame, score: str) -> list[str]:

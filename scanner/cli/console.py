@@ -19,10 +19,11 @@ from scanner.identity import shown
 from scanner.scanning.dry_run import DryRun
 from scanner.scanning.result import ScanResult
 from scanner.store.record import Screened
-from scanner.store.status import StoreStatus
+from scanner.store.status import ShardStatus, StoreStatus
 
 PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
 SHOWN_PROBLEMS = 5
+SHOWN_SHARDS = 16
 PREPARING = ("batch size", "prior", "reference", "canaries")  # what a watch hears before the first prompt
 
 out_console = Console()
@@ -113,6 +114,19 @@ def _shard(shard: Shard) -> list[str]:
     return [] if shard.count == 1 else [f"shard           {shard} of the prompts, of which all below is"]
 
 
+def _shards(shards: Sequence[ShardStatus]) -> list[str]:
+    """How many shards are done, and of the others what they lack."""
+    if not shards:
+        return []
+    missing = [each for each in shards if each.left != 0]
+    lines = [f"  shards    {len(shards) - len(missing):,} of {len(shards):,} done"]
+    for each in missing[:SHOWN_SHARDS]:
+        lacks = "never begun" if each.left is None else f"{each.left:,} of {each.prompts:,} prompts are missing"
+        lines.append(f"            {each.shard} {lacks}")
+    more = len(missing) - SHOWN_SHARDS
+    return lines if more <= 0 else [*lines, f"            {more:,} more are not done (--json lists all)"]
+
+
 def _screening(screening: Screened) -> str:
     out, refined, passes = screening.screened_out, screening.refined, screening.passes_per_prompt
     below = f"{screening.score} below {screening.threshold:.4g}"
@@ -150,6 +164,7 @@ def status_table(found: StoreStatus) -> str:
             *([] if scan.screening is None else [f"  {_screening(scan.screening)}"]),
             f"  last run  {scan.last_run} ({scan.runs} in all)",
             f"  rows      {counts}",
+            *_shards(scan.shards),
             *([f"  lacks     {', '.join(scan.lacks)}: younger than its rows"] if scan.lacks else []),
         ]
     lines.append("")

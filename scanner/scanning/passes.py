@@ -54,7 +54,7 @@ class Passes:
         Runs at once may have chosen thresholds: that of the first to begin is everybody's.
         """
         pending = self._pending(model, screening)
-        asked = self._record(model, purpose, screening, pending.unique)
+        asked = self._record(model, purpose, screening, pending)
 
         def agreed(records: Sequence[RunRecord]) -> tuple[str, RunRecord]:
             if screening is None:
@@ -109,7 +109,7 @@ class Passes:
         self.ledger.compact()
         return statuses
 
-    def _record(self, model: Model, purpose: Purpose, screening: Screening | None, prompts: int) -> RunRecord:
+    def _record(self, model: Model, purpose: Purpose, screening: Screening | None, pending: Pending) -> RunRecord:
         request, prepared = self.request, model.prepared
         assert prepared is not None
         named = None
@@ -136,5 +136,7 @@ class Passes:
             dialect=request.dialect,
             reading=self.data.rows.reading(),
             shard=request.shard,
-            prompts=prompts,
+            prompts=pending.unique,
+            left=pending.left,
+            held=pending.held,
         )

@@ -54,7 +54,7 @@ def distinct(records: Sequence[RunRecord]) -> list[RunRecord]:
     """The runs that were asked for different captions, newest first: of those that were asked alike, the newest."""
     newest: dict[tuple[object, ...], RunRecord] = {}
     for run in records:
-        newest.setdefault((run.inputs, run.column, run.limit, run.dialect), run)
+        newest.setdefault(run.captions, run)
     return list(newest.values())
 
 

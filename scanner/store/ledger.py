@@ -18,6 +18,7 @@ import polars as pl
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
+from scanner.dataset.shards import shard_of
 from scanner.disk import local
 from scanner.errors import DiskError, StoreError
 from scanner.identity import LEAST
@@ -188,6 +189,12 @@ class Ledger:
         with self.refusals():
             others = pl.scan_delta(self.table("scores")).filter(~pl.col("scan_id").is_in(scan_ids))
             return int(others.select(pl.len()).collect().item())
+
+    def rows_by_shard(self, scan_id: str, count: int) -> dict[int, int]:
+        """Rows of one scan in each of `count` shards that has any, rows computed twice counted twice."""
+        with self.refusals():
+            ids = pl.scan_delta(self.table("scores")).filter(scan_id=scan_id).select(shard=shard_of(count))
+            return dict(ids.group_by("shard").len().collect(engine="streaming").iter_rows())
 
     def table(self, name: str) -> DeltaTable:
         """The Delta table `scores` or `runs`, freshly loaded."""

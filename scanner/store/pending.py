@@ -20,7 +20,8 @@ ID: dict[str, pl.DataType] = {"prompt_id": pl.String()}
 
 @dataclass(frozen=True)
 class Pending:
-    """Prompts left, on disk. `statuses`: unique prompts that have a row already, by its status.
+    """Prompts left, on disk. `statuses`: unique prompts that have a row already, by its status; `held`: rows that the
+    store has, of other captions and repeated ones too.
 
     Of those `left`, `to_score` go to the engine, from `files`; the others, from `settled`, get a row that says why not.
     """
@@ -32,6 +33,7 @@ class Pending:
     statuses: Counter[str]
     files: tuple[Path, ...]
     settled: tuple[Path, ...]
+    held: int = 0
 
     @property
     def already_scored(self) -> int:
@@ -65,12 +67,13 @@ def compare(
     split(shard.of(scored), folder / "scored")
     if screened_out is not None:
         split(shard.of(screened_out), folder / "out")
-    rows, unique, statuses = 0, 0, Counter[str]()
+    rows, unique, stored, statuses = 0, 0, 0, Counter[str]()
     to_score, settled = _Parts(folder, "to_score"), _Parts(folder, "settled")
     for digit in shard.digits:
         stop()
         prompts = merge(shard.of(partition(captions, digit, IDENTIFIED))).collect()
-        known = partition(folder / "scored", digit, SCORED).unique("prompt_id").collect()
+        found = partition(folder / "scored", digit, SCORED).collect()
+        stored, known = stored + len(found), found.unique("prompt_id")
         out = partition(folder / "out", digit, ID).collect()["prompt_id"]
         pending = prompts.join(known, on="prompt_id", how="anti").sort("prompt_id")
         held = known.join(prompts, on="prompt_id", how="semi").group_by("status").len()
@@ -81,7 +84,7 @@ def compare(
         to_score.write(digit, pending.filter(status="to_score"))
         settled.write(digit, pending.filter(pl.col("status") != "to_score"))
     left = to_score.length + settled.length
-    return Pending(rows, unique, left, to_score.length, statuses, tuple(to_score.files), tuple(settled.files))
+    return Pending(rows, unique, left, to_score.length, statuses, tuple(to_score.files), tuple(settled.files), stored)
 
 
 class _Parts:

@@ -63,7 +63,8 @@ class RunRecord:
     `inputs`, `column`, `limit`, `dialect`: the captions, which a report reads again; `left_out`: files of them that
     could not be read; `reading`: those that were, with rows each;
     `passed_over`: backends that `auto` could not take, and why; `canaries`: scores of fixed prompts on that day.
-    `shard`: the part of all prompts that the run was to score, and `prompts`: how many unique ones were in it.
+    `shard`: the part of all prompts that the run was to score; `prompts`: unique ones in it, of which `left` had no row
+    yet, while the store held `held` rows in that part.
     `version`: of the record, as it was written.
     """
 
@@ -88,7 +89,14 @@ class RunRecord:
     reading: Reading | None = None
     shard: Shard = WHOLE
     prompts: int | None = None
+    left: int = 0
+    held: int = 0
     version: int = VERSION
+
+    @property
+    def captions(self) -> tuple[object, ...]:
+        """What names the captions that a run was asked for: runs in which it is equal read the same ones."""
+        return self.inputs, self.column, self.limit, self.dialect
 
     @property
     def made_with(self) -> MadeWith:
@@ -146,6 +154,8 @@ def of_json(text: str) -> RunRecord:
             reading=None if reading is None else read.of_json(reading),
             shard=WHOLE if shard is None else Shard(shard["index"], shard["count"]),
             prompts=raw.get("prompts"),
+            left=raw.get("left", 0),
+            held=raw.get("held", 0),
             version=raw.get("version", 1),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,6 +1,6 @@
 """What a store holds, and the upkeep of its files."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from scanner.config import Reference, ScanConfig
+from scanner.dataset.shards import Shard
 from scanner.store.ledger import Ledger, Run
 from scanner.store.record import RunRecord, Screened
 from scanner.store.tables import Table
@@ -17,11 +18,21 @@ RETENTION = timedelta(days=7)  # replaced files stay as long: longer than any sc
 
 
 @dataclass(frozen=True)
+class ShardStatus:
+    """How far a shard of a scan is. `prompts`: unique ones in it; `left`: of them without a row. None: never begun."""
+
+    shard: Shard
+    prompts: int | None = None
+    left: int | None = None
+
+
+@dataclass(frozen=True)
 class ScanStatus:
     """A scan of a store, by its newest run. `last_run`: when that began; `rows`: score rows by status.
 
     `lacks`: scores that its settings allow, but that none of its rows has: they are younger than the rows.
-    `calibrations`: runs that scored null captions for it.
+    `calibrations`: runs that scored null captions for it; `shards`: of the newest run's dataset, where that is
+    scanned in shards.
     """
 
     scan_id: str
@@ -38,6 +49,7 @@ class ScanStatus:
     rows: Mapping[str, int]
     lacks: tuple[str, ...]
     calibrations: int
+    shards: tuple[ShardStatus, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,9 @@ def status(ledger: Ledger, possible: Callable[[RunRecord], Collection[str]] = la
     runs = ledger.runs()
     for run in runs:
         by_scan.setdefault(run.scan_id, []).append(run)
-    scans = tuple(_scan(of, counts.filter(scan_id=scan_id), possible(of[0].record)) for scan_id, of in by_scan.items())
+    scans = tuple(
+        _scan(ledger, of, counts.filter(scan_id=scan_id), possible(of[0].record)) for scan_id, of in by_scan.items()
+    )
     newest = next((run for run in runs if run.record.purpose == "scan"), None)
     return StoreStatus(
         str(ledger.folder),
@@ -86,7 +100,7 @@ def status(ledger: Ledger, possible: Callable[[RunRecord], Collection[str]] = la
     )
 
 
-def _scan(runs: list[Run], counts: pl.DataFrame, possible: Collection[str]) -> ScanStatus:
+def _scan(ledger: Ledger, runs: list[Run], counts: pl.DataFrame, possible: Collection[str]) -> ScanStatus:
     newest, record = runs[0], runs[0].record
     rows = dict(counts.select("status", "rows").iter_rows())
     scored = counts.filter(status="scored")
@@ -106,7 +120,30 @@ def _scan(runs: list[Run], counts: pl.DataFrame, possible: Collection[str]) -> S
         rows=rows,
         lacks=tuple(name for name in possible if name not in held) if len(scored) else (),
         calibrations=sum(run.record.purpose == "calibration" for run in runs),
+        shards=shards(ledger, newest.scan_id, [run.record for run in runs]),
     )
+
+
+def shards(ledger: Ledger, scan_id: str, records: Sequence[RunRecord]) -> tuple[ShardStatus, ...]:
+    """How far each shard is of the dataset that the newest of a scan's `records` names; none of a scan in one piece.
+
+    A row that two runs computed at once counts twice.
+    """
+    newest, count = records[0], records[0].shard.count
+    if count == 1:
+        return ()
+    begun: dict[Shard, RunRecord] = {}
+    for record in records:
+        if record.shard.count == count and record.captions == newest.captions:
+            begun.setdefault(record.shard, record)
+    rows = ledger.rows_by_shard(scan_id, count)
+    return tuple(_shard(Shard(i, count), begun.get(Shard(i, count)), rows.get(i, 0)) for i in range(1, count + 1))
+
+
+def _shard(shard: Shard, run: RunRecord | None, rows: int) -> ShardStatus:
+    if run is None:
+        return ShardStatus(shard)
+    return ShardStatus(shard, run.prompts, max(0, run.left - (rows - run.held)))
 
 
 def compact(ledger: Ledger) -> dict[str, dict[str, int]]:
