@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from scanner.dataset.captions import identify, prompt_ids, read, unique_prompts
-from scanner.dataset.partitions import join, split_captions
+from scanner.dataset.partitions import files, join, split_captions
 from scanner.errors import DiskError, InputError, Interrupted
 from scanner.identity import prompt_id
 from scanner.store.ledger import Ledger
@@ -16,7 +16,7 @@ NOBODY = pl.LazyFrame(schema=SCORED)
 def find(captions, held, folder, stop=lambda: None):
     """What is pending of captions, as a scan finds it."""
     split_captions(captions, folder / "captions", stop)
-    return compare(folder / "captions", held, folder, stop)
+    return compare(files(folder / "captions"), held, folder, stop)
 
 
 def captions(*texts):

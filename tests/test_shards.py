@@ -1,7 +1,11 @@
 """A scan in shards: no prompt in two, one scan_id, and a store as of one process."""
 
+import gzip
 import json
+import os
+import random
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from hashlib import blake2b
 
 import polars as pl
@@ -11,10 +15,14 @@ from test_cli import run
 from scanner import ScanConfig, ScannerError, read_store, scan
 from scanner.cli.shard import scheduled
 from scanner.config import Screen
+from scanner.dataset import readers
 from scanner.dataset.shards import MOST, WHOLE, Shard, shard_of
 from scanner.demo import BUNDLE, CAPTIONS
 from scanner.errors import Interrupted
 from scanner.identity import prompt_id
+from scanner.model import Model
+from scanner.scanning import shared
+from scanner.scanning.request import Request
 from scanner.scanning.screen import remembered
 from scanner.store.ledger import Ledger
 
@@ -198,3 +206,86 @@ def test_status_and_report_say_which_shard_is_missing(captions, tmp_path, monkey
     assert "  shards    3 of 3 done\n" in run("status", "--store", store)[0]
     out, err, code = run("report", "--store", store, "--out", tmp_path / "report", "--json", "--last-run")
     assert (code, "UNFINISHED" in out + err) == (0, False)
+
+
+def parts(folder, n=5):
+    """The captions in several files, one of them damaged in its middle, some in two files."""
+    for i in range(n):
+        pl.DataFrame({"caption": CAPTION[i * 60 // n : (i + 1) * 60 // n + 2]}).write_parquet(folder / f"{i}.parquet")
+    (folder / "5.txt.gz").write_bytes(gzip.compress(random.randbytes(90_000).hex().encode())[:-9])
+    return folder
+
+
+def test_captions_are_split_once_for_all_shards(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    data, store = parts(tmp_path / "data"), tmp_path / "store"
+    whole = scan(data, store=tmp_path / "whole", **ASKED)
+    read = []
+    batches = readers.Rows.batches
+    monkeypatch.setattr(
+        readers.Rows, "batches", lambda self, file, *rest: read.append(file) or batches(self, file, *rest)
+    )
+    found = []
+    for i in (1, 2, 3):
+        found.append(scan(data, store=store, shard=Shard(i, 3), **ASKED))
+        kept = sorted(path.name for path in (tmp_path / "store.split").iterdir())
+        assert len(kept) == 1
+        assert kept[0].endswith(".done") == (i == 3)
+        assert i == 3 or (tmp_path / "store.split" / kept[0]).stat().st_mode & 0o777 == 0o700
+    assert len(whole.left_out) == 1
+    assert sorted(map(os.path.basename, read)) == [*(f"{i}.parquet" for i in range(5)), *["5.txt.gz"] * 2]
+    assert sum(part.rows for part in found) == whole.rows
+    for part in found:
+        assert part.left_out == whole.left_out
+        assert part.reading == whole.reading
+    order = pl.col("prompt_id")
+    assert read_store(store).scores.sort(order).equals(read_store(tmp_path / "whole").scores.sort(order))
+    again = scan(data, store=store, shard=Shard(2, 3), **ASKED)
+    assert (again.scored, again.unique) == (0, found[1].unique)
+    assert [path.name for path in (tmp_path / "store.split").iterdir()] == kept  # captions do not stay
+
+
+def test_shards_at_once_split_each_its_part_and_a_killed_ones_part_is_taken_over(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    data, store = parts(tmp_path / "data"), tmp_path / "store"
+    monkeypatch.setattr(shared, "STALE", 1.0)
+    request = Request(data, model=BUNDLE, store=store, shard=Shard(1, 2))
+    first = shared.Shared.of(request, request.rows, lambda: False, lambda *_: None)
+    assert first._claim("0")  # and is killed
+    with ThreadPoolExecutor(2) as threads:
+        done = list(threads.map(lambda i: scan(data, store=store, shard=Shard(i, 2), **ASKED), (1, 2)))
+    assert sum(part.unique for part in done) == len(read_store(store).scores) == 60
+    other = shared.Shared.of(replace(request, limit=3), request.rows, lambda: True, lambda *_: None)
+    with pytest.raises(Interrupted, match="while reading captions"):
+        other.split()
+
+
+def test_shards_share_the_result_of_one_trial(captions, tmp_path):
+    request = Request(captions, model=BUNDLE, store=tmp_path / "store", backend="cpu", shard=Shard(1, 2))
+    both = [shared.Shared.of(request, request.rows, lambda: False, lambda *_: None) for _ in range(2)]
+    sizes = iter((4, 16))
+    tried = []
+
+    class Trial(Model):
+        def prepare(self, watch):
+            if self.batch_size is None:
+                tried.append(next(sizes))
+                return self.adapted(batch_size=tried[-1])
+            return super().prepare(watch)
+
+    found = [each.prepared(Trial(BUNDLE, "cpu"), lambda *_: None) for each in both]
+    assert tried == [4]
+    assert [model.batch_size for model in found] == [4, 4]
+    assert all(model.prepared is not None for model in found)
+
+
+def test_compact_removes_what_unfinished_shards_left(captions, tmp_path):
+    scan(captions, store=tmp_path / "store", shard=Shard(1, 2), **ASKED)
+    out, err, code = run("compact", "--store", tmp_path / "store")
+    assert (code, "never all finished" in out) == (0, False), err
+    (kept,) = (tmp_path / "store.split").iterdir()
+    for path in [kept, *kept.rglob("*")]:
+        os.utime(path, (0, 0))
+    out, err, code = run("compact", "--store", tmp_path / "store")
+    assert (code, "1 scans whose shards never all finished: their split captions are deleted" in out) == (0, True), err
+    assert not kept.exists()

@@ -4,28 +4,32 @@ Two frames that are split alike are compared or joined partition by partition. N
 Delta tables.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from scanner.dataset.captions import IDENTIFIED, identify, merge
 from scanner.dataset.readers import unreadable
 from scanner.disk import work_files
+from scanner.places import Place, is_url
 
 DIGITS = "0123456789abcdef"
+Split = Mapping[str, Sequence[Place]]  # digit -> parquet files of the partition
 ROW_GROUP = 20_000  # rows that a file holds back in memory while it is written
 
 
-def split(frame: pl.LazyFrame, folder: Path) -> None:
+def split(frame: pl.LazyFrame, folder: Place) -> None:
     """Stream a frame into the partitions of a folder. Raises DiskError where they find no room."""
     by_digit = pl.PartitionBy(folder, key={"digit": pl.col("prompt_id").str.head(1)}, include_key=False)
-    with work_files(folder.parent):
+    with nullcontext() if is_url(folder) else work_files(Path(folder).parent):
         frame.sink_parquet(by_digit, mkdir=True, compression="lz4", statistics=False, row_group_size=ROW_GROUP,
                            maintain_order=False, engine="streaming")  # fmt: skip
 
 
-def split_captions(captions: pl.LazyFrame, folder: Path, stop: Callable[[], None] = lambda: None) -> None:
+def split_captions(captions: pl.LazyFrame, folder: Place, stop: Callable[[], None] = lambda: None) -> None:
     """Captions [file, row, text] with their ids into partitions; `stop`, called with every batch, may raise to end it.
 
     Raises InputError where captions cannot be read.
@@ -41,10 +45,15 @@ def split_captions(captions: pl.LazyFrame, folder: Path, stop: Callable[[], None
         raise unreadable("the input", error) from error
 
 
-def partition(folder: Path, digit: str, schema: Mapping[str, pl.DataType]) -> pl.LazyFrame:
-    """One partition of a folder; empty, with this schema, where no prompt_id begins with the digit."""
-    files = sorted((folder / f"digit={digit}").glob("*.parquet"))
-    return pl.scan_parquet(files, hive_partitioning=False, glob=False) if files else pl.LazyFrame(schema=schema)
+def files(folder: Path) -> Split:
+    """The files of a folder that `split` has filled."""
+    return {digit: sorted((folder / f"digit={digit}").glob("*.parquet")) for digit in DIGITS}
+
+
+def partition(split: Split, digit: str, schema: Mapping[str, pl.DataType]) -> pl.LazyFrame:
+    """One partition; empty, with this schema, where no prompt_id begins with the digit."""
+    found: Sequence[Any] = split[digit]
+    return pl.scan_parquet(list(found), hive_partitioning=False, glob=False) if found else pl.LazyFrame(schema=schema)
 
 
 def join(captions: pl.LazyFrame, scores: pl.LazyFrame, folder: Path) -> pl.DataFrame:
@@ -55,10 +64,10 @@ def join(captions: pl.LazyFrame, scores: pl.LazyFrame, folder: Path) -> pl.DataF
     """
     split_captions(captions, folder / "captions")
     split(scores, folder / "scores")
-    schema = dict(scores.collect_schema())
-    parts = []
+    schema, parts = dict(scores.collect_schema()), []
+    here, stored = files(folder / "captions"), files(folder / "scores")
     for digit in DIGITS:
-        prompts = merge(partition(folder / "captions", digit, IDENTIFIED)).drop("status")
-        held = partition(folder / "scores", digit, schema).unique("prompt_id", keep="any")
+        prompts = merge(partition(here, digit, IDENTIFIED)).drop("status")
+        held = partition(stored, digit, schema).unique("prompt_id", keep="any")
         parts.append(prompts.join(held, on="prompt_id", how="left").collect())
     return pl.concat(parts).sort("first_row").drop("first_row")

@@ -41,22 +41,24 @@ class Reading:
 
 def as_json(reading: Reading) -> dict[str, Any]:
     """As records and `--json` have it: of a file, only what there is to tell."""
-    return asdict(reading) | {"files": [_facts(each) for each in reading.files]}
+    return asdict(reading) | {"files": [facts(each) for each in reading.files]}
 
 
 def of_json(raw: Mapping[str, Any]) -> Reading:
     """The reverse; keys that a newer version has added are passed over. Raises KeyError, TypeError, AttributeError."""
-    files = tuple(_file(each) for each in raw["files"])
+    files = tuple(file_of_json(each) for each in raw["files"])
     return Reading(raw["rows"], raw["without_caption"], raw["reasons"], files, tuple(raw["passed_over"]))
 
 
-def _facts(each: FileReading) -> dict[str, Any]:
+def facts(each: FileReading) -> dict[str, Any]:
+    """One file as JSON has it."""
     usual = FileReading(each.file, each.rows)
     told = {name: value for name, value in asdict(each).items() if value != getattr(usual, name)}
     return {"file": each.file, "rows": each.rows, **told}
 
 
-def _file(raw: Mapping[str, Any]) -> FileReading:
+def file_of_json(raw: Mapping[str, Any]) -> FileReading:
+    """The reverse of `facts`."""
     known = {field.name for field in fields(FileReading)}
     facts = {name: value for name, value in raw.items() if name in known}
     return FileReading(**facts | {"notes": tuple(raw.get("notes", ()))})

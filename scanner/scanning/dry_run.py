@@ -96,7 +96,7 @@ def dry_run(
         seconds=seconds,
         first_pass=first_pass,
         refine=refine,
-        reading=data.rows.reading(each=True),
+        reading=data.reading(each=True),
         shard=request.shard,
     )
 

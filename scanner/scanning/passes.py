@@ -134,7 +134,7 @@ class Passes:
             canaries=tuple(prepared.canaries.to_dicts()),
             screening=screening,
             dialect=request.dialect,
-            reading=self.data.rows.reading(),
+            reading=self.data.reading(),
             shard=request.shard,
             prompts=pending.unique,
             left=pending.left,

@@ -12,7 +12,8 @@ import polars as pl
 
 from scanner.config import ScanConfig, Screen
 from scanner.dataset import captions, readers
-from scanner.dataset.partitions import split_captions
+from scanner.dataset.partitions import Split, files, split_captions
+from scanner.dataset.reading import FileReading, Reading
 from scanner.dataset.shards import WHOLE, Shard
 from scanner.diffusion.scores import FIRST_PASS_SCORES, SCORES, best_score
 from scanner.disk import local, work_files, work_folder
@@ -143,14 +144,20 @@ def _check(screen: Screen, request: Request) -> None:
 class Dataset:
     """Captions, split by prompt_id into `partitions`.
 
-    `rows`: all but those of files that turned out damaged; `shard`: the part of the prompts that counts.
+    `rows`: all but those of files that turned out damaged; `files`: what was read of each;
+    `shard`: the part of the prompts that counts.
     """
 
     rows: readers.Rows
-    partitions: Path
+    partitions: Split
+    files: Sequence[FileReading]
     folder: Path
     stop: Callable[[], bool]
     shard: Shard = WHOLE
+
+    def reading(self, each: bool = False) -> Reading:
+        """What was read; `each`: of every file, however many, where a record shortens."""
+        return self.rows.reading_of(self.files, each)
 
     def pending(self, ledger: Ledger | None, scan_id: str | None, screened_out: pl.LazyFrame | None = None) -> Pending:
         """What a scan has no row of yet. `screened_out`: [prompt_id] that need no engine; without a store, all."""
@@ -169,14 +176,20 @@ class Dataset:
             )
 
 
-@contextmanager
-def dataset(request: Request, rows: readers.Rows, stop: Callable[[], bool]) -> Iterator[Dataset]:
-    """Read the rows of a request; the work files live as long as the context. Raises InputError."""
+def reading_stops(stop: Callable[[], bool]) -> Callable[[], None]:
+    """Raises Interrupted once `stop()` is true, while captions are read."""
 
     def check() -> None:
         if stop():
             raise Interrupted("interrupted while reading captions, before anything was scored: run it again")
 
+    return check
+
+
+@contextmanager
+def dataset(request: Request, rows: readers.Rows, stop: Callable[[], bool]) -> Iterator[Dataset]:
+    """Read the rows of a request; the work files live as long as the context. Raises InputError."""
+    check = reading_stops(stop)
     with work_folder() as folder:
         split = folder / "all"
         try:
@@ -184,6 +197,19 @@ def dataset(request: Request, rows: readers.Rows, stop: Callable[[], bool]) -> I
         except InputError:
             rows, split = readers.leave_out_damaged(rows, request.strict), folder / "readable"
             split_captions(captions.texts(rows), split, check)
-        if not any(split.rglob("*.parquet")):
-            raise InputError(f"{', '.join(request.files)}: no caption rows in it")
-        yield Dataset(rows, split, folder, stop, request.shard)
+        read = [tally.reading() for tally in rows.read.values()]
+        yield dataset_of(request, rows, files(split), read, folder, stop)
+
+
+def dataset_of(
+    request: Request,
+    rows: readers.Rows,
+    partitions: Split,
+    read: Sequence[FileReading],
+    folder: Path,
+    stop: Callable[[], bool],
+) -> Dataset:
+    """A dataset of captions that are split. Raises InputError where there are none."""
+    if not any(partitions.values()):
+        raise InputError(f"{', '.join(request.files)}: no caption rows in it")
+    return Dataset(rows, partitions, read, folder, stop, request.shard)

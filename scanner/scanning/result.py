@@ -64,6 +64,6 @@ def result_of(done: Done, data: Dataset, ledger: Ledger, first_scan_id: str, sec
         other_scans=ledger.count_others(done.scan_id, first_scan_id),
         seconds=seconds,
         screening=record.screened(statuses),
-        reading=data.rows.reading(each=True),
+        reading=data.reading(each=True),
         shard=data.shard,
     )

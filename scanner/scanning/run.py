@@ -6,12 +6,14 @@ from typing import Unpack
 
 from scanner.diffusion.scores import SCORES
 from scanner.diffusion.trace import Watch, unwatched
+from scanner.model import Model
 from scanner.model.stopping import stopping
 from scanner.scanning.execute import Executor, local
 from scanner.scanning.passes import Passes, Purpose
 from scanner.scanning.request import Asked, Inputs, Request, dataset
 from scanner.scanning.result import ScanResult, result_of
 from scanner.scanning.screen import chosen, remembered
+from scanner.scanning.shared import Shared
 from scanner.store.ledger import Ledger
 from scanner.store.record import FIRST_PASS
 
@@ -42,9 +44,11 @@ def scan(
     started = time.monotonic()
     request = Request(inputs, **asked)
     rows, preparing = request.rows, stopping(watch, stop)
-    model = first_model = request.first_model.prepare(preparing)
+    shared = Shared.of(request, rows, stop, watch) if request.shard.count > 1 else None
+    prepare = Model.prepare if shared is None else shared.prepared
+    model = first_model = prepare(request.first_model, preparing)
     ledger = Ledger(request.store, tuple(SCORES))
-    with dataset(request, rows, stop) as data:
+    with dataset(request, rows, stop) if shared is None else shared.dataset(request, stop) as data:
         passes, screening = Passes(request, data, ledger, executor, watch, stop), None
         if request.screen is not None:
             passes.score(first_model, FIRST_PASS)
@@ -52,6 +56,8 @@ def scan(
             screening = remembered(request.screening(full, first_model), ledger.records(), request.limit)
             screening = chosen(screening, ledger, data.partitions, data.folder / "first pass")
             first_model.close()  # a large model is not held twice
-            model = full.prepare(preparing)
+            model = prepare(full, preparing)
         done = passes.score(model, purpose, screening)
+    if shared is not None:
+        shared.done(done.scan_id)
     return result_of(done, data, ledger, first_model.scan_id, time.monotonic() - started)

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from scanner.dataset.captions import IDENTIFIED
-from scanner.dataset.partitions import DIGITS, partition, split
+from scanner.dataset.partitions import DIGITS, Split, files, partition, split
 from scanner.errors import ScannerError
 from scanner.store.ledger import Ledger
 from scanner.store.record import RunRecord, Screening
@@ -35,7 +35,7 @@ def remembered(screening: Screening, records: Sequence[RunRecord], limit: int | 
     return screening
 
 
-def chosen(screening: Screening, ledger: Ledger, captions: Path, folder: Path) -> Screening:
+def chosen(screening: Screening, ledger: Ledger, captions: Split, folder: Path) -> Screening:
     """With a threshold: the one it has, else the score from which `share` of the split `captions` lie.
 
     Prompts of equal score are on one side of it. Raises ScannerError where no prompt has a score.
@@ -46,9 +46,9 @@ def chosen(screening: Screening, ledger: Ledger, captions: Path, folder: Path) -
     with ledger.refusals():
         scores = ledger.scores(screening.first_scan_id).select("prompt_id", score)
         split(scores, folder)
-    schema, parts = dict(scores.collect_schema()), []
+    schema, parts, stored = dict(scores.collect_schema()), [], files(folder)
     for digit in DIGITS:
-        held = partition(folder, digit, schema).filter(pl.col(score).is_finite()).unique("prompt_id")
+        held = partition(stored, digit, schema).filter(pl.col(score).is_finite()).unique("prompt_id")
         here = partition(captions, digit, IDENTIFIED)
         parts.append(held.join(here, on="prompt_id", how="semi").collect()[score].to_numpy())
     values = np.sort(np.concatenate(parts))  # 4 bytes per prompt

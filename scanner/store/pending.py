@@ -9,7 +9,7 @@ import polars as pl
 
 from scanner.config import SCREENED_OUT
 from scanner.dataset.captions import IDENTIFIED, merge
-from scanner.dataset.partitions import partition, split
+from scanner.dataset.partitions import Split, files, partition, split
 from scanner.dataset.shards import WHOLE, Shard
 from scanner.disk import work_files
 
@@ -52,7 +52,7 @@ class Pending:
 
 
 def compare(
-    captions: Path,
+    captions: Split,
     scored: pl.LazyFrame,
     folder: Path,
     stop: Callable[[], None] = lambda: None,
@@ -67,14 +67,15 @@ def compare(
     split(shard.of(scored), folder / "scored")
     if screened_out is not None:
         split(shard.of(screened_out), folder / "out")
+    stored_files, out_files = files(folder / "scored"), files(folder / "out")
     rows, unique, stored, statuses = 0, 0, 0, Counter[str]()
     to_score, settled = _Parts(folder, "to_score"), _Parts(folder, "settled")
     for digit in shard.digits:
         stop()
         prompts = merge(shard.of(partition(captions, digit, IDENTIFIED))).collect()
-        found = partition(folder / "scored", digit, SCORED).collect()
+        found = partition(stored_files, digit, SCORED).collect()
         stored, known = stored + len(found), found.unique("prompt_id")
-        out = partition(folder / "out", digit, ID).collect()["prompt_id"]
+        out = partition(out_files, digit, ID).collect()["prompt_id"]
         pending = prompts.join(known, on="prompt_id", how="anti").sort("prompt_id")
         held = known.join(prompts, on="prompt_id", how="semi").group_by("status").len()
         rows, unique = rows + int(prompts["n_rows"].sum()), unique + len(prompts)

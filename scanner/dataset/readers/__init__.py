@@ -1,6 +1,6 @@
 """Any dataset of captions -> caption rows with their provenance, (file, row): a table of formats, each one function."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,12 +24,12 @@ from scanner.dataset.readers.dialect import told as told_dialect
 from scanner.dataset.readers.find import absolute
 from scanner.dataset.readers.names import BESIDE, DELTA, shown
 from scanner.dataset.readers.tally import FileRead, judged, together
-from scanner.dataset.reading import Reading
+from scanner.dataset.reading import FileReading, Reading
 from scanner.errors import InputError, printable
 
 __all__ = [
-    "COLUMN_GUESSES", "READERS", "FileRead", "Problem", "Rows", "absolute", "leave_out_damaged", "read", "unreadable",
-    "values",
+    "COLUMN_GUESSES", "READERS", "FileRead", "Problem", "Rows", "absolute", "damaged", "leave_out_damaged", "read",
+    "unreadable", "values",
 ]  # fmt: skip
 
 FORMATS: dict[str, Reader] = {
@@ -127,7 +127,11 @@ class Rows:
 
     def reading(self, each: bool = False) -> Reading:
         """What was read, of files and of folders; `each`: every one, however many, where a record shortens."""
-        return together(self.read.values(), [problem.message for problem in self.passed_over], each)
+        return self.reading_of((tally.reading() for tally in self.read.values()), each)
+
+    def reading_of(self, files: Iterable[FileReading], each: bool = False) -> Reading:
+        """The same, of files that may have been read elsewhere."""
+        return together(files, [problem.message for problem in self.passed_over], each)
 
     def without(self, files: Collection[str]) -> "Rows":
         """The same rows without those of `files`."""
@@ -209,8 +213,17 @@ def values(file: str, column: str) -> Iterator[Row]:
 def leave_out_damaged(rows: Rows, strict: bool = False) -> Rows:
     """The same rows without the files at fault, after `frame` could not be collected.
 
-    Reads each file in full, one after the other, to find them. Raises InputError as `read` does, and when
-    no file is at fault.
+    Raises InputError as `read` does, and when no file is at fault.
+    """
+    problems = damaged(rows)
+    kept = rows.without({problem.file for problem in problems})
+    return _judge(replace(kept, problems=(*rows.problems, *problems), read={}), strict)
+
+
+def damaged(rows: Rows) -> list[Problem]:
+    """The files at fault, after `frame` could not be collected: reads each in full, one after the other.
+
+    Raises InputError when none is.
     """
     problems = []
     for file, source in rows.files.items():
@@ -221,8 +234,7 @@ def leave_out_damaged(rows: Rows, strict: bool = False) -> Rows:
             problems.append(Problem(file, str(error)))
     if not problems:
         raise InputError("the input cannot be read, though each of its files can: have they changed meanwhile?")
-    kept = rows.without({problem.file for problem in problems})
-    return _judge(replace(kept, problems=(*rows.problems, *problems), read={}), strict)
+    return problems
 
 
 def _judge(rows: Rows, strict: bool) -> Rows:

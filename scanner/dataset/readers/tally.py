@@ -49,12 +49,12 @@ class FileRead:
         )
 
 
-def together(read: Iterable[FileRead], passed_over: Sequence[str], each: bool = False) -> Reading:
+def together(read: Iterable[FileReading], passed_over: Sequence[str], each: bool = False) -> Reading:
     """What was read of all files, for a record: more than LISTED files, or things passed over, are shortened.
 
     `each`: every one, however many.
     """
-    every = [tally.reading() for tally in read]
+    every = list(read)
     reasons: Counter[str] = Counter()
     for file in every:
         reasons.update(file.reasons or {})
