@@ -1,13 +1,27 @@
 """Where what can be made again is kept."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_ISDIR
+
+from engines.partial import locked
 
 
 def cache_folder() -> Path:
     """$XDG_CACHE_HOME/overscan, or ~/.cache/overscan."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "overscan"
+
+
+@contextmanager
+def making(path: Path) -> Iterator[None]:
+    """Keep other processes of this machine that would make the same file waiting: they find it made."""
+    lock = path.with_name(f"{path.name}.lock")
+    with suppress(OSError):  # where nothing can be written, each makes its own
+        lock.touch(mode=0o600)
+    with locked(lock):
+        yield
 
 
 def own_folder(name: str) -> Path:

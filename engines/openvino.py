@@ -2,13 +2,14 @@
 
 import hashlib
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.cache import own_folder
+from engines.cache import making, own_folder
 from engines.cores import usable_cores
 from engines.interface import Arrays, EngineError
 from engines.manifest import Component
@@ -58,7 +59,8 @@ class OpenVinoEngine:
         if cache is not None:
             settings["CACHE_DIR"] = str(cache)
         try:
-            self._model = openvino.Core().compile_model(str(path), "CPU", settings)
+            with nullcontext() if cache is None else making(cache / path.name):
+                self._model = openvino.Core().compile_model(str(path), "CPU", settings)
         except Exception as error:  # OpenVINO raises RuntimeError for all and any
             raise EngineError(f"{path}: OpenVINO cannot load it ({error}): export the model again") from error
         self.inputs, self.outputs = component.inputs, component.outputs

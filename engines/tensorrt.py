@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.build_progress import BuildProgress
+from engines.cache import making
 from engines.interface import Arrays, EngineError
 from engines.manifest import Component, Manifest
 from engines.plans import WAY_OUT, Gpu, Profile, plan_folder, plan_key, profile_for, write_plan
@@ -72,12 +73,13 @@ class TensorRtEngine:
     def _load(self, profile: Profile) -> "_Loaded":
         """The plan of this profile from the cache, else built, and then kept there."""
         path = self._plans / f"{plan_key(*self._facts, profile)}.plan"
-        plan = path.read_bytes() if path.is_file() else None
-        engine = None if plan is None else _deserialized(plan)
-        if engine is None:  # none yet, or damaged
-            plan = build(self._graph, self._component, profile, self._report)
-            write_plan(path, plan)
-            engine = _deserialized(plan)
+        with making(path):  # every worker of a machine wants the same one, and a build takes minutes
+            plan = path.read_bytes() if path.is_file() else None
+            engine = None if plan is None else _deserialized(plan)
+            if engine is None:  # none yet, or damaged
+                plan = build(self._graph, self._component, profile, self._report)
+                write_plan(path, plan)
+                engine = _deserialized(plan)
         if engine is None:
             raise EngineError(f"{self._graph}: TensorRT cannot load the plan that it built: {WAY_OUT}")
         return _Loaded(engine, self._component, profile)

@@ -1,5 +1,7 @@
 """Backends and precisions: chosen when they truly run, honoured when asked for, refused with a way out."""
 
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +19,7 @@ from scanner.model.scorer import CANARIES
 from scanner.scanning.dry_run import dry_run
 
 pytest.importorskip("openvino")
+from engines.cache import making
 from engines.openvino import compiled_folder, precisions
 
 
@@ -149,3 +152,24 @@ def test_scores_of_backends_and_precisions_never_mix(tmp_path):
     (tmp_path / "p.txt").write_text("a dog\n")
     plan = dry_run(tmp_path / "p.txt", model=BUNDLE, store=tmp_path / "s", backend="openvino", precision="float32")
     assert (plan.backend, plan.precision, plan.provider) == ("openvino", "float32", "OpenVINO CPU float32")
+
+
+def test_what_two_processes_would_make_at_once_is_made_once(tmp_path):
+    """A TensorRT plan, or OpenVINO's compiled network: who comes second waits, and finds it made."""
+    path, made = tmp_path / "one.plan", []
+
+    def make():
+        with making(path):
+            if not path.exists():
+                made.append(path)
+                time.sleep(0.2)
+                path.write_text("made")
+
+    threads = [threading.Thread(target=make) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == [path]
+    with making(tmp_path / "no such folder" / "two.plan"):  # where nothing can be locked, each makes its own
+        pass

@@ -3,12 +3,14 @@ import signal
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import polars as pl
 import pytest
 
 from engines import EngineError
 from scanner import ScanConfig, scan
+from scanner.cli.options import executor, visible
 from scanner.demo import BUNDLE
 from scanner.errors import Interrupted, ScannerError
 from scanner.model import Model
@@ -102,6 +104,39 @@ def test_what_a_worker_refuses_is_raised_here(model, tmp_path):
     other = replace(model, path=tmp_path / "gone")
     with pytest.raises(EngineError, match="gone: no such folder"):
         list(processes(1)(other, chunks(), never))
+
+
+class Seeing(Model):
+    """Says which GPUs its process sees."""
+
+    def scorer(self, watch=lambda *_: None):
+        with Path(os.environ["SEEN"]).open("a") as file:
+            file.write(f"{os.environ.get('CUDA_VISIBLE_DEVICES')}\n")
+        return super().scorer(watch)
+
+
+def test_a_worker_sees_its_device_and_no_other(model, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(execute, "DEVICES", ("cpu",))
+    monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
+    seeing = Seeing(**model.__getstate__())
+    assert table(processes(3, ["0", "GPU-7"])(seeing, chunks(), never)).equals(expected)
+    assert sorted((tmp_path / "seen").read_text().split()) == ["0", "0", "GPU-7"]
+
+
+def test_devices_of_the_command_line(model, monkeypatch):
+    with pytest.raises(ScannerError, match=r"devices 0, 1: the cpu backend runs on the CPU; needed one of tensorrt"):
+        list(processes(2, ["0", "1"])(model, chunks(), never))
+    assert visible("1,0", "4,GPU-5") == ["GPU-5", "4"]
+    for wrong in ("", "0,,1", "0,0"):
+        with pytest.raises(ScannerError, match="needed different numbers of GPUs by commas"):
+            visible(wrong, None)
+    with pytest.raises(ScannerError, match="device 2: CUDA_VISIBLE_DEVICES is 4,5, so there are 0 to 1"):
+        visible("0,2", "4,5")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
+    with pytest.raises(ScannerError, match="devices 6, 4: the cpu backend"):
+        list(executor(1, "2,0")(model, chunks(), never))
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "6,4"
+    assert executor(1, None) is local
 
 
 def test_cores_are_shared(monkeypatch):

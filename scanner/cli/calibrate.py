@@ -29,6 +29,7 @@ def calibrate(
     first_steps: int,
     guidance_scale: float,
     workers: int,
+    devices: str | None,
     json: bool,
     **options: Any,
 ) -> None:
@@ -43,7 +44,7 @@ def calibrate(
         result = scan(
             inputs,
             config=config,
-            executor=executor(workers),
+            executor=executor(workers, devices),
             purpose="calibration",
             watch=watch,
             stop=stop,

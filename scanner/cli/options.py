@@ -15,7 +15,7 @@ from scanner.dataset import captions
 from scanner.diffusion.scores import SCORES
 from scanner.errors import ScannerError
 from scanner.model import Model
-from scanner.scanning.execute import Executor, local, processes
+from scanner.scanning.execute import VISIBLE, Executor, local, processes
 
 
 class Threshold(click.types.FloatParamType):
@@ -74,6 +74,7 @@ SCAN_OPTIONS = (
     backend,
     precision,
     click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that score."),
+    click.option("--devices", metavar="0,1,...", help="GPUs that score, a process or more each."),
     click.option("--limit", type=click.IntRange(1), help="Only the first rows."),
     click.option("--strict", is_flag=True, help="A file that cannot be read is an error, and not left out."),
 )
@@ -119,9 +120,33 @@ def scan_model(
     return Model(path, backend, precision, scan_config(seeds, first_steps, guidance_scale), ordinary, batch_size)
 
 
-def executor(workers: int) -> Executor:
-    """Where so many workers score: one is this process."""
-    return local if workers == 1 else processes(workers)
+def executor(workers: int, devices: str | None) -> Executor:
+    """Where so many workers score, at least one per device; a single one is this process. Raises ScannerError.
+
+    This process, too, sees only the named ones: it prepares the model on the first.
+    """
+    if devices is None:
+        return local if workers == 1 else processes(workers)
+    named = visible(devices, os.environ.get(VISIBLE))
+    os.environ[VISIBLE] = ",".join(named)
+    return processes(max(workers, len(named)), named)
+
+
+def visible(devices: str, seen: str | None) -> list[str]:
+    """Devices as CUDA_VISIBLE_DEVICES names them, numbers counting those that a process may see. Raises ScannerError.
+
+    >>> visible("0,1", "4,5,6"), visible("0, 2", None)
+    (['4', '5'], ['0', '2'])
+    """
+    named = [device.strip() for device in devices.split(",")]
+    if not all(named) or len(set(named)) < len(named):
+        raise ScannerError(f"devices {devices!r}: needed different numbers of GPUs by commas, such as 0,1")
+    held = None if seen is None else [device.strip() for device in seen.split(",")]
+    if held is None:
+        return named
+    if beyond := [device for device in named if device.isdigit() and int(device) >= len(held)]:
+        raise ScannerError(f"device {beyond[0]}: {VISIBLE} is {seen}, so there are 0 to {len(held) - 1}")
+    return [held[int(device)] if device.isdigit() else device for device in named]
 
 
 def scan_screen(share: float | None, score: str | None, model: Path | None, precision: str | None) -> Screen | None:

@@ -41,6 +41,7 @@ def scan(
     first_steps: int,
     guidance_scale: float,
     workers: int,
+    devices: str | None,
     screen: float | None,
     screen_score: str | None,
     screen_model: Path | None,
@@ -65,7 +66,7 @@ def scan(
         click.echo(dumps(asdict(plan) | {"reading": as_json(plan.reading)}, indent=1) if json else plan.scan_id or "")
         return
     with stoppable() as stop, progress() as watch:
-        result = run_scan(inputs, config=config, executor=executor(workers), watch=watch, stop=stop, **options)
+        result = run_scan(inputs, config=config, executor=executor(workers, devices), watch=watch, stop=stop, **options)
     _say(summary(result), result, files)
     click.echo(dumps(_facts(result), indent=1) if json else result.scan_id)
 

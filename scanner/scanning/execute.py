@@ -28,6 +28,8 @@ from scanner.model.batch_size import review
 Chunks = Iterable[pl.DataFrame]
 Executor = Callable[[Model, Chunks, Callable[[], bool]], Iterator[pl.DataFrame]]
 HALF = 500  # times what float32 rounds otherwise with another number of threads, a half precision does
+DEVICES = ("tensorrt", "cuda", "torch-cuda")  # backends that run on a GPU
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 DEATHS = 3  # of workers over one chunk, or before any: then the run ends
 
 
@@ -44,8 +46,11 @@ def local(model: Model, chunks: Chunks, stop: Callable[[], bool]) -> Iterator[pl
     review(model.bundle, scorer.denoiser, samples, seconds)
 
 
-def processes(workers: int) -> Executor:
+def processes(workers: int, devices: Sequence[str] = ()) -> Executor:
     """So many processes of this machine, which share its cores and pull chunks; each opens the model itself.
+
+    `devices`: of GPUs, numbers or UUIDs as CUDA_VISIBLE_DEVICES has them: the workers take them in turn, and see no
+    other.
 
     A worker that dies is replaced and its chunk given again. Raises EngineError where workers die again and again, or
     where one finds another model or computes other canaries than this process; ScannerError where they raise it.
@@ -53,8 +58,16 @@ def processes(workers: int) -> Executor:
 
     def run(model: Model, chunks: Chunks, stop: Callable[[], bool]) -> Iterator[pl.DataFrame]:
         model = model.prepare()
+        if devices and model.backend not in DEVICES:
+            raise ScannerError(
+                f"devices {', '.join(devices)}: the {model.backend} backend runs on the CPU; needed one of "
+                f"{', '.join(DEVICES)}: name workers instead"
+            )
         model.close()  # the workers open their own
-        crew = [_hired(model, cores) for cores in _shares(workers)]
+        seats = [
+            _Seat(cores, devices[i % len(devices)] if devices else None) for i, cores in enumerate(_shares(workers))
+        ]
+        crew = [_hired(model, seat) for seat in seats]
         try:
             yield from _work(model, crew, iter(chunks), stop)
         finally:
@@ -74,14 +87,22 @@ class _Task:
     deaths: int = 0
 
 
+@dataclass(frozen=True)
+class _Seat:
+    """What a worker may use: cores, none where the system does not tell them, and one GPU."""
+
+    cores: Sequence[int]
+    device: str | None = None
+
+
 @dataclass
 class _Worker:
-    """A process, our end of its pipe, the cores that it may use, what it has in hand, and deaths in its place before
-    anything was."""
+    """A process, our end of its pipe, where it works, what it has in hand, and deaths in its place before anything
+    was."""
 
     process: SpawnProcess
     connection: Connection
-    cores: Sequence[int]
+    seat: _Seat
     deaths: int = 0
     ready: bool = False
     task: _Task | None = None
@@ -159,7 +180,7 @@ def _replaced(model: Model, worker: _Worker) -> _Worker:
             f"{DEATHS} workers died one after the other (exit code {worker.process.exitcode}; -9: killed, often for "
             "want of memory): name fewer workers or a smaller batch size, or none, to see the error in one process"
         )
-    hired = _hired(model, worker.cores)
+    hired = _hired(model, worker.seat)
     hired.deaths = deaths
     return hired
 
@@ -174,22 +195,24 @@ def _shares(workers: int) -> list[Sequence[int]]:
     return [cores[i * len(cores) // workers : (i + 1) * len(cores) // workers] for i in range(workers)]
 
 
-def _hired(model: Model, cores: Sequence[int]) -> _Worker:
+def _hired(model: Model, seat: _Seat) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, model, cores), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, model, seat), daemon=True)
     process.start()
     theirs.close()
-    return _Worker(process, ours, cores)
+    return _Worker(process, ours, seat)
 
 
-def _serve(connection: Connection, model: Model, cores: Sequence[int]) -> None:
+def _serve(connection: Connection, model: Model, seat: _Seat) -> None:
     """A worker's life: says what it opened, then chunk in, frame out, until the pipe closes."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the driver hears them, and closes the pipe
         if hasattr(signal, name):  # Windows has no SIGHUP
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if cores:
-        os.sched_setaffinity(0, cores)
+    if seat.cores:
+        os.sched_setaffinity(0, seat.cores)
+    if seat.device is not None:
+        os.environ[VISIBLE] = seat.device  # read when a runtime first asks for a GPU, which none has yet
     with suppress(EOFError, OSError):  # the driver has ended
         try:
             found = model.adapted().scan_id  # by the files and libraries that this process sees
