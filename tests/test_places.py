@@ -20,6 +20,7 @@ WRITTEN = {
     ("explain", "out"), ("images", "out"), ("verify", "out"), ("evaluate", "out"), ("compact", "store"),
     ("export", "out"), ("demo", "out"), ("recheck", "out"), ("recheck", "store"), ("threshold", "out"),
     ("accept", "baseline"), ("report", "metrics"), ("report", "junit"), ("report", "sarif"),
+    ("evidence", "out"),
 }  # fmt: skip
 URLS = ["s3://b/x", "gs://b/x", "hf://b/x", "file:///tmp/x", "https://h/x", "abfss://c@a/x", "S3://b/x", " s3://b/x"]
 

@@ -17,6 +17,7 @@ from scanner.cli.demo import demo
 from scanner.cli.diff import diff
 from scanner.cli.doctor import doctor
 from scanner.cli.evaluate import evaluate
+from scanner.cli.evidence import evidence
 from scanner.cli.explain import explain
 from scanner.cli.export import export
 from scanner.cli.gate import gate
@@ -40,8 +41,8 @@ def cli(config: Path | None) -> None:
 
 
 COMMANDS = (
-    scan, calibrate, threshold, report, accept, diff, recheck, gate, explain, images, verify, evaluate, status, compact,
-    settings.config, export, demo, doctor,
+    scan, calibrate, threshold, report, accept, diff, recheck, gate, explain, images, verify, evaluate, evidence,
+    status, compact, settings.config, export, demo, doctor,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)

@@ -1,0 +1,44 @@
+"""`overscan evidence`."""
+
+from json import dumps
+from pathlib import Path
+
+import click
+
+from scanner.cli import places
+from scanner.errors import ScannerError
+from scanner.files import replacing
+from scanner.report import attestation
+from scanner.report.read import read_summary
+from scanner.store.stored import read_store
+
+SHOWN = 20  # differences that a message names
+
+
+@click.command()
+@click.argument("report", type=places.FOLDER)
+@click.option("--store", type=places.FILLED_STORE, help="Folder that the report's scan filled.")
+@click.option("--out", type=places.OUT_FILE, help="File for the statement.")
+@click.option("--by", help="Who ran it, in your words.")
+@click.option("--check", type=places.FILE, help="Instead: whether all is still as this statement says.")
+def evidence(report: Path, store: Path | None, out: Path | None, by: str | None, check: Path | None) -> None:
+    """State what REPORT rests on, with hashes of its files, the dataset's and the model's; or check such a statement.
+
+    The form is in-toto's, for whoever signs or archives it. It holds paths, no captions.
+    """
+    if check is not None:
+        found = attestation.read(check)
+        changed = attestation.differences(found, report)
+        if changed:
+            more = f"\n  and {len(changed) - SHOWN:,} more" if len(changed) > SHOWN else ""
+            raise ScannerError(f"{check}: not as stated:\n  " + "\n  ".join(changed[:SHOWN]) + more)
+        click.echo(f"{attestation.count(found):,} files are as stated", err=True)
+        return
+    if store is None or out is None:
+        raise click.UsageError("needed --store and --out, or --check")
+    stored = read_store(store, read_summary(report).scan_id)
+    made = attestation.statement(report, stored, by)
+    with replacing(out) as partial:
+        partial.write_text(dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    click.echo(f"{attestation.count(made):,} files hashed", err=True)
+    click.echo(str(out))
