@@ -131,11 +131,7 @@ def test_report_tells_of_captions_newer_than_the_scan(scanned):
         (["scan", "--model", BUNDLE, "--store", "s"], 2, "Missing argument 'INPUT...'"),
         (["report", "--store", "none", "--out", "r"], 2, "error: none: no store there"),
         (["report", "--store", "none", "--out", "r", "--top", "1", "--quantile", "0.5"], 2, "needed exactly one of"),
-        (
-            ["export", "none", "out"],
-            2,
-            "none: no such folder; needed a diffusers checkpoint, or a hub id",
-        ),
+        (["export", "none", "out"], 2, "none: no such folder; needed a diffusers checkpoint"),
     ],
 )
 def test_exit_codes(tmp_path, monkeypatch, arguments, code, message):

@@ -206,6 +206,10 @@ def test_a_table_under_the_name_of_lines_is_refused(tmp_path, sign):
         assert read(write(tmp_path / "a.txt", text)) == text.splitlines()
 
 
+def test_lines_that_are_all_empty_are_rows(tmp_path):
+    assert read(write(tmp_path / "a.txt", "\n\n")) == [None, None]
+
+
 def test_lines_with_a_tab_each_are_noted(tmp_path):
     rows = readers.read([write(tmp_path / "a.txt", "1.jpg#0\tA child\n1.jpg#1\tA girl\n")])
     rows.frame.collect()

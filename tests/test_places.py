@@ -71,6 +71,10 @@ def test_an_empty_path_is_none(folder):
         (["verify", "--model", "."], ".: neither engine.json nor model_index.json in that folder; needed a bundle"),
         (["export", "./checkpoint", "out"], "checkpoint: no such folder; needed a diffusers checkpoint, or a hub id"),
         (["export", "a/b/c", "out"], "a/b/c: no such folder; needed a diffusers checkpoint"),
+        (["export", "captions.txt", "out"], "captions.txt: a file; needed a diffusers checkpoint"),
+        (["export", ".", "out"], ".: no model_index.json in that folder; needed a diffusers checkpoint"),
+        (["export", BUNDLE, "out"], f"{BUNDLE}: a bundle already, which --dtype int8 alone takes; needed a diffusers"),
+        (["export", BUNDLE, "captions.txt"], "captions.txt exists: remove it or name another folder"),
         (["export", "bundl", "out"], "bundl: no such folder; needed a diffusers checkpoint, or a hub id like owner/"),
     ],
 )

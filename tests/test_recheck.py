@@ -189,6 +189,14 @@ def test_status_says_which_scan_was_never_calibrated(nights, tmp_path):
     )
 
 
+def test_the_former_report_stays(nights):
+    folder, again, _ = nights
+    _, err, code = run("recheck", "--report", folder / "first", *again, "--out", folder / "first")
+    assert (code, err) == (
+        2, f"error: {folder}/first: the former report, which stays to compare with: name another --out\n",
+    )  # fmt: skip
+
+
 def test_a_scan_is_done_again_in_its_dialect(tmp_path, epsilon_bundle_path):
     (tmp_path / "a.csv").write_text('caption,u\n"a cat",1\n"a dog, a bird",2\n')
     made = ["--model", BUNDLE, "--store", tmp_path / "store", "--backend", "cpu", "--dialect", "quotechar=none"]

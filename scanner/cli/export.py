@@ -43,10 +43,14 @@ def export(source: Path, out: Path, dtype: str, captions: str | None, **asked: A
 
     int8 is for a scan's first pass, on the openvino backend; SOURCE may be a float32 bundle then.
     """
+    if out.exists():
+        raise ScannerError(f"{out} exists: remove it or name another folder")
     if dtype == "int8":
         _export_int8(source, out, captions, asked)
     elif captions is not None:
         raise ScannerError(f"captions are for --dtype int8, and {dtype} needs none: leave one of them out")
+    elif (source / manifest.FILE).is_file():
+        raise ScannerError(f"{source}: a bundle already, which --dtype int8 alone takes; needed a diffusers checkpoint")
     else:
         _export(source, out, dtype, asked)
     click.echo(str(out))
@@ -82,7 +86,6 @@ def _export_int8(source: Path, out: Path, captions: str | None, asked: Mapping[s
     if captions is None:
         raise ScannerError("int8 is made by running the UNet on captions: needed --captions, such as the dataset")
     prompts = prompts_of(captions)  # first, as an export takes minutes
-    manifest.require_new(out)
     if (source / manifest.FILE).is_file():
         export_int8(source, out, prompts, _say)
         return

@@ -77,9 +77,13 @@ class Checkpoint(Place):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path, which a hub id is too. Raises click.UsageError."""
         path = super().convert(value, param, ctx)
+        needed = "needed a diffusers checkpoint, or a hub id like owner/name"
+        if path.is_dir() and not ((path / MANIFEST).exists() or is_checkpoint(path)):
+            self.fail(f"{path}: no model_index.json in that folder; {needed}", param, ctx)
+        if path.is_file():
+            self.fail(f"{path}: a file; {needed}", param, ctx)
         meant = "" if path.exists() else _meant(path)
         if not path.exists() and (meant or not HUB_ID.fullmatch(str(value)) or path.parent.is_dir()):
-            needed = "needed a diffusers checkpoint, or a hub id like owner/name"
             self.fail(f"{path}: no such folder{meant}; {needed}", param, ctx)
         return path
 

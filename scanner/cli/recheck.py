@@ -82,6 +82,8 @@ def recheck(
     Scans with the new model, calibrates it on the same benign captions, decides by the same rule, and compares by rank
     and p-value: scores of two models do not compare by value. Interrupted, the same command goes on.
     """
+    if out.resolve() == report.resolve():
+        raise ScannerError(f"{out}: the former report, which stays to compare with: name another --out")
     fails = None if fail_on is None else policy.FailOn.parse(fail_on)
     known = None if baseline is None else read_baseline(baseline)
     before = read_night(report)

@@ -184,6 +184,7 @@ RECHECKS = [
     Case("unknown policy", f"{RECHECK} --fail-on sometimes"),
     Case("a screen's model for a scan without one", f"{RECHECK} --screen-model bundle"),
     Case("report into a file", "recheck --report report --model bundle --store store --out captions.txt"),
+    Case("over the former report", "recheck --report report --model bundle --store store --out report"),
     Case("URL for a report", "recheck --report report --model bundle --store store --out s3://bucket/again"),
 ]
 REPORTS = [

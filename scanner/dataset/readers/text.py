@@ -53,9 +53,7 @@ def plain(source: str, column: str | None) -> Source:
 
 def _no_table(source: str, looked_at: Sequence[str]) -> None:
     """Raises InputError where the first line names columns, a caption's among them, that the next lines have too."""
-    if not looked_at:
-        return
-    header, *rest = looked_at
+    header, *rest = looked_at or [""]
     for sign in DELIMITERS:
         names = [name.strip(' "') for name in header.split(sign)]
         fits = rest and len(names) > 1 and all(line.count(sign) >= len(names) - 1 for line in rest[:-1] or rest)
