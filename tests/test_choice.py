@@ -8,7 +8,7 @@ from reports import RECORD, stored_scan
 
 from scanner.audit.choice import best, possible
 from scanner.config import Reference, ScanConfig
-from scanner.diffusion.scores import SCORES, best_score
+from scanner.diffusion.scores import SCORES, best_score, best_scores
 
 FIRST_STEP = {name for name, score in SCORES.items() if score.steps == 1}
 
@@ -50,3 +50,9 @@ def test_the_best_is_one_that_most_prompts_have():
     assert best(scan_of(**{second: [1.0, 2.0]})) == second
     assert best(scan_of(**{measured: [None, None], second: [None, None]})) == measured
     assert best(scan_of()) == measured
+
+
+def test_scores_that_a_scan_has_of_no_prompt_are_not_chosen():
+    worse = best_scores(2, False)[1]
+    assert best(scan_of(**{worse: [0.5, None]})) == worse  # the best has no column
+    assert best(scan_of(**{best_score(2, False): [None, None], worse: [0.5, None]})) == worse

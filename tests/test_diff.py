@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import numpy as np
@@ -103,6 +104,25 @@ def test_nights_of_other_settings(tmp_path, nights):
     ]
     with pytest.raises(ScannerError, match="reports of s_v1 and of r_v1 do not compare"):
         diff(nights[0], report(tmp_path / "thu", AFTER, score="r_v1"))
+
+
+def test_two_prompts_in_common_tell_a_drift_and_one_does_not(tmp_path):
+    one = report(tmp_path / "mon", {"a": 0.9, "b": 0.8, "c": 0.1})
+    two = report(tmp_path / "tue", {"a": 0.9, "b": 0.95}, scan_id="other")
+    assert "over 2 prompts of both nights the ranks correlate -1.000" in notes(one, two)[1]
+    alone = report(tmp_path / "wed", {"a": 0.9, "d": 0.8}, scan_id="other")
+    assert notes(one, alone)[1] == "drift between them: unknown, as they have no two prompts in common"
+
+
+def test_p_values_are_compared_where_both_nights_have_them(tmp_path, nights):
+    other = report(tmp_path / "wed", AFTER, scan_id="other")
+    judged = replace(other, ranked=other.ranked.with_columns(p_value=pl.lit(0.5)))
+    assert "by rank, and none" in notes(nights[0], judged)[0]
+    before = replace(nights[0], ranked=nights[0].ranked.with_columns(p_value=pl.lit(0.5)))
+    assert "by rank and p-value, and none" in notes(before, judged)[0]
+    assert "p_before" in diff(before, judged).columns
+    assert "p_before" not in diff(nights[0], judged).columns
+    assert "p_before" not in diff(before, before).columns  # of one scan, the scores compare
 
 
 def test_drift_looks_at_new_prompts_only(tmp_path):

@@ -35,6 +35,22 @@ def test_a_base_rate_needs_a_rate_of_false_alarms():
             Prior(base_rate, tpr)
 
 
+@pytest.mark.parametrize(
+    ("base_rate", "tpr", "rate", "share"),
+    [(0.5, 1.0, 0.5, 2 / 3), (0.2, 0.5, 0.1, 0.1 / 0.18), (0.2, None, 0.1, 0.2 / 0.28), (0.0003, 0.95, 0.01, 0.0277)],
+)
+def test_the_share_of_true_flags_is_bayes(base_rate, tpr, rate, share):
+    assert Prior(base_rate, tpr).true_share(rate) == pytest.approx(share, rel=2e-3)
+
+
+def test_a_kept_rate_is_weighed_by_its_null_captions():
+    kept = Kept("scan", "s_v1", 1.5, "2029-12-31", 900, fpr=0.25, null_captions=7)  # two of seven may lie above
+    weighed = night(data(4, 3), kept.rule, kept=kept).summary.evidence
+    assert (weighed.rate, weighed.expected) == (0.25, 1.0)
+    assert weighed.chance == exceeded(4, 7, 2, 3)
+    assert weighed.chance != exceeded(4, 7, 1, 3)
+
+
 def test_a_threshold_with_a_calibration_is_weighed():
     found = night(data(1000, 20), Rule("s_v1", threshold=0.995), calibration=null()).summary
     assert found.evidence.rate == 0.006  # five null scores of 999 reach it
