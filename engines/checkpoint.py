@@ -89,8 +89,8 @@ def _refuse_addons(folder: Path, exporter: Exporter) -> None:
         if path.name == "adapter_config.json" or (path.suffix in WEIGHTS and is_addon(path, inside)):
             raise EngineError(
                 f"{path}: a LoRA, an adapter, an embedding or other weights that are added to a model: to scan both, "
-                "load it into the pipeline, fuse it (fuse_lora) and save the pipeline; to scan the model alone, move "
-                "it to another folder"
+                "export with --lora, or load it into the pipeline, fuse it and save the pipeline; to scan the model "
+                "alone, move it to another folder"
             )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from engines.bundle import Bundle
 from engines.families import DEFAULTS, Options
-from engines.hub import fetched
+from engines.forms import UNCHANGED, Changes, assembled
 from engines.interface import Arrays, EngineError
 from engines.manifest import Manifest, new_folder, sha256
 from engines.ort import OrtEngine
@@ -37,8 +37,9 @@ def export(
     say: Callable[[str], None] = lambda line: None,
     options: Options = DEFAULTS,
     variant: str | None = None,
+    changes: Changes = UNCHANGED,
 ) -> Manifest:
-    """Write a bundle of `source` (a diffusers folder, or a hub id where a network is there) to `out`.
+    """Write a bundle of `source` (a diffusers folder, a single file, or a hub id where a network is there) to `out`.
 
     Every component is loaded, exported and compared with torch at batch 1 and 3 by itself, so that no two are in memory
     at once; then `check(the checkpoint on torch, bundle's folder)` looks at the whole. `out` appears only when all has
@@ -46,9 +47,12 @@ def export(
     """
     if dtype not in TOLERANCE:
         raise EngineError(f"dtype {dtype!r}: needed {' or '.join(TOLERANCE)}")
-    with new_folder(out) as partial:
-        folder = fetched(source, variant)
+    with new_folder(out) as partial, assembled(source, changes, variant, out) as folder:
         checkpoint = open_checkpoint(folder, latent_std, options, variant)
+        made_of = replace(
+            checkpoint.manifest, source={"checkpoint": source.resolve().name}, changes=changes.named or None
+        )
+        checkpoint = replace(checkpoint, manifest=made_of)
         manifest = _write(checkpoint, partial, dtype, say)
         check(checkpoint.bundle("torch"), partial)
     return manifest

@@ -44,6 +44,7 @@ class Manifest:
     `timesteps`, what the network is told at each step; `signal_rate` and `noise_rate` there; and
     `initial_noise_scale`, the standard deviation of what it is given first. None in older bundles, whose grids follow
     from the schedule. `fixed`: what the family settled beside the networks, as numbers, lists of numbers and names.
+    `changes`: what was put into the checkpoint before it was exported (a network, a LoRA): names and hashes.
     """
 
     family: str
@@ -59,6 +60,7 @@ class Manifest:
     format: int = FORMAT
     grids: Mapping[str, Mapping[str, Any]] | None = None
     fixed: Mapping[str, Any] | None = None
+    changes: Mapping[str, str] | None = None
 
     @property
     def fingerprint(self) -> str:

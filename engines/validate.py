@@ -83,6 +83,7 @@ def _texts(manifest: Manifest) -> None:
         _require(isinstance(value, str), f"{name} {value!r}", "a name")
     _require(manifest.precision in PRECISIONS, f"precision {manifest.precision!r}", " or ".join(PRECISIONS))
     tables = {"tokenizer": manifest.tokenizer, "source": manifest.source, "versions": manifest.versions}
+    tables |= {} if manifest.changes is None else {"changes": manifest.changes}
     tables |= {f"files of {name}": component.files for name, component in manifest.components.items()}
     for name, table in tables.items():
         of_texts = isinstance(table, Mapping) and all(isinstance(text, str) for text in [*table, *table.values()])

@@ -36,6 +36,15 @@ def test_a_score_that_the_settings_do_not_allow_is_not_possible(config, referenc
     assert SCORES.keys() - set(possible(record)) == lacking
 
 
+def test_a_score_that_no_canary_has_is_not_possible():
+    """Of a model whose path starts without signal; a run that did not know a score may have it today."""
+    config = ScanConfig(seeds=(0, 1), first_steps=2)
+    canaries = ({"canary": "a dog", "text_noise_norm_v1": None, "growth_v1": None, "agreement_v1": 0.5},
+                {"canary": "mountains", "text_noise_norm_v1": None, "growth_v1": 1.0, "agreement_v1": 0.6})  # fmt: skip
+    plain, without = (possible(replace(RECORD, config=config, canaries=held)) for held in ((), canaries))
+    assert set(plain) - set(without) == {"text_noise_norm_v1"}
+
+
 def scan_of(**scores):
     frame = pl.DataFrame({"prompt_id": ["a", "b"]}).with_columns(
         **{name: pl.Series(values, dtype=pl.Float32) for name, values in scores.items()}

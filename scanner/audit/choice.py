@@ -6,9 +6,18 @@ from scanner.store.stored import StoredScan
 
 
 def possible(record: RunRecord) -> tuple[str, ...]:
-    """The scores that a run with such a record computes today."""
-    config = record.config
-    return possible_scores(len(config.seeds), config.first_steps, config.guidance_scale, record.reference is not None)
+    """The scores that a run with such a record computes today.
+
+    None that no canary of the run has: the model's path starts without signal, and the score is of the noise.
+    """
+    config, reference = record.config, record.reference is not None
+    able = possible_scores(len(config.seeds), config.first_steps, config.guidance_scale, reference)
+    return tuple(name for name in able if not record.canaries or _had(record, name))
+
+
+def _had(record: RunRecord, name: str) -> bool:
+    """Whether a canary has a score, or the run was of an overscan that did not know it."""
+    return any(canary.get(name, 0.0) is not None for canary in record.canaries)
 
 
 def best(stored: StoredScan) -> str:

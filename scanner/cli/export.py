@@ -1,6 +1,7 @@
 """`overscan export`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import click
 
 from engines import Bundle, EngineError, manifest
 from engines.partial import partial_folder, prefix, sweep
-from scanner.cli.places import CHECKPOINT, NEW
+from scanner.cli.places import ANY_PATH, CHECKPOINT, NEW
 from scanner.errors import ScannerError
 from scanner.model import Model
 
@@ -28,21 +29,31 @@ class Pixels(click.ParamType[Any]):
 
 @click.command()
 @click.argument("source", type=CHECKPOINT)
-@click.argument("out", type=NEW)
+@click.argument("out", type=NEW, required=False)
 @click.option("--dtype", type=click.Choice(["float32", "float16", "int8"]), default="float32", show_default=True)
 @click.option("--captions", metavar="INPUT", help="Captions like those to be scanned, to make int8 with.")
 @click.option("--variant", metavar="NAME", help="Of the weights, such as fp16.  [default: the plain or only one]")
+@click.option("--unet", type=ANY_PATH, help="Another UNet: a diffusers folder, or a single file.")
+@click.option("--vae", type=ANY_PATH, help="Another VAE: a diffusers folder, or a single file.")
+@click.option("--lora", multiple=True, metavar="FILE[:WEIGHT]", help="Fused into the weights; may be repeated.")
+@click.option("--config", "layout", type=ANY_PATH, help="A diffusers folder with the configuration of a single file.")
 @click.option("--size", type=Pixels(), help="Of the model's images, in pixels.  [default: the pipeline's]")
 @click.option("--original-size", type=Pixels(), help="What SDXL is told its image was.  [default: the images' size]")
 @click.option("--crop", type=Pixels(), help="Top and left of the crop that SDXL is told.  [default: 0x0]")
 @click.option("--target-size", type=Pixels(), help="What SDXL is told to make.  [default: the images' size]")
-def export(source: Path, out: Path, dtype: str, captions: str | None, **asked: Any) -> None:
-    """Export a diffusers checkpoint (SOURCE: a folder or a hub id) to a bundle OUT that runs without torch.
+@click.option("--dry-run", is_flag=True, help="Say what would be exported, or why not; read no weights.")
+def export(source: Path, out: Path | None, dtype: str, captions: str | None, dry_run: bool, **asked: Any) -> None:
+    """Export a checkpoint (SOURCE: diffusers folder, single file, or hub id) to a bundle OUT that runs without torch.
 
     Families: Stable Diffusion v1 and v2, Stable Diffusion XL.
 
     int8 is for a scan's first pass, on the openvino backend; SOURCE may be a float32 bundle then.
     """
+    if dry_run:
+        _dry_run(source, dtype, asked)
+        return
+    if out is None:
+        raise click.UsageError("Missing argument 'OUT': the bundle's folder, or --dry-run")
     if out.exists():
         raise ScannerError(f"{out} exists: remove it or name another folder")
     if dtype == "int8":
@@ -60,12 +71,33 @@ def _say(line: str) -> None:
     click.echo(line, err=True)
 
 
-def _export(source: Path, out: Path, dtype: str, asked: Mapping[str, Any]) -> None:
+def _options(asked: Mapping[str, Any]) -> Any:
+    from engines.families import Options
+
+    return Options(**{name: asked[name] for name in ("size", "original_size", "crop", "target_size")})
+
+
+@contextmanager
+def _extra() -> Iterator[None]:
+    """Say what to install where an import fails."""
     try:
-        from engines.export import export as export_bundle
-        from engines.families import Options
+        yield
     except ImportError as error:
         raise EngineError(f'{error}: exporting needs pip install "overscan[cpu,export]"') from error
+
+
+def _dry_run(source: Path, dtype: str, asked: Mapping[str, Any]) -> None:
+    with _extra():
+        from engines.outlook import outlook
+    for line in outlook(asked["layout"] or source, dtype, _options(asked)):
+        click.echo(line)
+
+
+def _export(source: Path, out: Path, dtype: str, asked: Mapping[str, Any]) -> None:
+    with _extra():
+        from engines.export import export as export_bundle
+        from engines.forms import Changes
+        from engines.lora import Lora
     from scanner.fidelity.check import check
 
     def check_scores(checkpoint: Bundle, bundle: Path) -> None:
@@ -75,8 +107,9 @@ def _export(source: Path, out: Path, dtype: str, asked: Mapping[str, Any]) -> No
         for row in check(Model.of(checkpoint), Model(bundle, "cpu", batch_size=1)).iter_rows(named=True):
             _say(f"{row['score']}: largest {row['kind']} error {row['largest_error']:.1e}")
 
-    options = Options(**{name: value for name, value in asked.items() if name != "variant"})
-    export_bundle(source, out, dtype, check=check_scores, say=_say, options=options, variant=asked["variant"])
+    changes = Changes(asked["unet"], asked["vae"], tuple(map(Lora.of, asked["lora"])), asked["layout"])
+    given = {"options": _options(asked), "variant": asked["variant"], "changes": changes}
+    export_bundle(source, out, dtype, check=check_scores, say=_say, **given)
 
 
 def _export_int8(source: Path, out: Path, captions: str | None, asked: Mapping[str, Any]) -> None:
