@@ -14,7 +14,7 @@ from tiny import SCHEDULE, copied, edited
 from engines import EngineError, Manifest, open_bundle
 from engines.bundle import read_manifest
 from engines.export import export
-from engines.grids import SCHEDULERS, STEPS, grids_of, read_scheduler, schedule_of
+from engines.grids import SCHEDULERS, SIGMAS, STEPS, TABLE, grids_of, read_scheduler, schedule_of
 from engines.torch_ref import open_checkpoint
 from scanner.demo import BUNDLE
 from scanner.diffusion.denoiser import Denoiser
@@ -42,7 +42,7 @@ def diffusers_own(name, steps, **changes):
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
-@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("name", [name for name, kind in SCHEDULERS.items() if kind in (TABLE, SIGMAS)])
 def test_every_scheduler_tells_the_network_what_diffusers_tells_it(tmp_path, name, spacing):
     grids, schedule = read(tmp_path, name, timestep_spacing=spacing)
     limited = name in ("LCMScheduler", "TCDScheduler")  # to the 50 steps that they were distilled at
@@ -201,3 +201,54 @@ def test_an_edited_grid_is_damage(linked, made):
     (linked / "engine.json").write_text(json.dumps(said))
     with pytest.raises(EngineError, match="damaged or edited"):
         open_bundle(linked, "cpu")
+
+
+def test_a_flow_models_grid_is_its_schedulers_own(tmp_path):
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    grids, said = grids_of(scheduler, tmp_path), schedule_of(scheduler)
+    schedule = Schedule.from_manifest(said, "flow", grids)
+    own = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    own.set_timesteps(50)
+    steps = schedule.timesteps(50)
+    assert [np.float32(schedule.told(step)) for step in steps] == own.timesteps.tolist()
+    np.testing.assert_allclose(schedule.noise_rate[steps], own.sigmas[:-1].numpy(), rtol=1e-7)
+    np.testing.assert_allclose(schedule.signal_rate[steps], 1 - own.sigmas[:-1].numpy(), atol=1e-7)
+    assert (schedule.initial_noise_scale(50), schedule.final_signal_rate) == (1.0, 1.0)
+    x_t, v, _ = np.random.default_rng(0).standard_normal((3, 1, 1, 2, 3, 3), np.float32)
+    read = schedule.read(x_t, v, steps[0])
+    np.testing.assert_allclose(read.x0, x_t - v, rtol=1e-6)  # sigma is 1, and the noise is x_t
+    np.testing.assert_array_equal(read.eps, x_t)
+    assert not schedule.in_eps(steps[0])
+
+
+@pytest.mark.parametrize("name", ["EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"])
+def test_an_edm_models_grid_is_of_latents_of_unit_variance(tmp_path, name):
+    scheduler = getattr(diffusers, name)()
+    schedule = Schedule.from_manifest(schedule_of(scheduler), "edm", grids_of(scheduler, tmp_path))
+    own = getattr(diffusers, name)()
+    own.set_timesteps(50)
+    steps, sigma = schedule.timesteps(50), own.sigmas[:-1].double().numpy()
+    np.testing.assert_allclose([schedule.told(step) for step in steps], own.timesteps.numpy(), rtol=1e-6)
+    np.testing.assert_allclose(schedule.noise_rate[steps] / schedule.signal_rate[steps], sigma / 0.5, rtol=1e-6)
+    np.testing.assert_allclose(schedule.noise_rate[steps] ** 2 + schedule.signal_rate[steps] ** 2, 1, rtol=1e-12)
+    first = schedule.initial_noise_scale(50) * np.sqrt(sigma[0] ** 2 + 0.25)
+    np.testing.assert_allclose(first, float(own.init_noise_sigma), rtol=1e-6)
+
+
+def test_zero_terminal_snr_starts_without_signal_and_is_read_for_v_prediction(tmp_path):
+    asked = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "prediction_type": "v_prediction"}
+    asked["clip_sample"] = False  # a clipped estimate is no step of the path
+    scheduler = diffusers.DDIMScheduler.from_config(SCHEDULE | asked)
+    schedule = Schedule.from_manifest(schedule_of(scheduler), "v_prediction", grids_of(scheduler, tmp_path))
+    scheduler.set_timesteps(50)
+    steps = schedule.timesteps(50)
+    assert [schedule.told(step) for step in steps] == scheduler.timesteps.tolist()
+    assert (schedule.signal_rate[steps[0]], schedule.noise_rate[steps[0]]) == (0, 1)
+    assert [schedule.in_eps(step) for step in steps[:3]] == [False, False, True]
+    import torch
+
+    x_t, v = np.random.default_rng(0).standard_normal((2, 1, 1, 4, 3, 3), np.float32)
+    for step, following in ((0, 1), (1, 2)):
+        found = schedule.step(schedule.read(x_t, v, steps[step]), steps[following])
+        own = scheduler.step(torch.from_numpy(v), scheduler.timesteps[step], torch.from_numpy(x_t)).prev_sample
+        np.testing.assert_allclose(found, own.numpy(), atol=2e-5)

@@ -170,7 +170,7 @@ def test_every_command_works(exported, name, tmp_path):
     for command in (
         ["scan", tmp_path / "captions.txt", *asked, "--store", store, "--first-steps", "2"],
         ["report", "--store", store, "--out", report, "--top", "2"],
-        ["explain", "--report", report, "--model", bundle],
+        ["explain", "--report", report, "--model", bundle, "--backend", "cpu", "--first-steps", "2"],
         ["verify", "--report", report, "--model", bundle, "--out", tmp_path / "verified", "--seeds", "2"],
         ["doctor", "--model", bundle, "--backend", "cpu"],
     ):
@@ -179,7 +179,7 @@ def test_every_command_works(exported, name, tmp_path):
     found = pl.read_parquet(report / "scores.parquet")
     assert found["estimate_ratio_prior_v1"].is_finite().all()
     assert len(found.filter("flagged")) == 2
-    assert (tmp_path / "verified/report.html").stat().st_size > 10_000
+    assert (tmp_path / "verified/verify.html").stat().st_size > 10_000
 
 
 @pytest.mark.slow

@@ -141,6 +141,8 @@ class Schedule:
         )
 
     def _on_curve(self, at: float, signal_rate: float, noise_rate: float) -> bool:
+        if at >= len(self.signal_rate):
+            return False
         errors = abs(self.signal_rate[int(at)] - signal_rate), abs(self.noise_rate[int(at)] - noise_rate)
         return bool(errors[0] <= ROUNDING * signal_rate and errors[1] <= ROUNDING)
 
