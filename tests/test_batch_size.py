@@ -42,7 +42,7 @@ class Machine:
             raise RuntimeError("out of memory")
         return self
 
-    def eps(self, x_t, timestep, conditioning):
+    def predict(self, x_t, timestep, conditioning):
         size = x_t.shape[1]
         self.sizes.append(size)
         self.now += (self.fixed + self.each * size) * self.slow(self.now)

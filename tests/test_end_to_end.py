@@ -19,7 +19,6 @@ from test_cli import run
 from scanner import ScanConfig, ScannerError, initial_noise, read_store, scan
 from scanner.demo import BUNDLE, CAPTIONS
 from scanner.diffusion.scores import ABSOLUTE, RELATIVE, SCORES
-from scanner.diffusion.trace import guided
 from scanner.fidelity.check import compare
 from scanner.identity import prompt_id
 from scanner.model import Model
@@ -99,12 +98,6 @@ def test_whole_denoising_equals_the_diffusers_pipeline(bundle):
     image = denoiser.decode(last.x_t[0])
     assert image.shape == (1, 3, 32, 32)
     assert np.abs(image).max() < 2
-
-
-def test_guidance_of_one_is_none():
-    cond, uncond = np.float32([2.0]), np.float32([1.0])
-    assert guided(cond, uncond, 1.0) == 2.0
-    assert guided(cond, uncond, 7.5) == 8.5
 
 
 @pytest.fixture
@@ -196,14 +189,14 @@ def test_bad_captions_are_rows_with_a_status(tmp_path):
 
 def test_predictions_that_overflow_make_a_row_without_scores(bundle):
     scorer = Model.of(bundle).scorer()
-    expected, predict = scorer(frame(PROMPTS[:3])), scorer.denoiser.eps
+    expected, predict = scorer(frame(PROMPTS[:3])), scorer.denoiser.predict
 
     def overflowing(x_t, timestep, conditioning):
-        eps = predict(x_t, timestep, conditioning)
-        eps[1, 0, 0, 0, 0] = np.inf
-        return eps
+        predicted = predict(x_t, timestep, conditioning)
+        predicted.eps[1, 0, 0, 0, 0] = np.inf
+        return predicted
 
-    scorer.denoiser.eps = overflowing
+    scorer.denoiser.predict = overflowing
     with np.errstate(invalid="ignore"):
         found = scorer(frame(PROMPTS[:3]))
     assert found["status"].to_list() == ["scored", "non_finite", "scored"]

@@ -122,7 +122,7 @@ def test_auto_passes_over_the_others(int8, monkeypatch):
 def test_doctor_knows_it(int8):
     code, found = doctor("--model", int8, "--backend", "openvino")
     assert code == 0
-    assert "intact; stable-diffusion, int8, text_encoder, unet" in found["model"]["found"]
+    assert "intact; stable-diffusion, int8, text_encoder, vae_encoder, vae_decoder, unet" in found["model"]["found"]
     assert found["backend openvino"]["status"] == "ok"
     assert "use --backend openvino" in found["backend cpu"]["found"]
     assert found["a scan"]["found"].startswith("would run on openvino")

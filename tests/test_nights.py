@@ -81,6 +81,7 @@ def test_a_night_needs_no_arguments(folder):
         "left_out": [],
         "screening": None,
         "reading": reading,
+        "shard": {"index": 1, "count": 1},
     }
     out, err, _ = run("scan", "--dry-run", "--json")
     assert err == FOUND + (
@@ -104,6 +105,7 @@ def test_a_night_needs_no_arguments(folder):
         "first_pass": None,
         "refine": None,
         "reading": reading,
+        "shard": {"index": 1, "count": 1},
     }
     out, err, code = run("report")
     assert code == 0
@@ -182,12 +184,14 @@ def test_flags_beat_the_environment_beats_the_file(folder, monkeypatch):
         ("backend           ", '"auto"', "default"),
         ("precision         ", '"auto"', "default"),
         ("workers           ", "1", "default"),
+        ("devices           ", "null", "default"),
         ("limit             ", "5", "command line"),
         ("strict            ", "false", "default"),
         ("screen            ", "null", "default"),
         ("screen_score      ", "null", "default"),
         ("screen_model      ", "null", "default"),
         ("screen_precision  ", "null", "default"),
+        ("shard             ", "null", "default"),
         ("dry_run           ", "false", "default"),
         ("files             ", "false", "default"),
         ("json              ", "false", "default"),

@@ -7,8 +7,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer
 
 from scanner.demo import BUNDLE
-from scanner.diffusion import families
-from scanner.diffusion.families import tokenized
+from scanner.diffusion.families import tokenized, tokens
 
 LETTERS = (
     "abcdefghijklmnopqrstuvwxyz",
@@ -56,7 +55,7 @@ def test_a_cut_prompt_has_the_tokens_of_the_whole(tokenizer):
     whole = tokenizer.encode_batch(texts)
     cut = tokenized(tokenizer, texts)
     assert [seen(encoding) for encoding in cut] == [seen(encoding) for encoding in whole]
-    assert all(len(families._beginning(text, families._enough(tokenizer))) <= families.LONG for text in texts)
+    assert all(len(tokens._beginning(text, tokens._enough(tokenizer))) <= tokens.LONG for text in texts)
 
 
 def test_added_tokens_of_several_words_count_as_one(tokenizer):
