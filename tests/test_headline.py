@@ -6,13 +6,14 @@ from datetime import UTC, datetime
 
 import pytest
 from decisions import data, night, null
+from reports import SUMMARY
 from rich.console import Console
 
 from scanner.audit.evidence import Prior
-from scanner.audit.headline import amount, percent
+from scanner.audit.headline import amount, headline, of_the_evidence, percent
 from scanner.audit.kept import Kept
 from scanner.audit.rank import Rule
-from scanner.audit.summary import as_json, of_json
+from scanner.audit.summary import Evidence, as_json, of_json
 from scanner.report import contents_of, table, write
 from scanner.report.wording import RANKING, RATED, of_the_numbers
 
@@ -148,3 +149,37 @@ def test_what_may_be_concluded_from_the_numbers():
 def test_numbers_in_words():
     assert [percent(x) for x in (0, 1e-9, 0.00123, 0.5, 1)] == ["less than 0.001 %"] * 2 + ["0.123 %", "50 %", "100 %"]
     assert [amount(x) for x in (0.04, 2.5, 24.6, 1234.5)] == ["0.04", "2.5", "25", "1,234"]
+
+
+@pytest.mark.parametrize(
+    ("flagged", "scored", "said"),
+    [
+        (1, 1, "1 of 1 captions (100 %): most of the dataset"),
+        (50, 100, "The 50 that rank highest, to be checked (50 % of 100 scored): too many to stand out"),
+        (51, 100, "51 of 100 captions (51 %): most of the dataset"),
+        (10, 95, "The 10 that stand out most, to be checked (10.5 % of 95 scored)"),
+        (11, 105, "The 11 that rank highest, to be checked (10.5 % of 105 scored): too many to stand out"),
+        (11, 110, "The 11 that stand out most, to be checked (10 % of 110 scored)"),
+        (1, 50, "The 1 that stands out most, to be checked (2 % of 50 scored)"),
+    ],
+)
+def test_where_a_ranking_stops_standing_out(flagged, scored, said):
+    assert headline(replace(SUMMARY, rule=Rule("s_v1", top=flagged), flagged=flagged, scored=scored)).startswith(said)
+
+
+def test_one_flag_and_none_in_sentences():
+    weighed = Evidence(rate=0.01, expected=2.5, chance=0.05)
+    one = replace(SUMMARY, rule=Rule("s_v1", fpr=0.01), scored=250, flagged=1, evidence=weighed)
+    assert of_the_evidence(one) == [
+        "of 250 prompts up to 2.5 would be flagged at fpr 0.01 were all of them benign, and 1 is; as many or more come "
+        "by chance in 5 % of such datasets: evidence"
+    ]
+    (none,) = of_the_evidence(replace(one, flagged=0))
+    assert none.endswith("and 0 are")
+    unlikely = replace(one, evidence=replace(weighed, chance=0.051))
+    assert of_the_evidence(unlikely)[0].endswith("in 5.1 % of such datasets: no evidence")
+    assert of_the_evidence(replace(one, rule=Rule("s_v1", fdr=0.1), flagged=0)) == []
+
+
+def test_what_rounds_to_nothing_is_said_to_be_less():
+    assert [percent(x) for x in (0.999e-5, 1e-5, 1.05e-5)] == ["less than 0.001 %", "0.001 %", "0.00105 %"]

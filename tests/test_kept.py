@@ -95,3 +95,21 @@ def test_a_file_that_is_no_threshold_is_refused(tmp_path, content, message):
         path.write_text(content)
     with pytest.raises(ScannerError, match=message):
         read(path)
+
+
+def test_only_a_threshold_is_written_over(tmp_path):
+    path = tmp_path / "threshold.json"
+    for held in ("captions", "[]", '{"format": "overscan baseline 1"}', '{"mine": 1}'):
+        path.write_text(held)
+        with pytest.raises(ScannerError, match="another file is there, and no kept threshold"):
+            write(path, CHOSEN)
+        assert path.read_text() == held
+    path.write_text('{"format": "overscan threshold 0"}')
+    write(path, CHOSEN)
+    assert read(path) == CHOSEN
+    assert path.read_text().splitlines()[1] == ' "format": "overscan threshold 1",'
+
+
+def test_a_quantile_is_the_captions_own_whatever_the_calibration():
+    with_null = choose(stored([0.5, 1.5]), Rule("s_v1", quantile=0.9), "2030-01-01", null())
+    assert (with_null.quantile, with_null.fpr, with_null.value) == (0.9, None, 1.5)

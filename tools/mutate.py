@@ -31,6 +31,7 @@ TESTS = {
     "scanner/diffusion/baselines.py": ("test_scores", "test_trace"),
     "scanner/audit/calibrate.py": ("test_calibrate", "test_decision"),
     "scanner/audit/evidence.py": ("test_evidence", "test_headline"),
+    "scanner/audit/policy.py": ("test_policy", "test_baseline"),
     "scanner/audit/rank.py": ("test_rank", "test_calibrate"),
     "scanner/store/record.py": ("test_ledger",),
     "scanner/store/status.py": ("test_ledger",),
