@@ -61,7 +61,7 @@ def assembled(source: Path, changes: Changes, variant: str | None, out: Path) ->
     """
     single = source.is_file()
     if changes.config is not None and not single:
-        raise EngineError(f"--config {changes.config}: for a single file, which {source} is not: leave it out")
+        raise EngineError(f"--layout {changes.config}: for a single file, which {source} is not: leave it out")
     if not single and not changes.named:
         yield fetched(source, variant)
         return
@@ -97,7 +97,7 @@ def _configs(source: Path, changes: Changes) -> Path:
         )
     if changes.config is None:
         raise EngineError(
-            f"{source}: one file holds weights and no configuration: name with --config a diffusers folder of the "
+            f"{source}: one file holds weights and no configuration: name with --layout a diffusers folder of the "
             "model that it was made from (its json files and tokenizers do, weights are not read)"
         )
     if not is_checkpoint(changes.config):

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from scanner.cli import cli, main
+from scanner.cli import COMMANDS, cli, main
 from scanner.dataset.reading import of_json
 from scanner.demo import BUNDLE
 from scanner.report import formats
@@ -192,3 +192,14 @@ def test_files_lists_what_was_read_and_what_was_passed_over(tmp_path):
     assert reading["passed_over"] == [passed_over]
     record = read_store(tmp_path / "store").record
     assert (record.reading, record.dialect) == (of_json(reading), None)
+
+
+def test_help_lists_commands_in_the_order_of_work_with_whole_sentences():
+    out, _, code = run("--help")
+    assert code == 0
+    titles = [line.removesuffix(":") for line in out.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert titles == ["Options", "Try it", "Prepare", "Scan", "Decide", "Look closer", "Measure", "Hand over"]
+    assert not [line for line in out.splitlines()[1:] if line.endswith("...")]
+    listed = [line.split()[0] for line in out.splitlines() if line.startswith("  ") and line[2:3].islower()]
+    assert [name for name in listed if name in cli.commands] == [command.name for command in COMMANDS]
+    assert "  threshold  Choose a score from which captions are flagged, once, and keep it" in out

@@ -52,7 +52,8 @@ class _Denoiser(nn.Module):
         self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, text_embeds: Tensor, time_ids: Tensor
     ) -> Tensor:
         dtype = dtype_of(self.model)
-        added = {"text_embeds": text_embeds.to(dtype), "time_ids": time_ids.to(dtype)}
+        # the UNet joins it with sinusoids in float32: torch promotes there, where ONNX wants one type
+        added = {"text_embeds": text_embeds.to(dtype).float(), "time_ids": time_ids.to(dtype)}
         output = self.model(
             sample.to(dtype), timestep, encoder_hidden_states.to(dtype), added_cond_kwargs=added, return_dict=False
         )

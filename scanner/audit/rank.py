@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 import polars as pl
+import polars.selectors as cs
 
 from scanner.audit.calibrate import Calibration, q_values
 from scanner.config import SCREENED_OUT
@@ -130,7 +131,7 @@ def sources(ranked: pl.DataFrame, captions: pl.LazyFrame) -> pl.DataFrame:
     >>> sources(rank(stored.scores, Rule("agreement_v1", top=3)), stored.captions).columns[:5]
     ['rank', 'prompt_id', 'text', 'file', 'row']
     """
-    flagged = ranked.filter("flagged").drop("flagged", "q1", "q2", "q3", strict=False)
+    flagged = ranked.filter("flagged").drop("flagged", cs.by_dtype(pl.List(pl.Float32)))  # and the raw numbers
     rows = captions.join(flagged.lazy(), on="text", how="inner", maintain_order="left").collect(engine="streaming")
     leading = ["rank", "prompt_id", "text", "file", "row", "n_rows"]
     return rows.select(*leading, pl.exclude(leading)).sort("rank", "file", "row")

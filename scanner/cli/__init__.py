@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -32,18 +33,40 @@ from scanner.cli.threshold import threshold
 from scanner.cli.verify import verify
 from scanner.errors import ScannerError, disk_error, printable
 
+SECTIONS: Mapping[str, Sequence[click.Command]] = {  # in the order of work
+    "Try it": (demo,),
+    "Prepare": (export, doctor, settings.config),
+    "Scan": (scan, status, compact),
+    "Decide": (calibrate, threshold, report, accept, diff, recheck),
+    "Look closer": (verify, images, explain),
+    "Measure": (evaluate,),
+    "Hand over": (evidence, gate),
+}
+COMMANDS = tuple(command for commands in SECTIONS.values() for command in commands)
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OVERSCAN"})
+
+class Sections(click.Group):
+    """Commands by what they are for, each with its whole first sentence."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a list for each of SECTIONS."""
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(str(command.name), _sentence(command)) for command in commands], col_max=12)
+
+
+def _sentence(command: click.Command) -> str:
+    text = " ".join((command.help or "").split("\n\n")[0].split())
+    return text.partition(". ")[0].removesuffix(".")
+
+
+@click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OVERSCAN"})
 @click.version_option(package_name="overscan")
 @settings.option
 def cli(config: Path | None) -> None:
     """Find the captions that a text-to-image diffusion model has likely memorized, without generating an image."""
 
 
-COMMANDS = (
-    scan, calibrate, threshold, report, accept, diff, recheck, gate, explain, images, verify, evaluate, evidence,
-    status, compact, settings.config, export, demo, doctor,
-)  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)
 

@@ -36,7 +36,7 @@ class Pixels(click.ParamType[Any]):
 @click.option("--unet", type=ANY_PATH, help="Another UNet: a diffusers folder, or a single file.")
 @click.option("--vae", type=ANY_PATH, help="Another VAE: a diffusers folder, or a single file.")
 @click.option("--lora", multiple=True, metavar="FILE[:WEIGHT]", help="Fused into the weights; may be repeated.")
-@click.option("--config", "layout", type=ANY_PATH, help="A diffusers folder with the configuration of a single file.")
+@click.option("--layout", type=ANY_PATH, help="A diffusers folder with the configuration of a single file.")
 @click.option("--size", type=Pixels(), help="Of the model's images, in pixels.  [default: the pipeline's]")
 @click.option("--original-size", type=Pixels(), help="What SDXL is told its image was.  [default: the images' size]")
 @click.option("--crop", type=Pixels(), help="Top and left of the crop that SDXL is told.  [default: 0x0]")
