@@ -2,7 +2,7 @@
 
 import errno
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 
 class ScannerError(Exception):
@@ -41,6 +41,16 @@ class Interrupted(ScannerError):  # noqa: N818 (it is no error)
     exit_code = 3
 
 
+class PlaceError(ScannerError):
+    """A place that is not there, or of a kind that nothing is kept at."""
+
+
+class RemoteError(ScannerError):
+    """An object store refuses, or cannot be reached."""
+
+    exit_code = 4
+
+
 class DiskError(ScannerError):
     """A folder cannot be written: full, read-only or somebody else's."""
 
@@ -75,8 +85,7 @@ ANY: Mapping[int, str] = {
 
 def errno_of(error: BaseException) -> int | None:
     """The system's error number in an exception of whatever library, or in what led to it."""
-    seen: BaseException | None = error
-    while seen is not None:
+    for seen in chain(error):
         if isinstance(seen, OSError) and seen.errno is not None:
             return seen.errno
         if found := SAID.findall(str(seen)):
@@ -84,8 +93,17 @@ def errno_of(error: BaseException) -> int | None:
         for words, number in WORDS.items():
             if words in str(seen):
                 return number
-        seen = seen.__cause__ or seen.__context__
     return None
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """An exception and what led to it, each once: Polars' may lead to themselves."""
+    seen: list[BaseException] = []
+    found: BaseException | None = error
+    while found is not None and found not in seen:
+        yield found
+        seen.append(found)
+        found = found.__cause__ or found.__context__
 
 
 def disk_error(where: object, error: BaseException, only_writing: bool = False) -> DiskError | None:

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from s3 import S3
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # gw0, gw1, ...: a core each, before a runtime counts them
     usable = sorted(os.sched_getaffinity(0))
@@ -84,3 +85,26 @@ def small_disk(tmp_path):
         pytest.skip("mounting a small disk needs root")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)  # Polars' threads may still hold a file open
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """One local S3 server for all tests that do not end it."""
+    pytest.importorskip("moto.server")
+    server = S3()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server, monkeypatch):
+    """A client of a local S3 server with an empty bucket, `bucket`, and the environment that leads everybody there."""
+    boto3 = pytest.importorskip("boto3")
+    for name, value in s3_server.settings.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3", region_name="us-east-1")
+    client.create_bucket(Bucket="bucket")
+    yield client
+    bucket = boto3.resource("s3", region_name="us-east-1").Bucket("bucket")
+    bucket.objects.all().delete()
+    bucket.delete()

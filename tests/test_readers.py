@@ -1,17 +1,13 @@
 """Every input format, whole and damaged."""
 
-import contextlib
 import gzip
 import io
 import json
 import os
 import shutil
-import socket
 import subprocess
-import sys
 import tarfile
 import tempfile
-import time
 import zlib
 from pathlib import Path
 
@@ -201,7 +197,9 @@ def test_inputs_that_name_nothing(tmp_path):
     assert refusal(tmp_path / "notes.md") == f"notes.md: format .md; needed one of {known}"
     assert refusal(tmp_path / "a.tsv.bz2") == f"a.tsv.bz2: packed as .bz2; needed one of {known}: unpack it"
     assert refusal(tmp_path / "pipe.txt") == "pipe.txt: a pipe or device; needed a file: write the captions to one"
-    assert refusal("ftp://host/a.csv").startswith("ftp://host/a.csv: needed a path or one of s3://, gs://, hf://")
+    assert refusal("ftp://host/a.csv").startswith(
+        "ftp://host/a.csv: needed a path or one of s3://, gs://, az://, hf://"
+    )
     refused = readers.find.sources([tmp_path], list(readers.FORMATS)).refused  # not passed over in silence
     assert refused == {
         f"{tmp_path}/a.tsv.bz2": f"packed as .bz2; needed one of {known}: unpack it",
@@ -461,36 +459,6 @@ def test_files_without_permission():
 # -- object stores ----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def s3(monkeypatch):
-    """A local S3 server's client, and the environment that leads Polars there."""
-    boto3 = pytest.importorskip("boto3")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    settings = {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-    for name, value in (settings | {"AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true"}).items():
-        monkeypatch.setenv(name, value)
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(200):
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            time.sleep(0.1)
-        client = boto3.client("s3", region_name="us-east-1")
-        client.create_bucket(Bucket="bucket")
-        yield client
-    finally:
-        server.kill()
-        server.wait()
-
-
 def test_objects_of_an_s3_store(s3, tmp_path):
     FRAME.write_parquet(tmp_path / "a.parquet")
     FRAME.write_parquet(tmp_path / "sub.parquet")
@@ -528,8 +496,10 @@ def test_objects_of_an_s3_store(s3, tmp_path):
     assert [problem.message for problem in tables.problems] == [f"s3://bucket/tables/ice: {refused}"]
     everything = readers.read(["s3://bucket/d/"])
     assert len(everything.files) == 6
+    assert [problem.message for problem in everything.passed_over] == [
+        "s3://bucket/d/a.tar: its captions are in a.parquet"
+    ]
     assert [problem.message.split(" (")[0] for problem in everything.problems] == [
-        "s3://bucket/d/a.tar: a tar on an object store; needed a local file: copy it, or name its parquet",
         "s3://bucket/d/junk.parquet: cannot be read",
     ]
     assert refusal("s3://bucket/d/none.parquet").startswith("s3://bucket/d/none.parquet: cannot be read (object-store")

@@ -11,14 +11,14 @@ from rich.text import Text
 from scanner import doctor as checks
 from scanner.cli.console import out_console
 from scanner.cli.options import backend
-from scanner.cli.places import ANY_PATH, FILLED_STORE
+from scanner.cli.places import ANY_PATH
 
 COLOURS: dict[checks.Status, str] = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
 
 @click.command()
 @click.option("--model", type=ANY_PATH, help="Bundle or checkpoint to try.  [default: the bundled model]")
-@click.option("--store", type=FILLED_STORE, help="Store to look at.")
+@click.option("--store", type=ANY_PATH, help="Store to look at.")
 @backend
 @click.option("--json", is_flag=True, help="Print JSON.")
 def doctor(model: Path | None, store: Path | None, backend: str, json: bool) -> None:

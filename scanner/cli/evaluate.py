@@ -50,7 +50,7 @@ def evaluate(
         theirs = compared.measure(opened, labelled, watch, stop, out) if peers else None
     found = evaluation.evaluate(scores, labelled)
     beside = None if theirs is None else compared.table(theirs, scores, labelled, reference is not None)
-    paths = evaluated.write(out, found, model.name, beside)
+    paths = evaluated.write(out, found, Path(model).name, beside)
     click.echo(evaluated.markdown(found, beside), nl=False)
     click.echo("Written: " + ", ".join(map(str, paths)), err=True)
 

@@ -1,4 +1,4 @@
-"""Places on the command line: paths, and never URLs of which pathlib would make folders.
+"""Places on the command line: paths, URLs where they can be used, and never URLs of which pathlib would make folders.
 
 A settings file that happens to lie in the working folder may come with somebody's data. It may say what is read; what
 is written, only inside that folder. A file that --config or OVERSCAN_CONFIG names is its user's own, and may do both.
@@ -15,20 +15,21 @@ from click.core import ParameterSource
 from engines.bundle import is_checkpoint
 from engines.manifest import FILE as MANIFEST
 from scanner.dataset.readers.find import SCHEMES
-from scanner.disk import HERE_INSTEAD, local
+from scanner.disk import local
 from scanner.errors import ConfigError, ScannerError
-from scanner.store.ledger import STORES
+from scanner.objects import here
+from scanner.places import is_url, place_of
 
 SIMILAR = 0.8  # of two names, as difflib measures it: `bundl` and `bundle` are 0.91 alike
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 class Place(click.Path):
-    """A path. `writes`: whether something is written there; `remedy`: what to do instead of naming a URL."""
+    """A path. `writes`: whether something is written there; `urls`: whether it may be of an object store."""
 
-    def __init__(self, *, writes: bool = False, remedy: str = HERE_INSTEAD, **options: Any):
+    def __init__(self, *, writes: bool = False, urls: bool = False, **options: Any):
         super().__init__(path_type=Path, **options)
-        self.writes, self.remedy = writes, remedy
+        self.writes, self.urls = writes, urls
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path. Raises click.UsageError, and ConfigError where a found file leads out of the working folder."""
@@ -36,13 +37,13 @@ class Place(click.Path):
         if not text.strip() or "\0" in text:
             self.fail(f"{text!r} is no path: name one", param, ctx)
         try:
-            local(text, self.remedy)
+            place = place_of(text) if self.urls else local(text)
         except ScannerError as error:
             self.fail(str(error), param, ctx)
-        path = super().convert(value, param, ctx)
+        found = place if isinstance(place, str) else super().convert(value, param, ctx)
         if self.writes and param is not None and ctx is not None:
-            _stay_inside(Path(text), param, ctx)
-        return path
+            _stay_inside(text, param, ctx)
+        return found
 
 
 class Input(Place):
@@ -53,12 +54,22 @@ class Input(Place):
         return str(value) if str(value).startswith(SCHEMES) else super().convert(value, param, ctx)
 
 
+class Fetched(Place):
+    """A file that is read, from wherever it lies."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A local path: of a copy, where the file is on an object store. Raises ScannerError."""
+        return here(super().convert(value, param, ctx))
+
+
 class ModelFolder(Place):
     """The folder of a bundle or a checkpoint. One that is not there is a slip of the pen; what is in it is not."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path. Raises click.UsageError."""
         path = super().convert(value, param, ctx)
+        if isinstance(path, str):  # looked at when it is fetched
+            return path
         needed = "needed a bundle (made by `overscan export`) or a diffusers checkpoint"
         if not path.is_dir():
             found = "a file" if path.exists() else f"no such folder{_meant(path)}"
@@ -117,14 +128,14 @@ def found_file(ctx: click.Context) -> Path | None:
     return None if named else root.params.get("config")
 
 
-def _stay_inside(path: Path, param: click.Parameter, ctx: click.Context) -> None:
+def _stay_inside(place: str, param: click.Parameter, ctx: click.Context) -> None:
     """Raises ConfigError."""
     file = found_file(ctx)
     if file is None or ctx.get_parameter_source(str(param.name)) is not ParameterSource.DEFAULT_MAP:
         return
-    if not path.resolve().is_relative_to(Path.cwd().resolve()):
+    if is_url(place) or not Path(place).resolve().is_relative_to(Path.cwd().resolve()):
         raise ConfigError(
-            f"{file}: {ctx.info_name}.{param.name} is {str(path)!r}, outside the working folder: a settings file that "
+            f"{file}: {ctx.info_name}.{param.name} is {place!r}, outside the working folder: a settings file that "
             f"was found here may write inside it alone. If it is yours, name it: overscan --config {file} "
             f"{ctx.info_name} ..."
         )
@@ -136,8 +147,10 @@ ANY_PATH = Place()
 OUT_FILE = Place(writes=True, dir_okay=False)
 OUT_FOLDER = Place(writes=True, file_okay=False)
 NEW = Place(writes=True)
-FILLED_STORE = Place(remedy=STORES)
-STORE = Place(writes=True, remedy=STORES)
-INPUT = Input()
-MODEL = ModelFolder()
+FETCHED = Fetched(urls=True, dir_okay=False)
+OUT_PLACE = Place(writes=True, urls=True, file_okay=False)
+FILLED_STORE = Place(urls=True)
+STORE = Place(writes=True, urls=True)
+INPUT = Input(urls=True)
+MODEL = ModelFolder(urls=True)
 CHECKPOINT = Checkpoint()

@@ -56,7 +56,7 @@ class Again:
 @click.option("--store", required=True, type=places.STORE, help="Store of the former checkpoint's scan.")
 @click.option("--out", required=True, type=places.OUT_FOLDER, help="Folder for its report and calibration.")
 @click.option("--null", multiple=True, help="Benign captions.  [default: those of the former calibration]")
-@click.option("--baseline", type=places.FILE, help="Accepted findings: they stay known under the new checkpoint.")
+@click.option("--baseline", type=places.FETCHED, help="Accepted findings: they stay known under the new checkpoint.")
 @click.option("--fail-on", metavar="new|any|N", help="As of `overscan report`.")
 @click.option("--screen-model", type=places.MODEL, help="What makes a screened scan's first pass, if another did.")
 @click.option("--backend", help="[default: the former scan's]")

@@ -24,9 +24,11 @@ from scanner.audit.rank import Rule
 from scanner.audit.summary import Summary, as_json
 from scanner.cli import options
 from scanner.cli.console import out_console
-from scanner.cli.places import FILE, FOLDER, OUT_FILE, OUT_FOLDER
+from scanner.cli.places import FETCHED, FILE, FOLDER, OUT_FILE, OUT_PLACE
 from scanner.diffusion.scores import DEFAULT_SCORE
 from scanner.errors import ScannerError
+from scanner.objects import written
+from scanner.places import Place, inside
 from scanner.report.read import former, history
 from scanner.store.stored import StoredScan, read_store
 
@@ -38,21 +40,21 @@ RATES = ("fdr", "fpr")
 @options.filled_store
 @click.option("--scan-id", help="Scan to report, 8 or more first characters.  [default: the one that began last]")
 @click.option("--last-run", is_flag=True, help="Only captions of the scan's newest run.  [default: of all its runs]")
-@click.option("--out", required=True, type=OUT_FOLDER, help="Folder for the report's files.")
+@click.option("--out", required=True, type=OUT_PLACE, help="Folder for the report's files.")
 @options.score
 @click.option("--top", type=int, help="Ranking: flag the N highest prompts.")
 @click.option("--quantile", type=float, help=f"Ranking: flag from this quantile up.  [default: {DEFAULT_QUANTILE}]")
 @click.option(
     "--threshold", type=options.Threshold(), metavar="N|FILE", help="Flag from this score up, or as `threshold` kept."
 )
-@click.option("--calibration", type=FILE, help="Null scores of `overscan calibrate`: adds p_value and q_value.")
+@click.option("--calibration", type=FETCHED, help="Null scores of `overscan calibrate`: adds p_value and q_value.")
 @click.option(
     "--fdr", type=float, help=f"Flag at this false discovery rate.  [default with --calibration: {DEFAULT_FDR}]"
 )
 @click.option("--fpr", type=float, help="Flag at this false positive rate.")
 @click.option("--base-rate", type=float, help="Memorized share of the captions: says how many flags are true.")
 @click.option("--tpr", type=float, help="Share of the memorized ones that the rule finds.  [default: 1, at most]")
-@click.option("--baseline", type=FILE, help="Findings in this file are known, not new.")
+@click.option("--baseline", type=FETCHED, help="Findings in this file are known, not new.")
 @click.option("--write-baseline", type=OUT_FILE, help="Accept this night's findings: add them to a baseline.")
 @click.option("--allow", type=FILE, help="CSV of prompt_id,reason,expires: prompts that may stay until then.")
 @click.option("--fail-on", metavar="new|any|N", help="Exit with 1: on new findings, on any not allowed, on N new ones.")
@@ -63,10 +65,10 @@ RATES = ("fdr", "fpr")
 @click.option("--redact", is_flag=True, help="Ids for captions and no folders, everywhere.")
 @click.option("--json", is_flag=True, help="Print the summary as JSON.")
 def report(
-    store: Path,
+    store: Place,
     scan_id: str | None,
     last_run: bool,
-    out: Path,
+    out: Place,
     score: str | None,
     calibration: Path | None,
     base_rate: float | None,
@@ -114,15 +116,17 @@ def report(
         kept=kept,
         prior=prior,
     )
-    earlier = former(night.summary, nights, out)
-    night = night if earlier is None else night.noting(drift(earlier, night))
-    past = None if nights is None else history(nights, night.summary)
-    contents, found = reports.contents_of(night, facts, made, past), night.summary
-    if redact:
-        places = reports.Places.of([stored.record, *stored.earlier], night.flagged["file"].unique())
-        contents, found = reports.redact(contents, places), reports.redact_summary(found, places)
-    paths = reports.write(out, contents, found)
-    paths += reports.hand_over({"metrics": metrics, "junit": junit, "sarif": sarif}, contents, found)
+    with written(out) as folder:
+        earlier = former(night.summary, nights, folder)
+        night = night if earlier is None else night.noting(drift(earlier, night))
+        past = None if nights is None else history(nights, night.summary)
+        contents, found = reports.contents_of(night, facts, made, past), night.summary
+        if redact:
+            places = reports.Places.of([stored.record, *stored.earlier], night.flagged["file"].unique())
+            contents, found = reports.redact(contents, places), reports.redact_summary(found, places)
+        paths: list[Place] = [inside(out, path.name) for path in reports.write(folder, contents, found)]
+        handed = reports.hand_over({"metrics": metrics, "junit": junit, "sarif": sarif}, contents, found)
+    paths += handed
     if write_baseline is not None:
         seen = night.ranked.filter(pl.col("finding").is_in(["new", "known"]))["prompt_id"].to_list()
         baselines.accept(write_baseline, seen, Accepted(made.date().isoformat(), stored.scan_id, score))
@@ -133,7 +137,7 @@ def report(
         click.get_current_context().exit(1)
 
 
-def _say(found: Summary, contents: reports.Contents, paths: list[Path], json: bool) -> None:
+def _say(found: Summary, contents: reports.Contents, paths: list[Place], json: bool) -> None:
     if json:
         click.echo(dumps(as_json(found), indent=1))
     else:
@@ -141,8 +145,8 @@ def _say(found: Summary, contents: reports.Contents, paths: list[Path], json: bo
     for note in found.notes:
         click.echo(f"note: {note}", err=True)
     kind = "A decision" if found.rule.decides else "A ranking"
-    written = [f"{path.parent.name}/{path.name}" if contents.redacted else str(path) for path in paths]
-    click.echo(f"{kind}: flagged is not memorized. Written: {', '.join(written)}", err=True)
+    names = ["/".join(Path(path).parts[-2:]) if contents.redacted else str(path) for path in paths]
+    click.echo(f"{kind}: flagged is not memorized. Written: {', '.join(names)}", err=True)
 
 
 def _default_score(stored: StoredScan, rule: Rule) -> str:

@@ -10,16 +10,16 @@ from scanner.audit import stale
 from scanner.audit.choice import possible
 from scanner.cli.console import status_table
 from scanner.cli.options import Threshold, filled_store
-from scanner.cli.places import FILE
+from scanner.cli.places import FETCHED
 from scanner.store.ledger import Ledger
 from scanner.store.status import status as read_status
 
 
 @click.command()
 @filled_store
-@click.option("--calibration", type=FILE, help="Say whether it is of the newest scan.  [default: as of `report`]")
+@click.option("--calibration", type=FETCHED, help="Say whether it is of the newest scan.  [default: as of `report`]")
 @click.option("--threshold", type=Threshold(), metavar="FILE", help="The same of a kept threshold.")
-@click.option("--baseline", type=FILE, help="The same of accepted findings.")
+@click.option("--baseline", type=FETCHED, help="The same of accepted findings.")
 @click.option("--json", is_flag=True, help="Print JSON.")
 def status(
     store: Path, calibration: Path | None, threshold: Path | float | None, baseline: Path | None, json: bool

@@ -11,7 +11,7 @@ from scanner.audit import calibrate, kept
 from scanner.audit.choice import best
 from scanner.audit.rank import Rule
 from scanner.cli import options
-from scanner.cli.places import FILE, OUT_FILE
+from scanner.cli.places import FETCHED, OUT_FILE
 from scanner.errors import ScannerError
 from scanner.store.stored import read_store
 
@@ -25,7 +25,7 @@ DEFAULT_QUANTILE = 0.999
 @options.score
 @click.option("--quantile", type=float, help=f"At this quantile of the captions.  [default: {DEFAULT_QUANTILE}]")
 @click.option("--fpr", type=float, help="At this false positive rate, by --calibration.")
-@click.option("--calibration", type=FILE, help="Null scores of `overscan calibrate`, for --fpr.")
+@click.option("--calibration", type=FETCHED, help="Null scores of `overscan calibrate`, for --fpr.")
 @click.option("--json", is_flag=True, help="Print what was written as JSON.")
 def threshold(
     store: Path,

@@ -64,7 +64,7 @@ def verify(
     sampler = Sampler(opened.denoiser, sampling, None if descriptor is None else Descriptor(descriptor))
     with progress() as watch:
         found = sampler.verify_all(chosen, watch)
-    paths = verify_page.write(out, found, sampling, model.name)
+    paths = verify_page.write(out, found, sampling, Path(model).name)
     for one in found:
         click.echo(f"{one.mean_correlation:.3f}  {verdict(one)}  {one.prompt}")
     click.echo("Written: " + ", ".join(map(str, paths)), err=True)

@@ -27,6 +27,7 @@ from scanner.identity import captions_fingerprint
 from scanner.model.batch_size import fastest
 from scanner.model.cache import cached
 from scanner.model.scorer import Scorer
+from scanner.objects import here
 
 CALL = 65536  # latent elements of a call: in smaller ones the cost per call shows beside a small UNet
 
@@ -77,8 +78,8 @@ class Model:
 
     @cached_property
     def bundle(self) -> Bundle:
-        """The verified files and the backend that runs them. Raises EngineError."""
-        return open_bundle(self.path, self.backend, self.precision)
+        """The verified files, fetched from an object store if need be, and what runs them. Raises EngineError."""
+        return open_bundle(here(self.path), self.backend, self.precision)
 
     @cached_property
     def denoiser(self) -> Denoiser:

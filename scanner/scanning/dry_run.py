@@ -13,6 +13,8 @@ from scanner.dataset.shards import Shard
 from scanner.diffusion.trace import Watch, unwatched
 from scanner.model import Model
 from scanner.model.stopping import stopping
+from scanner.objects import Folder
+from scanner.places import is_url
 from scanner.scanning.request import Asked, Inputs, Request, dataset
 from scanner.scanning.screen import remembered, screened_out
 from scanner.store.ledger import Ledger
@@ -59,7 +61,8 @@ def dry_run(
     request = Request(inputs, **asked)
     rows, preparing = request.rows, stopping(watch, stop)
     model = first_model = request.first_model.prepare(preparing)
-    ledger = Ledger(request.store) if Path(request.store).exists() else None
+    begun = bool(Folder(request.store).names()) if is_url(request.store) else Path(request.store).exists()
+    ledger = Ledger(request.store) if begun else None
     scan_id: str | None = first_model.scan_id
     first_pass, refine = None, None
     with dataset(request, rows, stop) as data:

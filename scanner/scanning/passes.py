@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import polars as pl
@@ -17,6 +16,7 @@ from scanner.diffusion.trace import Watch
 from scanner.errors import Interrupted
 from scanner.identity import captions_fingerprint
 from scanner.model import Model
+from scanner.places import absolute
 from scanner.scanning.execute import Executor
 from scanner.scanning.request import Dataset, Request
 from scanner.scanning.screen import remembered, screened_out
@@ -121,7 +121,7 @@ class Passes:
             column=request.column,
             limit=request.limit,
             left_out=tuple(problem.file for problem in self.data.rows.problems),
-            model=str(Path(model.path).absolute()),
+            model=absolute(model.path),
             backend=model.backend,
             precision=model.precision,
             passed_over=tuple(model.bundle.passed_over),

@@ -16,10 +16,11 @@ from scanner.dataset.partitions import Split, files, split_captions
 from scanner.dataset.reading import FileReading, Reading
 from scanner.dataset.shards import WHOLE, Shard
 from scanner.diffusion.scores import FIRST_PASS_SCORES, SCORES, best_score
-from scanner.disk import local, work_files, work_folder
+from scanner.disk import work_files, work_folder
 from scanner.errors import InputError, Interrupted, ScannerError
 from scanner.model import Model
-from scanner.store.ledger import STORES, Ledger
+from scanner.places import absolute, place_of
+from scanner.store.ledger import Ledger
 from scanner.store.pending import SCORED, Pending, compare
 from scanner.store.record import Screening
 
@@ -70,7 +71,7 @@ class Request:
     shard: Shard = WHOLE
 
     def __post_init__(self) -> None:
-        local(self.store, STORES)
+        place_of(self.store)
         if self.screen is not None:
             _check(self.screen, self)
 
@@ -121,8 +122,7 @@ class Request:
     def screening(self, full: Model, first: Model) -> Screening:
         """The policy of a screened scan, before it has a threshold. Raises ScannerError or EngineError."""
         assert self.screen is not None
-        path = str(Path(first.path).absolute())
-        return Screening(full.scan_id, first.scan_id, path, self.screen_score, self.screen.share)
+        return Screening(full.scan_id, first.scan_id, absolute(first.path), self.screen_score, self.screen.share)
 
 
 def _check(screen: Screen, request: Request) -> None:

@@ -34,7 +34,8 @@ from scanner.disk import work_folder
 from scanner.errors import InputError
 from scanner.identity import identity
 from scanner.model import Model
-from scanner.places import Folder, Place, beside, is_url
+from scanner.objects import Folder
+from scanner.places import Place, beside, is_url
 from scanner.scanning.request import Dataset, Request, dataset_of, reading_stops
 
 FORMAT = 1

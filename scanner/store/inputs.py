@@ -13,8 +13,8 @@ import polars as pl
 from scanner.dataset import readers
 from scanner.dataset.readers import Problem, Rows
 from scanner.dataset.readers.columns import Row, Source
-from scanner.dataset.readers.names import is_url
 from scanner.errors import InputError
+from scanner.places import is_url
 from scanner.store.record import RunRecord
 
 Whole = Mapping[str, int | None]  # file -> how many of its rows count; None: all

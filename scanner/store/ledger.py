@@ -19,14 +19,13 @@ from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
 from scanner.dataset.shards import shard_of
-from scanner.disk import local
 from scanner.errors import DiskError, StoreError
 from scanner.identity import LEAST
+from scanner.places import Place, is_url, place_of
 from scanner.store import record
 from scanner.store.record import FIRST_PASS, RunRecord
-from scanner.store.tables import Columns, Table, refusals
+from scanner.store.tables import Columns, Table, refusals, scanned
 
-STORES = "stores on object storage are not supported yet: name a local folder"
 MERGE_EVERY = 20  # commits of one ledger
 SCORE_KEYS: Columns = {
     "scan_id": pl.String(),
@@ -55,16 +54,18 @@ class Run:
 
 
 class Ledger:
-    """A store folder, opened. `score_names` become columns, beside those that it has.
+    """A store, opened: a folder of this machine or of an object store.
+
+    `score_names` become columns, beside those that it has.
 
     Without `score_names` the store must exist, and is left as it is. Every method raises StoreError where the store
     cannot be read and DiskError where it cannot be written.
     """
 
-    def __init__(self, folder: str | Path, score_names: Collection[str] = ()):
-        self.folder = local(folder, STORES)
+    def __init__(self, folder: Place, score_names: Collection[str] = ()):
+        self.folder = place_of(folder)
         self._commits = 0
-        path = str(self.folder.absolute())
+        path = "" if is_url(self.folder) else str(Path(self.folder).absolute())
         if unquote(path) != path or not {"[", "]"}.isdisjoint(path):
             raise StoreError(f"{self.folder}: deltalake cannot hold a path with %XX, [ or ]: name another --store")
         self._scores = Table(self.folder, "scores", ("scan_id", "prompt_id", "status"))
@@ -84,7 +85,7 @@ class Ledger:
         neither a score nor known to this overscan stays in the store.
         """
         with self.refusals():
-            scores = pl.scan_delta(self.table("scores"))
+            scores = scanned(self.table("scores"))
             known = SCORE_KEYS.keys() | RAW.keys() | RAW_V2.keys()
             read = [name for name, dtype in scores.collect_schema().items() if name in known or dtype == SCORE]
             return scores.filter(pl.col("scan_id") == scan_id).select(read).drop("scan_id")
@@ -112,7 +113,7 @@ class Ledger:
         begun: list[tuple[str, RunRecord]] = []
 
         def numbered(table: DeltaTable) -> tuple[pl.DataFrame, int]:
-            runs = pl.scan_delta(table).collect()
+            runs = scanned(table).collect()
             begun[:] = [run_of([run.record for run in _ordered(runs)])]
             (scan_id, asked), last = begun[0], runs.select(pl.col("sequence").max()).item()
             row = {"scan_id": scan_id, "started": datetime.now(UTC), "record": record.as_json(asked)}
@@ -127,7 +128,7 @@ class Ledger:
     def runs(self) -> list[Run]:
         """Every run, the newest first: in the order of the table's commits, whatever the hosts' clocks said."""
         with self.refusals():
-            return _ordered(pl.scan_delta(self.table("runs")).collect())
+            return _ordered(scanned(self.table("runs")).collect())
 
     def last_run(self, scan_id: str | None = None) -> tuple[str, RunRecord]:
         """scan_id and record of the scan (no calibration, no first pass of a screened scan) that began last.
@@ -175,7 +176,7 @@ class Ledger:
         Of each score, how many of the rows have it.
         """
         with self.refusals():
-            scores = pl.scan_delta(self.table("scores"))
+            scores = scanned(self.table("scores"))
             names = [name for name, dtype in scores.collect_schema().items() if dtype == SCORE]
             counted = scores.group_by("scan_id", "status").agg(pl.col(names).count(), rows=pl.len())
             return (
@@ -187,13 +188,13 @@ class Ledger:
     def count_others(self, *scan_ids: str) -> int:
         """Rows under other scan_ids than these: other models, settings or backends."""
         with self.refusals():
-            others = pl.scan_delta(self.table("scores")).filter(~pl.col("scan_id").is_in(scan_ids))
+            others = scanned(self.table("scores")).filter(~pl.col("scan_id").is_in(scan_ids))
             return int(others.select(pl.len()).collect().item())
 
     def rows_by_shard(self, scan_id: str, count: int) -> dict[int, int]:
         """Rows of one scan in each of `count` shards that has any, rows computed twice counted twice."""
         with self.refusals():
-            ids = pl.scan_delta(self.table("scores")).filter(scan_id=scan_id).select(shard=shard_of(count))
+            ids = scanned(self.table("scores")).filter(scan_id=scan_id).select(shard=shard_of(count))
             return dict(ids.group_by("shard").len().collect(engine="streaming").iter_rows())
 
     def table(self, name: str) -> DeltaTable:

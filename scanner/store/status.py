@@ -3,12 +3,13 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 import polars as pl
 
 from scanner.config import Reference, ScanConfig
 from scanner.dataset.shards import Shard
+from scanner.objects import Folder
+from scanner.places import inside
 from scanner.store.ledger import Ledger, Run
 from scanner.store.record import RunRecord, Screened
 from scanner.store.tables import Table
@@ -169,9 +170,9 @@ def compact(ledger: Ledger) -> dict[str, dict[str, int]]:
 
 def _table(ledger: Ledger, name: str) -> TableStatus:
     table = ledger.table(name)
-    return TableStatus(table.version(), len(table.file_uris()), _size(ledger.folder / name))
+    return TableStatus(table.version(), len(table.file_uris()), _size(Folder(inside(ledger.folder, name))))
 
 
-def _size(folder: Path) -> int:
-    """Bytes on disk, of old versions and of the log too."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+def _size(folder: Folder) -> int:
+    """Bytes that are kept, of old versions and of the log too."""
+    return sum(found["size"] for found in folder.listed())

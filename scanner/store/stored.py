@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import polars as pl
 
 from scanner.dataset import captions, partitions, readers
 from scanner.disk import work_folder
+from scanner.places import Place, place_of
 from scanner.store.inputs import distinct, together
 from scanner.store.ledger import SCORE, Ledger
 from scanner.store.record import RunRecord
@@ -30,7 +30,7 @@ class StoredScan:
     """
 
     scan_id: str
-    store: Path
+    store: Place
     record: RunRecord = field(repr=False)
     captions: pl.LazyFrame = field(repr=False)
     left_out: tuple[readers.Problem, ...] = field(repr=False)
@@ -73,7 +73,7 @@ class StoredScan:
         return canaries_of(Ledger(self.store).records(self.scan_id), [score])
 
 
-def read_store(store: str | Path, scan_id: str | None = None, last_run: bool = False) -> StoredScan:
+def read_store(store: Place, scan_id: str | None = None, last_run: bool = False) -> StoredScan:
     """The scan that began last; the captions of all its runs are read again, but for the files that they left out.
 
     `scan_id`: another scan of the store, by its id or 8 or more of the first characters; `last_run`: only the captions
@@ -86,7 +86,7 @@ def read_store(store: str | Path, scan_id: str | None = None, last_run: bool = F
     newest, *earlier = distinct(records[:1] if last_run else records)
     found = together([newest, *earlier])
     texts = captions.texts_of(found.frame)
-    return StoredScan(scan_id, Path(store), newest, texts, found.problems, earlier=tuple(earlier), gone=found.gone)
+    return StoredScan(scan_id, place_of(store), newest, texts, found.problems, earlier=tuple(earlier), gone=found.gone)
 
 
 def _some(files: Sequence[str]) -> str:

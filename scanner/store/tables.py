@@ -17,8 +17,11 @@ import polars as pl
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from scanner import places
 from scanner.disk import refuses_links
 from scanner.errors import DiskError, ScannerError, StoreError, disk_error, errno_of, first_line
+from scanner.objects import Folder
+from scanner.places import Place, failure, inside, is_url, options
 
 KIND, FORMAT = "overscan store", 1
 MERGED_BYTES = 100_000_000  # of a merged file
@@ -31,15 +34,17 @@ Columns = Mapping[str, pl.DataType]
 class Table:
     """A table of a store, kept loaded: an append reads only what was committed since this handle's last one."""
 
-    def __init__(self, folder: Path, name: str, keys: Collection[str] = ()):
+    def __init__(self, folder: Place, name: str, keys: Collection[str] = ()):
         """`keys`: columns without which a table is none of ours."""
         self.folder, self.name, self.keys = folder, name, keys
-        self.path = folder / name
+        self.path = inside(folder, name)
         self._held: DeltaTable | None = None
 
     def load(self) -> DeltaTable:
         """The table as it is now."""
-        return _Delta(str(self.path))
+        return (
+            DeltaTable(self.path, storage_options=options(self.path)) if is_url(self.path) else _Delta(str(self.path))
+        )
 
     def verify(self) -> None:
         """Raises StoreError unless there is a table of this format."""
@@ -57,15 +62,26 @@ class Table:
             found = self.load()
         except TableNotFoundError:
             begun = {"_delta_log"}  # all there is of a table that another scan creates just now, or was killed creating
-            if self.folder.is_file() or (self.path.exists() and {item.name for item in self.path.iterdir()} - begun):
+            if self._others() - begun:
                 raise StoreError(f"{self.path}: holds files that are no Delta table: name another --store") from None
-            options = {"name": self.name, "description": f"{KIND} {FORMAT}", "partition_by": partition_by}
-            options |= {"commit_properties": CommitProperties(max_commit_retries=0)}  # a retry would create it again
+            asked: dict[str, Any] = {"name": self.name, "description": f"{KIND} {FORMAT}", "partition_by": partition_by}
+            asked |= {"commit_properties": CommitProperties(max_commit_retries=0)}  # a retry would create it again
             with suppress(CommitFailedError):  # another scan created it at the same moment
-                pl.DataFrame(schema=columns).write_delta(str(self.path), mode="ignore", delta_write_options=options)
+                pl.DataFrame(schema=columns).write_delta(
+                    str(self.path), mode="ignore", storage_options=options(self.path), delta_write_options=asked
+                )
             found = self.load()
         self._check(found)
         self.grow(columns)
+
+    def _others(self) -> set[str]:
+        """What lies in the table's folder."""
+        if is_url(self.path):
+            return {name.partition("/")[0] for name in Folder(self.path).names()}
+        folder = Path(self.path)
+        if Path(self.folder).is_file():
+            return {folder.name}
+        return {item.name for item in folder.iterdir()} if folder.exists() else set()
 
     def append(self, fill: Callable[[DeltaTable], tuple[pl.DataFrame, int | None]]) -> None:
         """Commit the rows that `fill` makes for the table as it is; columns that they lack are null.
@@ -139,6 +155,12 @@ class Table:
         return self._held
 
 
+def scanned(table: DeltaTable) -> pl.LazyFrame:
+    """The rows of a table, wherever it lies, to be streamed."""
+    # Polars takes deltalake's options for its own, and a number of retries as a number
+    return pl.scan_delta(table, storage_options=None if isinstance(table, _Delta) else {"max_retries": places.RETRIES})
+
+
 class _Delta(DeltaTable):  # type: ignore[misc]
     """A local table whose files Polars finds: it takes paths as they are, deltalake tells them percent-encoded."""
 
@@ -153,7 +175,7 @@ class _Delta(DeltaTable):  # type: ignore[misc]
 
 
 @contextmanager
-def refusals(folder: Path) -> Iterator[None]:
+def refusals(folder: Place) -> Iterator[None]:
     """Say what is wrong with the store in `folder` instead of what a library found."""
     try:
         yield
@@ -164,7 +186,11 @@ def refusals(folder: Path) -> Iterator[None]:
             f"{folder}: another process changed the store meanwhile ({first_line(error)}): run again"
         ) from error
     except (DeltaError, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        raise _without_links(folder, error) or disk_error(folder, error) or _damaged(folder, error) from error
+        raise failure(folder, error) or _of_a_disk(folder, error) or _damaged(folder, error) from error
+
+
+def _of_a_disk(folder: Place, error: BaseException) -> DiskError | None:
+    return None if is_url(folder) else _without_links(Path(folder), error) or disk_error(folder, error)
 
 
 def _fitted(rows: pl.DataFrame, table: DeltaTable) -> pl.DataFrame:
@@ -185,7 +211,7 @@ def _without_links(folder: Path, error: BaseException) -> DiskError | None:
     )
 
 
-def _damaged(folder: Path, error: BaseException) -> StoreError:
+def _damaged(folder: Place, error: BaseException) -> StoreError:
     return StoreError(
         f"{folder}: the store cannot be read ({first_line(error)}): restore it from a copy, or name another --store "
         "and scan again"

@@ -2,21 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import IO
 
 import polars as pl
 
 from scanner.dataset.readers.columns import ROW, Batch, Source, captions, refusal
+from scanner.dataset.readers.lines import raw
 from scanner.dataset.readers.messages import BATCH, DICTIONARY, END, MAGIC, Message, messages, messages_of_file
-from scanner.dataset.readers.names import is_url
 
 
 def read(source: str, column: str | None) -> Source:
     """A row is a row. A truncated file shows on opening."""
-    if is_url(source):
-        return _file(source, column)
-    with Path(source).open("rb") as file:
+    if source.startswith("hf://"):
+        return _file(source, column)  # which Polars alone knows how to read
+    with raw(source) as file:
         magic = file.read(len(MAGIC))
     if magic.startswith(b"FEA1"):
         raise refusal(source, "Feather V1; needed Arrow IPC (Feather V2): write it again with a current library")
@@ -64,7 +63,7 @@ def _with_dictionaries(parts: Sequence[Message]) -> Iterator[list[Message]]:
 
 def _load(source: str, parts: Sequence[Message], offset: int = 0) -> pl.DataFrame:
     """[__row__, columns...] of a stream of these messages alone."""
-    with Path(source).open("rb") as file:
+    with raw(source) as file:
         content = b"".join(_bytes(file, part) for part in parts)
     return pl.read_ipc_stream(content + END).with_row_index(ROW, offset)
 

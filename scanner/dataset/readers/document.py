@@ -10,7 +10,6 @@ from typing import Any
 from scanner.dataset.readers import text
 from scanner.dataset.readers.columns import Source, from_python, pick, refusal
 from scanner.dataset.readers.lines import first, opened
-from scanner.dataset.readers.names import is_url
 from scanner.dataset.readers.records import Captions, captions_of, parse
 from scanner.dataset.readers.shape import Shape, shape_of
 from scanner.dataset.readers.stream import CHUNK, Document
@@ -18,8 +17,6 @@ from scanner.dataset.readers.stream import CHUNK, Document
 
 def read(source: str, column: str | None) -> Source:
     """A row is a record, however the document holds them. JSON lines are read as lines."""
-    if is_url(source):
-        raise refusal(source, "a JSON document on an object store; needed a local file: copy it")
     first(source)
     if _is_lines(source):
         return text.jsonl(source, column)

@@ -10,10 +10,11 @@ import polars as pl
 from scanner.dataset.readers import folders
 from scanner.dataset.readers.names import Found, is_url, named, suffix
 from scanner.errors import InputError, first_line, printable
+from scanner.places import SCHEMES as OBJECTS
 
 __all__ = ["absolute", "is_url", "sources", "suffix"]
 
-SCHEMES = ("s3://", "gs://", "hf://")
+SCHEMES = (*OBJECTS, "hf://")
 SHOWN = 5  # files passed over that a message names
 
 

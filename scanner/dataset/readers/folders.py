@@ -5,7 +5,7 @@ What is left out is named with its reason. A file that is named itself is never 
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from scanner.dataset.readers.names import BESIDE, DELTA, IMAGES, Found, is_known, suffix
@@ -38,26 +38,30 @@ def named(path: Path, known: Sequence[str], found: Found) -> None:
 
 def objects(urls: Sequence[str], known: Sequence[str], found: Found) -> None:
     """What URLs of objects mean; those of a Delta table are the table, of other formats none may be read alone."""
+    listed, tables = set(urls), dict(_tables(urls))
     for url in urls:
-        root, inside = _table_root(url, urls)
-        if inside == DELTA:
-            found.files[root] = DELTA
-        elif inside:
-            found.refused[root] = f"{inside}, whose deleted rows overscan cannot tell: {INSTEAD}"
-        else:
+        root = next((root for root in tables if url.startswith(f"{root}/")), None)
+        table = f"{url.removesuffix('.tar')}.parquet"
+        if root is None and url.endswith(".tar") and table in listed:
+            found.passed_over[url] = f"its captions are in {table.rpartition('/')[2]}"
+        elif root is None:
             _add(url, known, False, found)
+        elif tables[root] == DELTA:
+            found.files[root] = DELTA
+        else:
+            found.refused[root] = f"{tables[root]}, whose deleted rows overscan cannot tell: {INSTEAD}"
 
 
-def _table_root(url: str, urls: Sequence[str]) -> tuple[str, str | None]:
-    for other in urls:
+def _tables(urls: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The folders among objects that are tables, and of which format."""
+    for url in urls:
         for mark, what in ((r"/_delta_log/", DELTA), ("/.hoodie/", "a Hudi table"), ("/_versions/", "a Lance table")):
-            root, marked, _ = other.partition(mark)
-            if marked and url.startswith(root + "/"):
-                return root, what
-        root, marked, name = other.rpartition("/metadata/")
-        if marked and name.endswith(".metadata.json") and url.startswith(root + "/"):
-            return root, "an Iceberg table"
-    return url, None
+            root, marked, _ = url.partition(mark)
+            if marked:
+                yield root, what
+        root, marked, name = url.rpartition("/metadata/")
+        if marked and name.endswith(".metadata.json"):
+            yield root, "an Iceberg table"
 
 
 def _add(source: str, known: Sequence[str], beside: bool, found: Found) -> None:

@@ -16,9 +16,11 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
+from scanner import objects
 from scanner.dataset.readers.columns import ROW, refusal, scanned
 from scanner.dataset.readers.names import is_url
 from scanner.errors import InputError
+from scanner.places import SCHEMES
 
 BLOCK = 1 << 20  # bytes read at a time
 LONGEST = 1 << 28  # bytes of one line: more is taken for a broken file
@@ -124,12 +126,21 @@ def by_python(source: str) -> bool:
 
 
 def opened(source: str) -> IO[bytes]:
-    """A local file's bytes, unpacked."""
+    """The bytes of a file or object, unpacked."""
     if source.lower().endswith(".gz"):
-        return cast(IO[bytes], gzip.open(source, "rb"))
+        return cast(IO[bytes], gzip.open(raw(source) if is_url(source) else source, "rb"))
     if source.lower().endswith(".zst"):
-        return cast(IO[bytes], zstd.open(source, "rb"))
-    return open(source, "rb")  # noqa: PTH123 (one of very many)
+        return cast(IO[bytes], zstd.open(raw(source) if is_url(source) else source, "rb"))
+    return raw(source)
+
+
+def raw(source: str) -> IO[bytes]:
+    """The bytes of a file or object, as they are, to be read in any order. Raises InputError and OSError."""
+    if not is_url(source):
+        return open(source, "rb")  # noqa: PTH123 (one of very many)
+    if not source.startswith(SCHEMES):
+        raise refusal(source, f"this format is not read from there; needed a file, or one of {', '.join(SCHEMES)}")
+    return objects.opened(source)
 
 
 def _by_polars(source: str) -> Iterator[str]:

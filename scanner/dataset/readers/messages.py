@@ -6,10 +6,11 @@ are looked at first. The numbers are those of Arrow's Message.fbs.
 
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, NamedTuple
 
 from scanner.dataset.readers.columns import refusal
+from scanner.dataset.readers.lines import raw
+from scanner.objects import size_of
 
 CONTINUATION = b"\xff\xff\xff\xff"
 END = CONTINUATION + bytes(4)
@@ -34,8 +35,8 @@ class Message(NamedTuple):
 
 def messages(source: str) -> list[Message]:
     """The messages of a stream, bodies skipped. Raises InputError for what is none, or declares what cannot be."""
-    size = Path(source).stat().st_size
-    with Path(source).open("rb") as file:
+    size = size_of(source)
+    with raw(source) as file:
         found = list(_walk(source, file, size))
         rest = file.read(8)
     if rest and rest != END:
@@ -48,9 +49,9 @@ def messages(source: str) -> list[Message]:
 
 def messages_of_file(source: str) -> list[Message]:
     """The dictionaries and batches of a file by its footer. Raises InputError for a broken one, and likewise."""
-    size = Path(source).stat().st_size
+    size = size_of(source)
     found: list[Message] = []
-    with Path(source).open("rb") as file:
+    with raw(source) as file:
         try:
             for offset in _blocks(file, size):
                 file.seek(offset)

@@ -5,13 +5,12 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Container, Iterator
 from itertools import groupby, islice
-from pathlib import Path
 from typing import Any
 
 from scanner.dataset.readers.columns import COLUMN_GUESSES, Source, from_python, refusal
-from scanner.dataset.readers.lines import MARK, sign_of
-from scanner.dataset.readers.names import is_url
+from scanner.dataset.readers.lines import MARK, raw, sign_of
 from scanner.dataset.readers.records import HEAD, Captions, captions_of, parse
+from scanner.objects import size_of
 
 LARGEST = 1 << 24  # bytes of a caption member that are read
 LARGEST_IMAGE = 1 << 28  # bytes of an image member that are read
@@ -40,8 +39,6 @@ def read(source: str, column: str | None) -> Source:
     The caption is its `.txt`, or a member or a key of its `.json` that is called like a caption; --column names other
     extensions or keys. Letters' case does not matter.
     """
-    if is_url(source):
-        raise refusal(source, "a tar on an object store; needed a local file: copy it, or name its parquet")
     if source.lower().endswith(".tar"):
         _check_end(source)
     named = {part.strip().lower() for part in ([] if column is None else [column, *column.split(",")])}
@@ -72,7 +69,7 @@ def _samples(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each sample's key and {extension: None}, with `content` of the members of `read`. Raises InputError."""
     try:
-        with tarfile.open(source, "r|*", tarinfo=StrictHeader) as archive:
+        with raw(source) as file, tarfile.open(fileobj=file, mode="r|*", tarinfo=StrictHeader) as archive:
             for key, members in groupby(_members(archive, source), key=lambda named: named[1]):
                 sample: dict[str, Any] = {}
                 for member, _, extension in members:
@@ -84,7 +81,7 @@ def _samples(
 
 def _members(archive: tarfile.TarFile, source: str) -> Iterator[tuple[tarfile.TarInfo, str, str]]:
     """(member, key, extension) of each file that is not hidden. Raises tarfile.ReadError for one cut short."""
-    size = Path(source).stat().st_size
+    size = size_of(source)
     most = size if source.lower().endswith(".tar") else size * PACKING
     for member in archive:
         archive.members = []  # type: ignore[attr-defined]  # it keeps every header otherwise
@@ -123,7 +120,7 @@ def _text(archive: tarfile.TarFile, member: tarfile.TarInfo, extension: str) -> 
 
 def _check_end(source: str) -> None:
     """Raises InputError where the archive's end (two blocks of zeros) is missing: streaming would not notice."""
-    with Path(source).open("rb") as file:
+    with raw(source) as file:
         if (what := sign_of(file.read(8))) is not None:
             raise refusal(
                 source, f"{what} under the name of a tar; needed a tar: rename it, to .tar.gz if it is packed"

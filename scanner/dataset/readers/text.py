@@ -17,7 +17,7 @@ from scanner.dataset.readers.columns import (
     refusal,
 )
 from scanner.dataset.readers.dialect import DELIMITERS
-from scanner.dataset.readers.lines import MARK, by_python, first, lines, opened
+from scanner.dataset.readers.lines import MARK, first, lines, opened
 from scanner.dataset.readers.records import BLANKS, BROKEN, Unread, captions_of, parse
 
 LOOKED_AT = 20  # lines that tell a table
@@ -97,8 +97,6 @@ def _no_document(source: str, head: str) -> None:
 def one(source: str, column: str | None) -> Source:
     """The file is one caption, whatever lines it has, as trainers read a text beside an image."""
     _no_column(source, column)
-    if not by_python(source):
-        raise refusal(source, "one caption a file on an object store; needed a local file: copy it, or name a table")
     opened(source).close()  # whether it may be read, shows here
     missing: Counter[str] = Counter()
 
