@@ -130,3 +130,15 @@ def test_doctor_says_so(monkeypatch):
         "note",
         "not all of it is off: openvino_telemetry, ORT_DISABLE_TELEMETRY",
     )
+
+
+@pytest.mark.slow
+def test_a_scan_on_ray_talks_to_this_machine_alone(tmp_path):
+    pytest.importorskip("ray")
+    seen = Observed(tmp_path)
+    (tmp_path / "work/captions.txt").write_text("a red barn\ntwo boats\n")
+    asked = ("scan", "captions.txt", "--model", BUNDLE, "--store", "store", "--backend", "cpu", "--executor", "ray")
+    seen(*asked, "--workers", 1)
+    assert "scored now      2" in seen.said
+    assert seen.connected  # its processes do speak, with one another
+    assert [line for line in seen.connected if "127.0.0.1" not in line and "::1" not in line] == []

@@ -9,7 +9,7 @@ import click
 
 from scanner.audit import calibrate as calibrations
 from scanner.cli.console import progress, summary
-from scanner.cli.options import executor, scan_config, scan_options
+from scanner.cli.options import CREW, executor, scan_config, scan_options
 from scanner.cli.places import OUT_FILE
 from scanner.cli.signals import stoppable
 from scanner.diffusion.scores import SCORES
@@ -28,8 +28,6 @@ def calibrate(
     seeds: int,
     first_steps: int,
     guidance_scale: float,
-    workers: int,
-    devices: str | None,
     json: bool,
     **options: Any,
 ) -> None:
@@ -38,13 +36,14 @@ def calibrate(
     Take captions of the same kind as the dataset's that the model cannot have memorized, with the scan's model and
     settings. Run again, only new captions are scored.
     """
+    crew = {name: options.pop(name) for name in CREW}
     config = scan_config(seeds, first_steps, guidance_scale)
     calibrations.check_place(out)
     with stoppable() as stop, progress() as watch:
         result = scan(
             inputs,
             config=config,
-            executor=executor(workers, devices),
+            executor=executor(**crew),
             purpose="calibration",
             watch=watch,
             stop=stop,

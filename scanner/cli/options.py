@@ -16,6 +16,7 @@ from scanner.diffusion.scores import SCORES
 from scanner.errors import ScannerError
 from scanner.model import Model
 from scanner.scanning.execute import VISIBLE, Executor, local, processes
+from scanner.scanning.on_ray import on_ray
 
 
 class Threshold(click.types.FloatParamType):
@@ -32,6 +33,7 @@ class Threshold(click.types.FloatParamType):
 
 
 PRECISION = click.Choice(["auto", *PRECISIONS])
+CREW = ("workers", "devices", "executor", "ray_address", "cpus_per_worker", "gpus_per_worker")  # of `executor`
 STRENGTH = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
 
 filled_store = click.option("--store", required=True, type=places.FILLED_STORE, help="Folder that a scan filled.")
@@ -74,6 +76,16 @@ SCAN_OPTIONS = (
     backend,
     precision,
     click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that score."),
+    click.option(
+        "--executor",
+        type=click.Choice(["processes", "ray"]),
+        default="processes",
+        show_default=True,
+        help="Where workers are: of this machine, or of a Ray cluster.",
+    ),
+    click.option("--ray-address", help="Of the cluster.  [default: RAY_ADDRESS, or one made of this machine]"),
+    click.option("--cpus-per-worker", type=float, default=1, show_default=True, help="Cores of each worker on Ray."),
+    click.option("--gpus-per-worker", type=float, default=0, show_default=True, help="GPUs of each worker on Ray."),
     click.option("--devices", metavar="0,1,...", help="GPUs that score, a process or more each."),
     click.option("--limit", type=click.IntRange(1), help="Only the first rows."),
     click.option("--strict", is_flag=True, help="A file that cannot be read is an error, and not left out."),
@@ -120,11 +132,22 @@ def scan_model(
     return Model(path, backend, precision, scan_config(seeds, first_steps, guidance_scale), ordinary, batch_size)
 
 
-def executor(workers: int, devices: str | None) -> Executor:
+def executor(
+    workers: int,
+    devices: str | None = None,
+    executor: str = "processes",
+    ray_address: str | None = None,
+    cpus_per_worker: float = 1,
+    gpus_per_worker: float = 0,
+) -> Executor:
     """Where so many workers score, at least one per device; a single one is this process. Raises ScannerError.
 
-    This process, too, sees only the named ones: it prepares the model on the first.
+    This process, too, sees only the named devices: it prepares the model on the first.
     """
+    if executor == "ray":
+        if devices is not None:
+            raise ScannerError("devices with the executor ray: it gives out GPUs itself: name --gpus-per-worker")
+        return on_ray(workers, ray_address, cpus_per_worker, gpus_per_worker)
     if devices is None:
         return local if workers == 1 else processes(workers)
     named = visible(devices, os.environ.get(VISIBLE))

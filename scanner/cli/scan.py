@@ -9,7 +9,7 @@ import click
 
 from scanner.cli import shard as shards
 from scanner.cli.console import dry_summary, progress, summary
-from scanner.cli.options import PRECISION, executor, scan_config, scan_options, scan_screen
+from scanner.cli.options import CREW, PRECISION, executor, scan_config, scan_options, scan_screen
 from scanner.cli.places import MODEL
 from scanner.cli.reading import listing
 from scanner.cli.signals import stoppable
@@ -40,8 +40,6 @@ def scan(
     seeds: int,
     first_steps: int,
     guidance_scale: float,
-    workers: int,
-    devices: str | None,
     screen: float | None,
     screen_score: str | None,
     screen_model: Path | None,
@@ -58,6 +56,7 @@ def scan(
     """
     config = scan_config(seeds, first_steps, guidance_scale)
     options["screen"] = scan_screen(screen, screen_score, screen_model, screen_precision)
+    crew = {name: options.pop(name) for name in CREW}
     options["shard"] = shard or WHOLE
     if dry_run:
         with stoppable() as stop, progress() as watch:
@@ -66,7 +65,7 @@ def scan(
         click.echo(dumps(asdict(plan) | {"reading": as_json(plan.reading)}, indent=1) if json else plan.scan_id or "")
         return
     with stoppable() as stop, progress() as watch:
-        result = run_scan(inputs, config=config, executor=executor(workers, devices), watch=watch, stop=stop, **options)
+        result = run_scan(inputs, config=config, executor=executor(**crew), watch=watch, stop=stop, **options)
     _say(summary(result), result, files)
     click.echo(dumps(_facts(result), indent=1) if json else result.scan_id)
 

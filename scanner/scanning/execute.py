@@ -80,7 +80,7 @@ def processes(workers: int, devices: Sequence[str] = ()) -> Executor:
 
 
 @dataclass
-class _Task:
+class Task:
     """A chunk, and how many workers died over it."""
 
     chunk: pl.DataFrame
@@ -105,14 +105,14 @@ class _Worker:
     seat: _Seat
     deaths: int = 0
     ready: bool = False
-    task: _Task | None = None
+    task: Task | None = None
 
 
 def _work(
     model: Model, crew: list[_Worker], chunks: Iterator[pl.DataFrame], stop: Callable[[], bool]
 ) -> Iterator[pl.DataFrame]:
     """Give chunks to whoever is free, until there are none, or none shall be begun."""
-    again: deque[_Task] = deque()
+    again: deque[Task] = deque()
     left = True  # whether there may be another chunk
 
     def give(worker: _Worker) -> None:
@@ -121,7 +121,7 @@ def _work(
             worker.task = again.popleft()
         else:
             chunk = None if stop() else next(chunks, None)
-            left, worker.task = chunk is not None, None if chunk is None else _Task(chunk)
+            left, worker.task = chunk is not None, None if chunk is None else Task(chunk)
         if worker.task is not None:
             with suppress(OSError):  # dead meanwhile: its end of the pipe is closed, which is heard below
                 worker.connection.send(worker.task.chunk)
@@ -137,8 +137,8 @@ def _work(
                 continue
             if isinstance(answer, Exception):
                 raise answer
-            if isinstance(answer, _Ready):
-                _check(model, answer)
+            if isinstance(answer, Ready):
+                check(model, answer)
                 worker.ready = True
             else:
                 yield answer
@@ -149,14 +149,14 @@ def _work(
 
 
 @dataclass(frozen=True)
-class _Ready:
+class Ready:
     """What a worker found: the scan_id of the model as it opened it, and what its engine gives for the canaries."""
 
     scan_id: str
     canaries: pl.DataFrame
 
 
-def _check(model: Model, found: _Ready) -> None:
+def check(model: Model, found: Ready) -> None:
     """Raise EngineError where a worker would compute other scores."""
     assert model.prepared is not None
     if found.scan_id != model.scan_id:
@@ -217,7 +217,7 @@ def _serve(connection: Connection, model: Model, seat: _Seat) -> None:
         try:
             found = model.adapted().scan_id  # by the files and libraries that this process sees
             scorer = model.scorer()
-            connection.send(_Ready(found, scorer.canaries()))
+            connection.send(Ready(found, scorer.canaries()))
             while True:
                 connection.send(scorer(connection.recv()))
         except (ScannerError, EngineError) as error:
