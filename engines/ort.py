@@ -1,5 +1,6 @@
 """ONNX Runtime: a session that runs where it was asked to or is refused, and the engine of the CPU."""
 
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from engines.cores import usable_cores
 from engines.interface import Arrays, EngineError, TensorSpec
 from engines.manifest import Component
 
@@ -48,6 +50,9 @@ def open_session(
         raise EngineError('the "cpu" backend needs ONNX Runtime: pip install "overscan[cpu]"') from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    if usable_cores() < (os.cpu_count() or 1):
+        # by default a thread for each core of the machine, bound to it, whatever the process may use
+        options.intra_op_num_threads = usable_cores()
     for key, value in (entries or {}).items():
         options.add_session_config_entry(key, value)
     path = folder / next(iter(component.files))

@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -146,6 +148,24 @@ def test_cores_are_shared(monkeypatch):
     assert execute._shares(6) == [[2], [3], [5], [7], [2], [3]]
     monkeypatch.delattr(execute.os, "sched_getaffinity")
     assert execute._shares(2) == [(), ()]
+
+
+THREADS = """
+import os, pathlib
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+from engines import open_bundle
+from scanner.demo import BUNDLE
+open_bundle(BUNDLE, "cpu").engine("unet")
+allowed = [(pathlib.Path("/proc/self/task") / task / "status").read_text() for task in os.listdir("/proc/self/task")]
+print(sorted({line.split()[1] for status in allowed for line in status.splitlines() if "Cpus_allowed_list" in line}))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity") or os.cpu_count() == 1, reason="needs cores to share")
+def test_an_engine_keeps_to_the_cores_of_its_process():
+    """ONNX Runtime's own choice is a thread for each core of the machine, bound to it."""
+    done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, check=True)
+    assert done.stdout == f"['{min(os.sched_getaffinity(0))}']\n"
 
 
 def test_a_scan_by_workers_is_the_scan(tmp_path):
