@@ -6,6 +6,14 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Problem:
+    """A file that was left out of the rows, and why: what was found, what was needed, what to do."""
+
+    file: str
+    message: str
+
+
+@dataclass(frozen=True)
 class FileReading:
     """One file, or, where a record has no room for each, all `files` of a folder with one suffix.
 

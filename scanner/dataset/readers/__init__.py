@@ -24,7 +24,7 @@ from scanner.dataset.readers.dialect import told as told_dialect
 from scanner.dataset.readers.find import absolute
 from scanner.dataset.readers.names import BESIDE, DELTA, shown
 from scanner.dataset.readers.tally import FileRead, judged, together
-from scanner.dataset.reading import FileReading, Reading
+from scanner.dataset.reading import FileReading, Problem, Reading
 from scanner.errors import InputError, printable
 
 __all__ = [
@@ -56,14 +56,6 @@ FORMATS |= {  # what is unpacked while it streams
 READERS: dict[str, Reader] = FORMATS | {DELTA: parquet.delta}
 EXAMPLES = 3  # problems that a summary shows
 FAILURES = (Exception, pl.exceptions.PanicException)  # whatever one file raises is that file's problem
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A file that was left out of the rows, and why: what was found, what was needed, what to do."""
-
-    file: str
-    message: str
 
 
 @dataclass(frozen=True)
