@@ -59,8 +59,8 @@ ARGUMENTS = [
     Case("hub id without a network", "export owner/name out", environment={"HF_HUB_OFFLINE": "1"}),
     Case("file for a bundle", "scan captions.txt --model captions.txt --store store"),
     Case("folder of something else for a bundle", "scan captions.txt --model report --store store"),
-    Case("URL for a store", "scan captions.txt --model bundle --store s3://bucket/store"),
-    Case("URL for a report", "report --store store --out gs://bucket/report"),
+    Case("URL for a store", "scan captions.txt --model bundle --store https://host/store"),
+    Case("URL for a report", "report --store store --out https://host/report"),
     Case("URL for a baseline", f"{REPORT} --write-baseline https://host/baseline.json"),
     Case("URL for a calibration", "calibrate benign.txt ... --out file:///calibration.parquet"),
 ]
