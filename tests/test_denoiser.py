@@ -1,11 +1,12 @@
 """Family, schedule and engines as one function, on the demo model."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from scanner.diffusion.denoiser import Denoiser, default_batch_size
+from scanner.diffusion.denoiser import Denoiser, _engine, _reading, default_batch_size
 from scanner.diffusion.trace import initial_noise
 from scanner.errors import ModelError
 
@@ -101,3 +102,26 @@ def test_a_vae_gets_no_more_than_fits_the_latents_size(bundle):
 def test_a_tokenizer_that_cannot_be_read_is_the_models_fault(bundle):
     with pytest.raises(ModelError, match="the bundle's tokenizer cannot be read"):
         Denoiser(replace(bundle, tokenizers={"tokenizer": "{}"}))
+
+
+def test_an_engine_that_takes_or_gives_something_else_is_refused(bundle):
+    class Other:
+        folder = bundle.folder
+
+        def engine(self, name):
+            return SimpleNamespace(inputs={"sample": None}, outputs={"output": None})
+
+    network = SimpleNamespace(takes=("sample", "timestep"), gives=("output",))
+    with pytest.raises(ModelError, match="its unet takes sample; needed sample, timestep: export the model again"):
+        _engine(Other(), "unet", network)
+    network = SimpleNamespace(takes=("sample",), gives=("noise",))
+    with pytest.raises(ModelError, match="its unet gives output; needed noise"):
+        _engine(Other(), "unet", network)
+    assert _engine(Other(), "unet", SimpleNamespace(takes=("sample",), gives=("output",))).outputs == {"output": None}
+
+
+def test_a_prompt_of_several_tokenizers_is_read_as_far_as_the_furthest_reads():
+    one = SimpleNamespace(ids=[5, 6, 0], offsets=[(0, 1), (1, 3), (0, 0)])
+    other = SimpleNamespace(ids=[7, 8], offsets=[(0, 3), (3, 9)])
+    assert _reading([one, other]) == ((5, 6, 0, 7, 8), ((0, 3), (3, 9)))
+    assert _reading([other, one]) == ((7, 8, 5, 6, 0), ((0, 3), (3, 9)))

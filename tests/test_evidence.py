@@ -43,12 +43,40 @@ def test_the_share_of_true_flags_is_bayes(base_rate, tpr, rate, share):
     assert Prior(base_rate, tpr).true_share(rate) == pytest.approx(share, rel=2e-3)
 
 
-def test_a_kept_rate_is_weighed_by_its_null_captions():
-    kept = Kept("scan", "s_v1", 1.5, "2029-12-31", 900, fpr=0.25, null_captions=7)  # two of seven may lie above
-    weighed = night(data(4, 3), kept.rule, kept=kept).summary.evidence
-    assert (weighed.rate, weighed.expected) == (0.25, 1.0)
-    assert weighed.chance == exceeded(4, 7, 2, 3)
-    assert weighed.chance != exceeded(4, 7, 1, 3)
+@pytest.mark.parametrize(("null_captions", "above"), [(6, 1), (7, 2)])  # 0.25 * 7 and 0.25 * 8, rounded down
+def test_a_rate_is_weighed_by_its_null_captions(null_captions, above):
+    kept = Kept("scan", "s_v1", 1.5, "2029-12-31", 900, fpr=0.25, null_captions=null_captions)
+    by_file = night(data(4, 3), kept.rule, kept=kept).summary.evidence
+    by_calibration = night(data(4, 3), Rule("s_v1", fpr=0.25), calibration=null(null_captions)).summary.evidence
+    for weighed in (by_file, by_calibration):
+        assert (weighed.rate, weighed.expected) == (0.25, 1.0)
+        assert weighed.chance == exceeded(4, null_captions, above, 3)
+
+
+def test_a_false_discovery_rate_is_weighed_by_its_least_q_value():
+    decided = night([*data(97, 2), 1.5], Rule("s_v1", fdr=0.2), calibration=null())
+    weighed, flagged = decided.summary.evidence, decided.ranked.filter("flagged")
+    assert weighed.expected == pytest.approx(0.2 * len(flagged))
+    assert weighed.rate == flagged["p_value"].max()
+    assert weighed.chance == flagged["q_value"].min()
+    none = night(data(97, 0), Rule("s_v1", fdr=0.2), calibration=null()).summary.evidence
+    assert (none.rate, none.expected, none.chance) == (0.0, 0.0, 1.0)
+
+
+def test_a_threshold_counts_the_null_scores_that_reach_it():
+    made = null(4)  # 0, 1/3, 2/3, 1
+    weighed = night([0.1, 0.2, 1.0, 1.5], Rule("s_v1", threshold=1.0), calibration=made).summary.evidence
+    assert (weighed.rate, weighed.expected) == (0.4, 1.6)  # the one that equals it among them, and one more
+    assert weighed.chance == exceeded(4, 4, 2, 2)
+
+
+def test_a_ranking_is_weighed_by_its_lowest_flag():
+    ranked = night([0.1, 0.2, 0.5, 1.5], Rule("s_v1", top=2), calibration=null(4))
+    weighed = ranked.summary.evidence
+    assert (
+        weighed.rate == ranked.ranked.filter("flagged")["p_value"].max() == 0.6
+    )  # two null scores above, and one more
+    assert (weighed.expected, weighed.chance) == (pytest.approx(2.4), None)
 
 
 def test_a_threshold_with_a_calibration_is_weighed():

@@ -4,6 +4,7 @@ import pytest
 
 from scanner.audit.calibrate import Calibration
 from scanner.audit.rank import Rule, rank, sources
+from scanner.config import SCREENED_OUT
 from scanner.errors import ScannerError
 
 SCORES = pl.DataFrame(
@@ -62,3 +63,32 @@ def test_a_q_value_that_equals_the_rate_flags_though_its_last_digit_lies_above()
     ranked = rank(scores, Rule("s", fdr=0.05), calibration)
     assert ranked["q_value"][0] > 0.05
     assert ranked["flagged"].to_list() == [True] * 3 + [False] * 3
+
+
+def some(scores, status=None):
+    ids = list("abcdefgh")[: len(scores)]
+    frame = pl.DataFrame({"prompt_id": ids, "text": ids, "s_v1": pl.Series(scores, dtype=pl.Float32)})
+    return frame if status is None else frame.with_columns(status=pl.Series(status))
+
+
+def test_quantiles_from_end_to_end():
+    scores = some([0.1, 0.4, 0.2, None])
+    assert rank(scores, Rule("s_v1", quantile=0.0))["flagged"].to_list() == [True, True, True, False]
+    assert rank(scores, Rule("s_v1", quantile=1.0))["flagged"].to_list() == [True, False, False, False]
+
+
+def test_prompts_that_were_screened_out_come_after_all_that_have_a_score():
+    status = ["scored", SCREENED_OUT, "scored", SCREENED_OUT, "empty"]
+    found = rank(some([-5.0, None, 0.5, None, None], status), Rule("s_v1", quantile=0.5))
+    assert found.select("prompt_id", "rank", "flagged").rows() == [
+        ("c", 1, True), ("a", 2, True), ("b", 3, False), ("d", 4, False), ("e", None, False),
+    ]  # fmt: skip
+    assert rank(some([-5.0, None, 0.5, None, None], status), Rule("s_v1", top=4))["flagged"].sum() == 2
+
+
+def test_a_screen_may_leave_nothing_and_a_scan_may_not():
+    nothing = some([None, None], [SCREENED_OUT, SCREENED_OUT])
+    assert rank(nothing, Rule("s_v1", top=1))["flagged"].to_list() == [False, False]
+    for status in (None, ["scored", SCREENED_OUT], ["empty", "null"]):
+        with pytest.raises(ScannerError, match="no prompt has s_v1: scan with what it needs"):
+            rank(some([None, None], status), Rule("s_v1", top=1))

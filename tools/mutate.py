@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 ROOMS = ("diffusion", "audit", "store")
 # tests of a module where they are not in the file of its name, or not there alone; only fast ones
 TESTS = {
-    "scanner/diffusion/baselines.py": ("test_scores", "test_trace"),
+    "scanner/diffusion/baselines.py": ("test_covariance", "test_scores", "test_trace"),
     "scanner/audit/calibrate.py": ("test_calibrate", "test_decision"),
     "scanner/audit/evidence.py": ("test_evidence", "test_headline"),
     "scanner/audit/policy.py": ("test_policy", "test_baseline"),
