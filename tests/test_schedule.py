@@ -78,3 +78,94 @@ def test_round_trips_from_x0_and_eps(prediction_type):
 def test_refuses_what_it_does_not_know(changes, n, message):
     with pytest.raises(ScannerError, match=message):
         Schedule.from_manifest(SD | changes, "epsilon").timesteps(n)
+
+
+def test_flow_is_a_straight_line_shifted():
+    flow = {"curve": "flow", "num_train_timesteps": 4, "shift": 3.0, "set_alpha_to_one": True}
+    flow |= {"timestep_spacing": "leading", "steps_offset": 0}
+    schedule = Schedule.from_manifest(flow, "flow")
+    sigma = [3 * t / (1 + 2 * t) for t in (0.25, 0.5, 0.75, 1.0)]
+    np.testing.assert_allclose(schedule.noise_rate, sigma)
+    np.testing.assert_allclose(schedule.signal_rate, 1 - np.array(sigma))
+    assert (schedule.final_signal_rate, schedule.final_noise_rate) == (1.0, 0.0)
+
+
+def test_the_end_of_sampling_is_clean_or_the_first_timestep():
+    clean = Schedule.from_manifest(SD | {"set_alpha_to_one": True}, "epsilon")
+    assert (clean.final_signal_rate, clean.final_noise_rate) == (1.0, 0.0)
+    first = Schedule.from_manifest(SD | {"set_alpha_to_one": False}, "epsilon")
+    assert (first.final_signal_rate, first.final_noise_rate) == (first.signal_rate[0], first.noise_rate[0])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "prediction_type", "message"),
+    [
+        (SD, "sample", "prediction_type 'sample': needed epsilon, v_prediction, flow, edm"),
+        (SD, "flow", "prediction_type 'flow' with schedule curve 'scaled_linear'"),
+        (SD, "edm", "prediction_type 'edm' with schedule curve 'scaled_linear'"),
+        (SD | {"curve": "flow", "shift": 1.0}, "epsilon", "prediction_type 'epsilon' with schedule curve 'flow'"),
+        ({"curve": "grids"}, "flow", "schedule curve 'grids': needed scaled_linear, linear, flow, or grids"),
+        ({name: SD[name] for name in SD if name != "beta_end"}, "epsilon", "the bundle's schedule has no 'beta_end'"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused(schedule, prediction_type, message):
+    with pytest.raises(ScannerError, match=message):
+        Schedule.from_manifest(schedule, prediction_type)
+
+
+def points(*entries, scale=1.0):
+    """A sampler's own grid of (told, signal_rate, noise_rate)."""
+    told, signal, noise = map(list, zip(*entries, strict=True))
+    return {"timesteps": told, "signal_rate": signal, "noise_rate": noise, "initial_noise_scale": scale}
+
+
+def test_grids_of_a_sampler_alone():
+    grids = {"2": points((1000, 0.0, 1.0), (480.5, 0.6, 0.4), scale=14.6), "1": points((7, 0.25, 0.75))}
+    schedule = Schedule.from_manifest({"curve": "grids"}, "flow", grids)
+    assert [schedule.timesteps(n) for n in (2, 1)] == [[0, 1], [2]]
+    assert [schedule.told(t) for t in (0, 1, 2)] == [1000, 480.5, 7]
+    assert [schedule.initial_noise_scale(n) for n in (2, 1)] == [14.6, 1.0]
+    np.testing.assert_allclose(schedule.signal_rate, [0.0, 0.6, 0.25])
+    np.testing.assert_allclose(schedule.noise_rate, [1.0, 0.4, 0.75])
+    assert (schedule.final_signal_rate, schedule.final_noise_rate) == (1.0, 0.0)
+    with pytest.raises(ScannerError, match="num_inference_steps 3: the model's sampler was exported for 1, 2 steps"):
+        schedule.timesteps(3)
+
+
+def test_points_on_the_curve_are_the_curves():
+    curve = Schedule.from_manifest(SD, "epsilon")
+
+    def at(timestep, signal=1.0, noise=1.0):
+        return timestep, curve.signal_rate[timestep] * signal, curve.noise_rate[timestep] + noise - 1
+
+    near = Schedule.from_manifest(SD, "epsilon", {"2": points(at(981, 1 + 1.9e-5), at(481, 1, 1 - 1.9e-5))})
+    assert near.timesteps(2) == [981, 481]
+    assert near.told(481) == 481
+    for off in (at(481, 1 + 2.2e-5), at(481, 1, 1 + 2.2e-5)):  # one point beside it, and all are the sampler's
+        own = Schedule.from_manifest(SD, "epsilon", {"2": points(at(981), off)})
+        assert own.timesteps(2) == [1000, 1001]
+        assert [own.told(1000), own.told(1001)] == [981, 481]
+        np.testing.assert_allclose(own.signal_rate[1001], off[1])
+    between = Schedule.from_manifest(SD, "epsilon", {"3": points(at(981), (480.5, 0.5, 0.8), at(1))})
+    assert between.timesteps(3) == [981, 1000, 1]
+    assert (between.told(999), between.told(1000)) == (999, 480.5)
+    beyond = Schedule.from_manifest(SD, "epsilon", {"1": points((1000, *at(999)[1:]))})
+    assert beyond.told(beyond.timesteps(1)[0]) == 1000
+    assert curve.initial_noise_scale(50) == 1.0
+
+
+def test_where_no_signal_is_left_eps_says_nothing():
+    faint = np.array([0.9, 0.011, 0.01, 0.0])
+    schedule = Schedule(faint, np.sqrt(1 - faint**2), 1.0, 0.0, "v_prediction", "trailing")
+    assert [schedule.in_eps(t) for t in range(4)] == [True, True, False, False]
+    assert not Schedule(faint, 1 - faint, 1.0, 0.0, "flow").in_eps(0)
+    assert schedule.timesteps(1) == [3]
+    with pytest.raises(ScannerError, match="the first timestep, 3, has no signal: there eps is the noise itself"):
+        Schedule(faint, np.sqrt(1 - faint**2), 1.0, 0.0, "epsilon", "trailing").timesteps(1)
+    assert Schedule(faint + 0.1, faint, 1.0, 0.0, "epsilon", "trailing").timesteps(1) == [3]
+
+
+def test_leading_steps_are_whole():
+    schedule = Schedule.from_manifest(SD | {"steps_offset": 1}, "epsilon")
+    assert schedule.timesteps(3) == [667, 334, 1]
+    assert Schedule(np.ones(10), np.ones(10), 1.0, 0.0, "epsilon").timesteps(3) == [7, 4, 1]
