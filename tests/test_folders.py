@@ -337,3 +337,16 @@ def test_a_text_beside_its_image_is_one_caption_in_a_folder_a_glob_or_by_name(tm
     write(tmp_path, **{image: "", text: "a red kite,\nflying\n"})
     for named in (tmp_path, tmp_path / text, tmp_path / "*.[tT]*"):
         assert read(named)[0] == [(text, "a red kite,\nflying")], named
+
+
+def test_a_link_to_a_file_beside_it_counts_no_row_twice(tmp_path):
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data", **{"a.csv": "caption\na kite\n"})
+    write(tmp_path, **{"elsewhere.csv": "caption\na bell\n"})
+    (tmp_path / "data/again.csv").symlink_to("a.csv")
+    (tmp_path / "data/other.csv").symlink_to(tmp_path / "elsewhere.csv")
+    rows = readers.read([tmp_path / "data"])
+    assert [caption for _, _, caption in rows.frame.collect().rows()] == ["a kite", "a bell"]
+    assert [problem.message for problem in rows.passed_over] == [
+        f"{tmp_path}/data/again.csv: a link to a.csv, which is read"
+    ]

@@ -277,7 +277,7 @@ def test_shared_settings_reach_the_commands_that_know_them(tmp_path):
         (["status", "--store", "none"], 2, "error: none: no store there"),
         (["compact", "--store", "none"], 2, "error: none: no store there"),
         (["compact", "--store", "p.txt"], 2, "error: p.txt: no store there"),
-        (["scan", "--store", "p.txt"], 2, "p.txt/scores: holds files that are no Delta table"),
+        (["scan", "--store", "p.txt"], 2, "p.txt: a file; a store is a folder: name another --store"),
         (["scan", "--store", "foreign"], 2, "a Delta table described None, needed 'overscan store 1'"),
         (["scan", "--dry-run", "--store", "foreign"], 2, "a Delta table described None, needed 'overscan store 1'"),
         (["scan", "--store", "/proc/none"], 4, "error: /proc/none: "),

@@ -19,6 +19,7 @@ from scanner.errors import DiskError, ScannerError
 from scanner.report import Places, facts_of, html, markdown, redact, redact_summary, write
 from scanner.report.contents import rule_in_words
 from scanner.report.wording import number
+from scanner.store.ledger import Ledger
 
 DOCUMENT = (Path(__file__).parent.parent / "docs/report.md").read_text()
 
@@ -325,3 +326,11 @@ def test_every_file_is_documented():
     assert f"up to {html.PROMPTS:,} captions" in DOCUMENT
     assert f"{html.CHARACTERS} characters of each and {html.SOURCES} of its" in DOCUMENT
     assert f"first {html.PRINTED} captions" in DOCUMENT
+
+
+def test_a_report_is_not_written_into_a_store(tmp_path):
+    Ledger(tmp_path / "store", ("s_v1",))
+    before = sorted(path.name for path in (tmp_path / "store").iterdir())
+    with pytest.raises(ScannerError, match="store: a store; a report is a folder of its own: name another"):
+        write(tmp_path / "store", contents(), SUMMARY)
+    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == before

@@ -62,6 +62,8 @@ def write(out: Path, contents: Contents, summary: Summary) -> list[Path]:
 def _refuse_others(out: Path) -> None:
     """Raises ScannerError where what would be replaced is somebody's, such as a dataset's own scores.parquet."""
     settle(out)
+    if (out / "scores" / "_delta_log").exists():
+        raise ScannerError(f"{out}: a store; a report is a folder of its own: name another")
     there = [name for name in FILES if (out / name).exists()]
     try:
         ours = not there or str(json.loads((out / SUMMARY).read_bytes())["format"]).startswith("overscan report")

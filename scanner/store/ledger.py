@@ -68,6 +68,8 @@ class Ledger:
         path = "" if is_url(self.folder) else str(Path(self.folder).absolute())
         if unquote(path) != path or not {"[", "]"}.isdisjoint(path):
             raise StoreError(f"{self.folder}: deltalake cannot hold a path with %XX, [ or ]: name another --store")
+        if score_names and path and Path(path).is_file():
+            raise StoreError(f"{self.folder}: a file; a store is a folder: name another --store")
         self._scores = Table(self.folder, "scores", ("scan_id", "prompt_id", "status"))
         self._runs = Table(self.folder, "runs", ("scan_id", "started", "record"))
         with self.refusals():

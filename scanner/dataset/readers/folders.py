@@ -114,6 +114,12 @@ def _table(folder: str, found: Found) -> None:
         found.files[folder] = DELTA
 
 
+def _beside_it(entry: os.DirEntry[str]) -> str | None:
+    """The name of the file of the same folder that a link leads to, so that no row counts twice."""
+    target = Path(os.path.realpath(entry.path))
+    return target.name if target.parent == Path(os.path.realpath(Path(entry.path).parent)) else None
+
+
 class _Folder:
     """A folder's entries, which tell of each other what they are."""
 
@@ -185,6 +191,8 @@ class _Folder:
         stem, _, end = name.rpartition(".")
         if name.startswith((".", "_")):
             return "hidden: its name begins with . or _"
+        if entry.is_symlink() and (target := _beside_it(entry)):
+            return f"a link to {target}, which is read"
         if name in NOTES or name.endswith("_stats.json"):
             return "notes of Hugging Face or img2dataset"
         if end.lower() == "json":
