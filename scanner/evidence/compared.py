@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from scanner.diffusion.scores import best_score
 from scanner.diffusion.trace import Watch, unwatched
-from scanner.evidence.evaluate import COLLAPSED, FPRS, Scored, Setting
+from scanner.evidence.evaluate import COLLAPSED, FPRS, Scored, Setting, columns
 from scanner.evidence.kept import keeping
-from scanner.evidence.metrics import Bootstrap, bootstrap, resample
+from scanner.evidence.metrics import bootstrap, resample
 from scanner.evidence.peers import PEERS, Shared, asthana, broken_memories
 from scanner.evidence.text_alone import features, text_alone
 from scanner.model import Model
@@ -91,8 +91,8 @@ def table(found: Mapping[str, Floats], ours: Scored, labels: pl.DataFrame, refer
                     "negatives": int((~label).sum()),
                     "ours": setting.score,
                     "our_seeds": seeds,
-                    **_metrics("", theirs),
-                    **_metrics("more_", tuple(a - b for a, b in zip(against, theirs, strict=True))),
+                    **columns(theirs),
+                    **columns(tuple(a - b for a, b in zip(against, theirs, strict=True)), "more_"),
                 }
             )
     return pl.DataFrame(rows)
@@ -106,11 +106,3 @@ def _whole_runs(labels: pl.DataFrame) -> tuple[list[int], list[int]]:
     ordinary = min(ORDINARY, len(others) // 2)
     scored = sorted([*memorized[:WHOLE_RUNS], *others[ordinary:][:WHOLE_RUNS]])
     return scored, sorted(others[:ordinary])
-
-
-def _metrics(prefix: str, measured: tuple[Bootstrap, ...]) -> dict[str, float]:
-    row: dict[str, float] = {}
-    for name, metric in zip(("auroc", *(f"tpr_at_{fpr:g}" for fpr in FPRS)), measured, strict=True):
-        low, high = metric.interval()
-        row |= {f"{prefix}{name}": metric.value, f"{prefix}{name}_low": low, f"{prefix}{name}_high": high}
-    return row

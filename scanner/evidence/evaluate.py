@@ -146,10 +146,15 @@ def _check_norm(scores: Scored, prompts: pl.Series) -> None:
 
 
 def _row(setting: Setting, measured: tuple[Bootstrap, ...]) -> dict[str, object]:
-    row: dict[str, object] = {**setting._asdict(), "passes": setting.passes}
+    return {**setting._asdict(), "passes": setting.passes, **columns(measured)}
+
+
+def columns(measured: tuple[Bootstrap, ...], prefix: str = "") -> dict[str, float]:
+    """AUROC and TPR at each of FPRS as `bootstrap` gives them, by column: value, low and high end of the interval."""
+    row: dict[str, float] = {}
     for name, metric in zip(("auroc", *(f"tpr_at_{fpr:g}" for fpr in FPRS)), measured, strict=True):
-        row[name] = metric.value
-        row[f"{name}_low"], row[f"{name}_high"] = metric.interval()
+        low, high = metric.interval()
+        row |= {f"{prefix}{name}": metric.value, f"{prefix}{name}_low": low, f"{prefix}{name}_high": high}
     return row
 
 
