@@ -85,7 +85,7 @@ class Shared:
         steps = list(islice(walk, DEPTH))
         De = np.stack([_norm(step.cond.eps - step.uncond.eps) for step in steps])  # [DEPTH, B]
         moved = [_norm(after.cond.eps - before.cond.eps) for before, after in pairwise(steps[:3])]
-        seeds = self._all_seeds(conditioning)
+        seeds = self._all_seeds(conditioning, steps[0])
         wide, guided = seeds - self.first.uncond.eps, seeds + (GUIDANCE_SCALE - 1) * (seeds - self.first.uncond.eps)
         return {
             "Wen": De[0],
@@ -107,10 +107,12 @@ class Shared:
         x_t = [step.x_t for step in walk]
         return np.stack([_norm(after - before) for before, after in pairwise(x_t)], 1)
 
-    def _all_seeds(self, conditioning: Conditioning) -> Array:
-        """eps_c of the first step, [B, S, C, H, W]."""
-        x_T = np.broadcast_to(self.first.x_T, (len(conditioning), *self.first.x_T.shape))
-        return self.denoiser.predict(x_T, self.denoiser.schedule.timesteps(STEPS)[0], conditioning).eps
+    def _all_seeds(self, conditioning: Conditioning, first: Step) -> Array:
+        """eps_c of the first step, [B, S, C, H, W], given that step for the first seed."""
+        x_T = self.first.x_T[1:]
+        x_T = np.broadcast_to(x_T, (len(conditioning), *x_T.shape))
+        others = self.denoiser.predict(x_T, first.timestep, conditioning).eps
+        return np.concatenate([first.cond.eps, others], axis=1)
 
     def _webster(self, step: Step) -> Floats:
         guided = self.denoiser.schedule.guided(step.x_t, step.cond, step.uncond, GUIDANCE_SCALE, step.timestep)
