@@ -4,7 +4,6 @@ The form is an in-toto Statement v1 (https://github.com/in-toto/attestation), wh
 is signed here. It says what was scanned, with what and what came of it, and not that a model memorized anything.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.manifest import FILE as MANIFEST
+from engines.manifest import sha256
 from scanner.audit.summary import as_json as summary_as_json
 from scanner.dataset import readers
 from scanner.dataset.readers.names import is_url
@@ -32,7 +32,6 @@ LIMITS = (
     "memorization that no caption of the dataset triggers is not looked at",
     "a ranking says nothing of false alarms; a decision bounds them by captions known to be benign",
 )
-BLOCK = 1 << 20
 
 
 def statement(report: Path, stored: StoredScan, by: str | None = None) -> dict[str, Any]:
@@ -89,7 +88,7 @@ def _difference(what: str, path: Path, item: Mapping[str, Any]) -> str | None:
     if "digest" not in item:
         return None
     try:
-        return None if _sha256(path) == item["digest"]["sha256"] else f"{what}: another content"
+        return None if sha256(path) == item["digest"]["sha256"] else f"{what}: another content"
     except OSError as error:
         return f"{what}: {first_line(error)}"
 
@@ -102,8 +101,7 @@ def _dataset(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
             rows = readers.read(run.inputs, run.column, run.limit, dialect=run.dialect).without(run.left_out)
         except InputError:
             continue  # gone: the scan's notes say so
-        for file in rows.files.keys() - seen:
-            seen.add(file)
+        seen |= rows.files.keys()
     for file in sorted(seen):
         yield {"name": file} if is_url(file) else _described(Path(file), file)
 
@@ -131,17 +129,9 @@ def _run(record: RunRecord) -> dict[str, Any]:
 
 def _described(path: Path, name: str) -> dict[str, Any]:
     try:
-        return {"name": name, "digest": {"sha256": _sha256(path)}}
+        return {"name": name, "digest": {"sha256": sha256(path)}}
     except OSError as error:
         raise ScannerError(f"{path}: cannot be read ({first_line(error)}): needed to hash it") from error
-
-
-def _sha256(path: Path) -> str:
-    found = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(BLOCK):
-            found.update(block)
-    return found.hexdigest()
 
 
 def read(path: Path) -> dict[str, Any]:

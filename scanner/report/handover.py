@@ -108,7 +108,6 @@ def hand_over(places: Mapping[str, Path | None], contents: Contents, summary: Su
             continue
         text = FORMS[name](contents, summary)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as partial:
                 partial.write_text(text, encoding="utf-8")
         except OSError as error:
