@@ -13,7 +13,7 @@ from scanner.audit.kept import read as read_kept
 from scanner.cli import options
 from scanner.cli.console import progress
 from scanner.cli.signals import stoppable
-from scanner.dataset.captions import REPLACEMENT, as_prompt
+from scanner.dataset.captions import as_prompt, status_of
 from scanner.diffusion.scores import best_score, possible_scores
 from scanner.errors import ScannerError
 from scanner.identity import prompt_id
@@ -52,9 +52,9 @@ def _lines() -> Iterator[str]:
 def answers(scorer: Scorer, lines: Iterable[str], score: str, threshold: float) -> Iterator[dict[str, object]]:
     """One for each line: `prompt_id`, `score` (null where a prompt has none), `verdict` pass, hold or unknown."""
     for line in lines:
-        text = pl.select(as_prompt(pl.lit(line))).item()
-        found = None
-        if text and REPLACEMENT not in text:
+        prompt = pl.select(text=as_prompt(pl.lit(line))).with_columns(status=status_of(pl.col("text")))
+        (text, status), found = prompt.row(0), None
+        if status == "to_score":
             found = scorer(pl.DataFrame({"prompt_id": [prompt_id(text)], "text": [text]}))[score][0]
         verdict = "unknown" if found is None else "hold" if found >= threshold else "pass"
         yield {"prompt_id": prompt_id(text), "score": found, "verdict": verdict}

@@ -62,7 +62,13 @@ def identify(captions: pl.LazyFrame) -> pl.LazyFrame:
 def merge(identified: pl.LazyFrame) -> pl.LazyFrame:
     """Each prompt once: [prompt_id, text, n_rows, status, first_row], the last being where the dataset first has it."""
     text = pl.col("text")
-    status = (
+    prompts = identified.group_by("prompt_id").agg(text.first(), pl.col("n_rows").sum(), pl.col("first_row").min())
+    return prompts.select("prompt_id", "text", "n_rows", status_of(text).alias("status"), "first_row")
+
+
+def status_of(text: pl.Expr) -> pl.Expr:
+    """Of a prompt without a row: `to_score`, or why it cannot be, as of `unique_prompts`."""
+    return (
         pl.when(text.is_null())
         .then(pl.lit("null"))
         .when(text == "")
@@ -71,8 +77,6 @@ def merge(identified: pl.LazyFrame) -> pl.LazyFrame:
         .then(pl.lit("undecodable"))
         .otherwise(pl.lit("to_score"))
     )
-    prompts = identified.group_by("prompt_id").agg(text.first(), pl.col("n_rows").sum(), pl.col("first_row").min())
-    return prompts.select("prompt_id", "text", "n_rows", status.alias("status"), "first_row")
 
 
 def _identify(batch: pl.DataFrame) -> pl.DataFrame:
