@@ -24,7 +24,7 @@ if _other := elsewhere("engines", Path(__file__).parent.parent):
 from engines import EngineError
 from scanner.audit.rank import Rule, rank, sources
 from scanner.config import ScanConfig
-from scanner.diffusion.trace import initial_noise
+from scanner.diffusion.start import initial_noise
 from scanner.errors import ScannerError
 from scanner.model import Model
 from scanner.scanning.result import ScanResult

@@ -8,6 +8,7 @@ import math
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ class ScanConfig:
     """What to compute for each prompt.
 
     `guidance_scale`: 1 = no guidance. `num_inference_steps`: the sampler's grid, of which only the first
-    `first_steps` run. `seeds`: one starting noise each, the same for every prompt.
+    `first_steps` run. `seeds`: one starting noise each, the same for every prompt. `timesteps`: one or two that the
+    network is told beside the starting noise, the noisier first; none: the sampler's first.
 
     >>> ScanConfig(seeds=(0, 1, 2), first_steps=2).passes
     9
@@ -33,12 +35,16 @@ class ScanConfig:
     num_inference_steps: int = 50
     first_steps: int = 1
     seeds: tuple[int, ...] = (0, 1)
+    timesteps: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise ScannerError(f"seeds {self.seeds}: needed one or more different numbers from 0 up")
         if not 1 <= self.first_steps <= self.num_inference_steps:
             raise ScannerError(f"first_steps {self.first_steps}: needed 1 to {self.num_inference_steps}")
+        told = self.timesteps
+        if len(told) > 2 or any(before <= after for before, after in pairwise(told)):
+            raise ScannerError(f"timesteps {told}: needed one or two, the larger (the noisier) first")
         if not 1 <= self.guidance_scale < math.inf:
             raise ScannerError(f"guidance_scale {self.guidance_scale}: needed 1 (no guidance) or more, and finite")
 
@@ -46,19 +52,22 @@ class ScanConfig:
     def of_json(cls, raw: Mapping[str, Any]) -> "ScanConfig":
         """A configuration as JSON has it, with lists for tuples; what only a newer overscan knows is left out."""
         known = {item.name: raw[item.name] for item in fields(cls) if item.name in raw}
-        return cls(**known | {"seeds": tuple(raw["seeds"])})
+        return cls(**known | {"seeds": tuple(raw["seeds"]), "timesteps": tuple(raw.get("timesteps", ()))})
 
     @property
     def passes(self) -> int:
         """UNet passes per prompt."""
-        return unet_passes(len(self.seeds), self.first_steps)
+        return unet_passes(len(self.seeds), self.first_steps) + len(self.seeds) * len(self.timesteps[1:])
 
     def scan_id(self, manifest_fingerprint: str, backend: str, precision: str, reference: str | None = None) -> str:
         """blake2b-128 of all that the scores depend on, so that scores of different engines never mix.
 
         `reference`: fingerprint of the reference captions, where there are any.
         """
-        what = asdict(self) | {"manifest": manifest_fingerprint, "backend": backend, "precision": precision}
+        what = asdict(self)
+        if not self.timesteps:  # as before there was a choice
+            del what["timesteps"]
+        what |= {"manifest": manifest_fingerprint, "backend": backend, "precision": precision}
         if reference is not None:
             what["reference"] = reference
         return identity(what)
@@ -129,7 +138,7 @@ class Screen:
 
     def first_pass(self, config: ScanConfig) -> ScanConfig:
         """The settings of the first pass: those of a plain scan of one seed, so that its rows serve such a scan too."""
-        return replace(config, seeds=config.seeds[:1], first_steps=1)
+        return replace(config, seeds=config.seeds[:1], first_steps=1, timesteps=config.timesteps[:1])
 
 
 def find_file(folder: Path) -> Path | None:

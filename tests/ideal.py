@@ -10,7 +10,8 @@ import numpy as np
 
 from scanner.diffusion.prediction import Prediction
 from scanner.diffusion.schedule import Schedule
-from scanner.diffusion.trace import Trace, start, trace
+from scanner.diffusion.start import start
+from scanner.diffusion.trace import Trace, trace
 
 SD = {
     "curve": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000,

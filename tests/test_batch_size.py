@@ -250,7 +250,7 @@ def test_a_scan_tells_what_it_prepares_and_can_be_stopped_there(monkeypatch, tmp
 
 
 def test_the_prior_is_the_same_in_parts(bundle):
-    from scanner.diffusion.trace import predict_prior
+    from scanner.diffusion.start import predict_prior
 
     whole, parts = (predict_prior(Denoiser(bundle, size), 50).x0_uncond for size in (64, 5))
     assert whole.shape == (64, *bundle.manifest.latent_shape)

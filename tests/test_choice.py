@@ -11,23 +11,26 @@ from scanner.config import Reference, ScanConfig
 from scanner.diffusion.scores import SCORES, best_score, best_scores
 
 FIRST_STEP = {name for name, score in SCORES.items() if score.steps == 1}
+TOLD = {name for name, score in SCORES.items() if score.told}
 
 
 @pytest.mark.parametrize(
     ("config", "reference", "lacking"),
     [
-        (ScanConfig(seeds=(0, 1), first_steps=2), True, set()),
-        (ScanConfig(seeds=(0, 1), first_steps=2, guidance_scale=1), True, {"steadiness_v1"}),
-        (ScanConfig(seeds=(0, 1)), True, SCORES.keys() - FIRST_STEP),
+        (ScanConfig(seeds=(0, 1), first_steps=2, timesteps=(981, 201)), True, set()),
+        (ScanConfig(seeds=(0, 1), first_steps=2, timesteps=(981,)), True, {"two_noise_v1"}),
+        (ScanConfig(seeds=(0, 1), first_steps=2), True, TOLD),
+        (ScanConfig(seeds=(0, 1), first_steps=2, guidance_scale=1), True, {"steadiness_v1"} | TOLD),
+        (ScanConfig(seeds=(0, 1)), True, SCORES.keys() - FIRST_STEP | TOLD),
         (
             ScanConfig(seeds=(0, 1), first_steps=2),
             False,
-            {"overestimation_ref_v1", "overestimation_white_v1", "estimate_ratio_white_v1"},
+            {name for name, score in SCORES.items() if score.needs == "reference"} | TOLD,
         ),
         (
             ScanConfig(seeds=(0,)),
             True,
-            {name for name, score in SCORES.items() if score.seeds == 2} | (SCORES.keys() - FIRST_STEP),
+            {name for name, score in SCORES.items() if score.seeds == 2} | (SCORES.keys() - FIRST_STEP) | TOLD,
         ),
     ],
 )
@@ -53,7 +56,7 @@ def scan_of(**scores):
 
 
 def test_the_best_is_one_that_most_prompts_have():
-    measured, second = best_score(2, reference=False), "overestimation_prior_v1"
+    measured, second = best_score(ScanConfig(), reference=False), "overestimation_prior_v1"
     assert best(scan_of(**{measured: [1.0, 2.0], second: [1.0, 2.0]})) == measured
     assert best(scan_of(**{measured: [1.0, None], second: [1.0, 2.0]})) == second
     assert best(scan_of(**{second: [1.0, 2.0]})) == second
@@ -62,6 +65,21 @@ def test_the_best_is_one_that_most_prompts_have():
 
 
 def test_scores_that_a_scan_has_of_no_prompt_are_not_chosen():
-    worse = best_scores(2, False)[1]
+    worse = best_scores(ScanConfig(), False)[1]
     assert best(scan_of(**{worse: [0.5, None]})) == worse  # the best has no column
-    assert best(scan_of(**{best_score(2, False): [None, None], worse: [0.5, None]})) == worse
+    assert best(scan_of(**{best_score(ScanConfig(), False): [None, None], worse: [0.5, None]})) == worse
+
+
+@pytest.mark.parametrize(
+    ("timesteps", "seeds", "reference", "expected"),
+    [
+        ((981, 201), 2, True, "two_noise_v1"),
+        ((901,), 2, True, "estimate_ratio_white_v2"),
+        ((901,), 2, False, "estimate_ratio_prior_v2"),
+        ((901,), 1, False, "overestimation_prior_v2"),
+        ((), 1, False, "overestimation_prior_v1"),
+    ],
+)
+def test_the_best_of_a_scan_that_names_its_timesteps_is_one_that_it_has(timesteps, seeds, reference, expected):
+    config = ScanConfig(seeds=tuple(range(seeds)), timesteps=timesteps)
+    assert best_score(config, reference) == expected

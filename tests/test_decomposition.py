@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from ideal import IdealDenoiser
 
-from scanner.diffusion.trace import denoise, initial_noise, start
+from scanner.diffusion.start import initial_noise, start
+from scanner.diffusion.trace import denoise
 from scanner.errors import ScannerError
 from scanner.evidence.decomposition import decompose, deviation, latent_norm, seed_distance
 from scanner.evidence.verify import Sampler, Sampling

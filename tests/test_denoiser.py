@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from scanner.diffusion.denoiser import Denoiser, _engine, _reading, default_batch_size
-from scanner.diffusion.trace import initial_noise
+from scanner.diffusion.start import initial_noise
 from scanner.errors import ModelError
 
 PROMPTS = ["a cat", "the moon over a harbour at night", "badger"]

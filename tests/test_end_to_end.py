@@ -85,7 +85,8 @@ def test_whole_denoising_equals_the_diffusers_pipeline(bundle):
     from diffusers import StableDiffusionPipeline
 
     from scanner.diffusion.denoiser import Denoiser
-    from scanner.diffusion.trace import denoise, start
+    from scanner.diffusion.start import start
+    from scanner.diffusion.trace import denoise
 
     pipeline = StableDiffusionPipeline.from_pretrained(CHECKPOINTS["demo-v"]).to(torch.float32)
     pipeline.set_progress_bar_config(disable=True)

@@ -44,6 +44,8 @@ def test_settings_cost_what_their_passes_say():
         (1, 2, 3), (1, 3, 5), (1, 5, 9), (2, 2, 6), (2, 3, 10), (2, 5, 18),
     ]  # fmt: skip
     assert {s.steps for s in found if s.score == "steadiness_v1"} == {2}
+    assert [(s.seeds, s.passes) for s in found if s.score == "two_noise_v1"] == [(1, 2), (2, 4), (4, 8), (8, 16)]
+    assert [s.passes for s in found if s.score == "low_noise_norm_v1"] == [1, 2, 4, 8]
 
 
 def test_collapsed_prompts_are_counted_three_ways():
@@ -141,7 +143,7 @@ def test_evaluate_writes_tables_and_plots(evaluated):
     ]  # fmt: skip
     assert (out_folder / "detection.md").read_text() == out
     table = pl.read_parquet(out_folder / "detection.parquet")
-    assert set(table["score"]) == set(SCORES)
+    assert set(table["score"]) == {name for name, by in SCORES.items() if not by.told}  # no timesteps are named
     at_most = pl.all_horizontal(pl.col("auroc_low") <= pl.col("auroc"), pl.col("auroc") <= pl.col("auroc_high"))
     assert table.select(at_most.all()).item()
     told = json.loads((out_folder / "detection.json").read_text())
@@ -159,10 +161,11 @@ def test_evaluate_prints_a_markdown_table(evaluated):
         "| Spearman |"
     )
     number, interval = r"-?\d\.\d+", r"\(\d\.\d+-\d\.\d+\)"
-    row = rf"\| `\w+_v1` \| \d \| \d \| \d+ (\| {number} {interval} ){{4}}\| {number} \| {number} \|"
-    rows = lines[4 : 4 + len(settings())]
+    row = rf"\| `\w+_v[12]` \| \d \| \d \| \d+ (\| {number} {interval} ){{4}}\| {number} \| {number} \|"
+    count = len([setting for setting in settings() if not SCORES[setting.score].told])  # no timesteps are named
+    rows = lines[4 : 4 + count]
     assert all(re.fullmatch(row, line) for line in rows), rows
-    assert lines[4 + len(settings()) + 1] == f"### Difference from `{NORM}` at equal passes"
+    assert lines[4 + count + 1] == f"### Difference from `{NORM}` at equal passes"
 
 
 def test_evaluate_agrees_with_a_scan(evaluated):
@@ -181,6 +184,21 @@ def test_evaluate_agrees_with_a_scan(evaluated):
         assert len(compared) >= 2
         for setting in compared:
             np.testing.assert_allclose(scored[setting], scan[setting.score], rtol=1e-3, err_msg=str(setting))
+
+
+def test_evaluate_of_named_timesteps_agrees_with_a_scan():
+    """What is of the sampler's own first timestep stays that; the rest is of those that are named."""
+    from scanner import ScanConfig
+
+    prompts = [f"caption number {i}" for i in range(3)]
+    frame = pl.DataFrame({"prompt_id": prompts, "text": prompts})
+    model = Model(BUNDLE, config=ScanConfig(timesteps=(901, 201)))
+    scored, scan = score(model, prompts), model.scorer()(frame)
+    own = model.adapted(config=ScanConfig()).scorer()(frame)
+    for name in ("low_noise_norm_v1", "two_noise_v1", "estimate_ratio_prior_v2"):
+        np.testing.assert_allclose(scored[Setting(name, 2, 1)], scan[name], rtol=1e-3, err_msg=name)
+    assert scan[NORM].null_count() == 3
+    np.testing.assert_allclose(scored[Setting(NORM, 2, 1)], own[NORM], rtol=1e-3)
 
 
 @pytest.mark.slow

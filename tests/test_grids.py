@@ -19,7 +19,7 @@ from engines.torch_ref import open_checkpoint
 from scanner.demo import BUNDLE
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.schedule import Schedule
-from scanner.diffusion.trace import start
+from scanner.diffusion.start import start
 from scanner.errors import ModelError, ScannerError
 
 SPACINGS = ("leading", "trailing", "linspace")

@@ -6,7 +6,8 @@ from ideal import IdealDenoiser
 
 from scanner.diffusion.baselines import Covariance
 from scanner.diffusion.injection import injection, latents
-from scanner.diffusion.trace import denoise, start, trace
+from scanner.diffusion.start import start
+from scanner.diffusion.trace import denoise, trace
 from scanner.evidence.decomposition import least_squares
 
 G = 7.5

@@ -16,7 +16,8 @@ from scanner.dataset import images
 from scanner.dataset.paired_images import paired_images
 from scanner.demo import BUNDLE
 from scanner.diffusion.denoiser import Denoiser
-from scanner.diffusion.trace import denoise, start
+from scanner.diffusion.start import start
+from scanner.diffusion.trace import denoise
 from scanner.errors import InputError, ScannerError
 from scanner.evidence import images as injections
 from scanner.model import Model

@@ -8,7 +8,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from engines import open_bundle
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.scores import SCORES
-from scanner.diffusion.trace import denoise, start, trace
+from scanner.diffusion.start import start
+from scanner.diffusion.trace import denoise, trace
 from scanner.evidence.peers import LOW_NOISE, PEERS, SEEDS, Shared, asthana, broken_memories
 
 PROMPTS = ["a red kite", "two bells on a beach"]

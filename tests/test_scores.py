@@ -11,9 +11,11 @@ import pytest
 from ideal import IMAGES, PREDICTION_TYPES, G, IdealDenoiser, first_step, rates
 
 from scanner.diffusion.baselines import SHRINKAGE, Reference
+from scanner.diffusion.formulas import gram
 from scanner.diffusion.prediction import Prediction
-from scanner.diffusion.scores import SCORES, gram
-from scanner.diffusion.trace import PRIOR_SEEDS, Start, Trace, initial_noise, predict_prior, predict_reference
+from scanner.diffusion.scores import SCORES
+from scanner.diffusion.start import PRIOR_SEEDS, Start, initial_noise, predict_prior, predict_reference
+from scanner.diffusion.trace import Trace
 
 M = IMAGES[0]
 RATES = np.array([0.1]), np.array([0.99])  # of one step
@@ -281,10 +283,10 @@ def test_schedule_deviation_after_one_guided_update(pair):
 @pytest.mark.parametrize(
     ("seeds", "steps", "baselines", "undefined"),
     [
-        (1, 1, True, [name for name, score in SCORES.items() if score.seeds > 1 or score.steps > 1]),
-        (2, 1, True, [name for name, score in SCORES.items() if score.steps > 1]),
-        (1, 2, False, [name for name, score in SCORES.items() if score.seeds > 1 or score.needs]),
-        (2, 2, True, []),
+        (1, 1, True, [name for name, by in SCORES.items() if by.seeds > 1 or by.steps > 1 or by.told]),
+        (2, 1, True, [name for name, by in SCORES.items() if by.steps > 1 or by.told]),
+        (1, 2, False, [name for name, by in SCORES.items() if by.seeds > 1 or by.needs or by.told]),
+        (2, 2, True, [name for name, by in SCORES.items() if by.told]),
     ],
 )
 def test_scores_that_need_more_than_the_trace_holds_are_undefined(denoiser, seeds, steps, baselines, undefined):

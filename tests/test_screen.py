@@ -29,7 +29,7 @@ from scanner.store.record import Screening
 SHARE, CONFIG = 0.1, ScanConfig(seeds=(0, 1, 2))
 FIRST = ScanConfig(seeds=(0,))
 MORE = pl.read_parquet(CAPTIONS)["caption"].unique(maintain_order=True)[:90]
-SCORE = best_score(1, reference=False)
+SCORE = best_score(ScanConfig(seeds=(0,)), reference=False)
 
 
 def screened(path, store, **asked):

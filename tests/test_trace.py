@@ -5,7 +5,8 @@ import pytest
 from ideal import IMAGES, PREDICTION_TYPES, G, IdealDenoiser, first_step, rates
 
 from scanner.diffusion.scores import SCORES
-from scanner.diffusion.trace import denoise, predict_prior, predict_reference, start, trace
+from scanner.diffusion.start import predict_prior, predict_reference, start
+from scanner.diffusion.trace import denoise, trace
 from scanner.errors import ScannerError
 
 

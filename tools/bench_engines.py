@@ -31,7 +31,7 @@ from scanner.config import ScanConfig
 from scanner.dataset import captions
 from scanner.diffusion.baselines import Prior
 from scanner.diffusion.denoiser import Denoiser
-from scanner.diffusion.trace import PRIOR_SEEDS, Watch, initial_noise
+from scanner.diffusion.start import PRIOR_SEEDS, Watch, initial_noise
 
 PEERS_BATCH = 4  # prompts at once, for the batched peers
 GEMM, GEMM_SECONDS = 2048, 2.0

@@ -18,7 +18,7 @@ import polars as pl
 
 from engines import BACKENDS, PRECISIONS, EngineError, read_bundle
 from scanner.config import ScanConfig
-from scanner.diffusion.trace import initial_noise
+from scanner.diffusion.start import initial_noise
 from scanner.evidence.labels import read_labels
 from scanner.evidence.metrics import auroc, tpr_at_fpr
 from scanner.model import Model

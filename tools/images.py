@@ -16,7 +16,8 @@ from demo_model import dataset
 
 from scanner.diffusion.injection import injection
 from scanner.diffusion.scores import SCORES
-from scanner.diffusion.trace import predict_prior, start, trace
+from scanner.diffusion.start import predict_prior, start
+from scanner.diffusion.trace import trace
 from scanner.evidence.metrics import auroc, tpr_at_fpr
 from scanner.model import Model
 

@@ -18,7 +18,8 @@ from scanner.diffusion.baselines import Reference
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.prediction import combined
 from scanner.diffusion.scores import SCORES
-from scanner.diffusion.trace import Trace, predict_reference, start, trace
+from scanner.diffusion.start import predict_reference, start
+from scanner.diffusion.trace import Trace, trace
 from scanner.evidence.evaluate import COLLAPSED, WIDE
 from scanner.evidence.labels import read_labels
 from scanner.evidence.metrics import auroc, tpr_at_fpr

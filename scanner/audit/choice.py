@@ -11,7 +11,7 @@ def possible(record: RunRecord) -> tuple[str, ...]:
     None that no canary of the run has: the model's path starts without signal, and the score is of the noise.
     """
     config, reference = record.config, record.reference is not None
-    able = possible_scores(len(config.seeds), config.first_steps, config.guidance_scale, reference)
+    able = possible_scores(config, reference)
     return tuple(name for name in able if not record.canaries or _had(record, name))
 
 
@@ -25,6 +25,6 @@ def best(stored: StoredScan) -> str:
 
     A score that is younger than some rows of a scan is thus no better than none.
     """
-    able = best_scores(len(stored.record.config.seeds), stored.record.reference is not None)
+    able = best_scores(stored.record.config, stored.record.reference is not None)
     scores = stored.scores
     return max(able, key=lambda name: scores[name].count() if name in scores.columns else 0)

@@ -27,6 +27,7 @@ def calibrate(
     out: Path,
     seeds: int,
     first_steps: int,
+    timesteps: tuple[int, ...],
     guidance_scale: float,
     json: bool,
     **options: Any,
@@ -37,7 +38,7 @@ def calibrate(
     settings. Run again, only new captions are scored.
     """
     crew = {name: options.pop(name) for name in CREW}
-    config = scan_config(seeds, first_steps, guidance_scale)
+    config = scan_config(seeds, first_steps, timesteps, guidance_scale)
     calibrations.check_place(out)
     with stoppable() as stop, progress() as watch:
         result = scan(

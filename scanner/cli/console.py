@@ -11,10 +11,10 @@ from rich.progress import Task as ProgressTask
 from rich.text import Text
 
 from scanner.cli import reading
-from scanner.config import SCREENED_OUT
+from scanner.config import SCREENED_OUT, ScanConfig
 from scanner.dataset.readers import Problem
 from scanner.dataset.shards import Shard
-from scanner.diffusion.trace import Watch
+from scanner.diffusion.start import Watch
 from scanner.identity import shown
 from scanner.scanning.dry_run import DryRun
 from scanner.scanning.result import ScanResult
@@ -148,6 +148,10 @@ def duration(seconds: float) -> str:
     return f"{seconds / size:.1f} {unit}"
 
 
+def _told(config: ScanConfig) -> str:
+    return f", told {' and '.join(map(str, config.timesteps))}" if config.timesteps else ""
+
+
 def status_table(found: StoreStatus) -> str:
     """A store's scans and tables as lines."""
     lines = [f"store {found.store}"]
@@ -159,7 +163,7 @@ def status_table(found: StoreStatus) -> str:
             f"  model     {scan.model}",
             f"  backend   {scan.backend} {scan.precision} ({scan.provider})",
             f"  settings  seeds {', '.join(map(str, config.seeds))}; first {config.first_steps} of "
-            f"{config.num_inference_steps} steps; guidance scale {config.guidance_scale}",
+            f"{config.num_inference_steps} steps{_told(config)}; guidance scale {config.guidance_scale}",
             *([] if reference is None else [f"  reference {reference.path} ({shown(reference.fingerprint)})"]),
             *([] if scan.screening is None else [f"  {_screening(scan.screening)}"]),
             f"  last run  {scan.last_run} ({scan.runs} in all)",

@@ -8,6 +8,7 @@ import polars as pl
 from scanner.cli import options, places
 from scanner.cli.console import progress
 from scanner.cli.signals import stoppable
+from scanner.config import ScanConfig
 from scanner.dataset import captions
 from scanner.evidence import compared, evaluated
 from scanner.evidence import evaluate as evaluation
@@ -23,6 +24,7 @@ from scanner.model import Model
 @click.option("--out", required=True, type=places.OUT_FOLDER, help="Folder for the tables and plots.")
 @click.option("--peers", is_flag=True, help="Also the detectors of the literature, and what the text alone tells.")
 @options.reference
+@options.timesteps
 @options.batch_size
 @options.backend
 @options.precision
@@ -34,6 +36,7 @@ def evaluate(
     out: Path,
     peers: bool,
     reference: Path | str | None,
+    timesteps: tuple[int, ...],
     batch_size: int | None,
     backend: str,
     precision: str,
@@ -44,7 +47,7 @@ def evaluate(
     """
     labelled = _labelled(labels, memorized, ordinary)
     usual = () if reference is None else tuple(captions.reference(reference))
-    opened = Model(model, backend, precision, reference=usual, batch_size=batch_size)
+    opened = Model(model, backend, precision, ScanConfig(timesteps=timesteps), usual, batch_size)
     with stoppable() as stop, progress() as watch:
         scores = evaluation.score(opened, labelled["prompt"].to_list(), watch, stop, out)
         theirs = compared.measure(opened, labelled, watch, stop, out) if peers else None

@@ -46,7 +46,7 @@ def explain(
         score, threshold = limit(night.summary, score, threshold)
     elif ids or not prompt:
         raise click.UsageError("--ids needs --report" if ids else "needed --prompt or --report")
-    score = best_score(len(opened.config.seeds), bool(opened.reference)) if score is None else score
+    score = best_score(opened.config, bool(opened.reference)) if score is None else score
     if out is not None:
         explained.check(out)
 

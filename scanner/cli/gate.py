@@ -67,9 +67,9 @@ def _rule(threshold: float | Path, score: str | None, scorer: Scorer) -> tuple[s
         kept = read_kept(threshold)
         kept.check(scorer.scan_id, score)
         return kept.score, kept.value
-    able = possible_scores(len(config.seeds), config.first_steps, config.guidance_scale, reference)
+    able = possible_scores(config, reference)
     if score is None:
-        best = best_score(len(config.seeds), reference)
+        best = best_score(config, reference)
         raise ScannerError(f"a threshold is a number of one score: name it, such as --score {best}")
     if score not in able:
         raise ScannerError(f"{score}: these settings give {', '.join(able)}")

@@ -32,6 +32,21 @@ class Threshold(click.types.FloatParamType):
             return places.FILE.convert(value, param, ctx)
 
 
+class Timesteps(click.types.StringParamType):
+    """Numbers by commas."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The numbers, as a tuple."""
+        if isinstance(value, tuple | list):
+            return tuple(value)
+        try:
+            return tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r}: needed one or two timesteps by commas, such as 981,201", param, ctx)
+
+
 PRECISION = click.Choice(["auto", *PRECISIONS])
 CREW = ("workers", "devices", "executor", "ray_address", "cpus_per_worker", "gpus_per_worker")  # of `executor`
 STRENGTH = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
@@ -56,11 +71,18 @@ first_steps = click.option(
     "--first-steps", type=click.IntRange(1), default=1, show_default=True, help="Denoising steps to run."
 )
 guidance_scale = click.option("--guidance-scale", type=float, default=7.5, show_default=True, help="1 = no guidance.")
+timesteps = click.option(
+    "--timesteps",
+    type=Timesteps(),
+    default=(),
+    metavar="T[,T]",
+    help="What the model is told at the starting noise, the noisier first.  [default: the sampler's first]",
+)
 precision = click.option(
     "--precision", type=PRECISION, default="auto", show_default=True, help="What the networks compute in."
 )
 
-MODEL_OPTIONS = (model, reference, seeds, first_steps, guidance_scale, batch_size, backend, precision)
+MODEL_OPTIONS = (model, reference, seeds, first_steps, timesteps, guidance_scale, batch_size, backend, precision)
 SCAN_OPTIONS = (
     model,
     click.option("--store", required=True, type=places.STORE, help="Folder that keeps the scores."),
@@ -71,6 +93,7 @@ SCAN_OPTIONS = (
     reference,
     seeds,
     first_steps,
+    timesteps,
     guidance_scale,
     batch_size,
     backend,
@@ -111,9 +134,10 @@ def as_text(argument: str) -> str:
     return os.fsencode(argument).decode(errors="replace")
 
 
-def scan_config(seeds: int, first_steps: int, guidance_scale: float) -> ScanConfig:
+def scan_config(seeds: int, first_steps: int, timesteps: tuple[int, ...], guidance_scale: float) -> ScanConfig:
     """The configuration that these options ask for: so many seeds are the numbers from 0 up. Raises ScannerError."""
-    return ScanConfig(guidance_scale=guidance_scale, first_steps=first_steps, seeds=tuple(range(seeds)))
+    numbers = tuple(range(seeds))
+    return ScanConfig(guidance_scale=guidance_scale, first_steps=first_steps, seeds=numbers, timesteps=timesteps)
 
 
 def scan_model(
@@ -122,6 +146,7 @@ def scan_model(
     reference: Path | str | None,
     seeds: int,
     first_steps: int,
+    timesteps: tuple[int, ...],
     guidance_scale: float,
     batch_size: int | None,
     backend: str,
@@ -129,7 +154,8 @@ def scan_model(
 ) -> Model:
     """The model that MODEL_OPTIONS ask for. Raises ScannerError."""
     ordinary = () if reference is None else tuple(captions.reference(reference))
-    return Model(path, backend, precision, scan_config(seeds, first_steps, guidance_scale), ordinary, batch_size)
+    config = scan_config(seeds, first_steps, timesteps, guidance_scale)
+    return Model(path, backend, precision, config, ordinary, batch_size)
 
 
 def executor(

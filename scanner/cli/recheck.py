@@ -22,7 +22,7 @@ from scanner.cli.console import progress, summary
 from scanner.cli.signals import stoppable
 from scanner.config import MadeWith, Screen
 from scanner.diffusion.scores import SCORES
-from scanner.diffusion.trace import Watch
+from scanner.diffusion.start import Watch
 from scanner.errors import InputError, ScannerError
 from scanner.report.read import read_night
 from scanner.report.terminal import change_lines

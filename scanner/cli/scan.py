@@ -39,6 +39,7 @@ def scan(
     inputs: tuple[str, ...],
     seeds: int,
     first_steps: int,
+    timesteps: tuple[int, ...],
     guidance_scale: float,
     screen: float | None,
     screen_score: str | None,
@@ -54,7 +55,7 @@ def scan(
 
     With --screen, every caption gets one pass, and those that stand out get all: see docs/screening.md.
     """
-    config = scan_config(seeds, first_steps, guidance_scale)
+    config = scan_config(seeds, first_steps, timesteps, guidance_scale)
     options["screen"] = scan_screen(screen, screen_score, screen_model, screen_precision)
     crew = {name: options.pop(name) for name in CREW}
     options["shard"] = shard or WHOLE

@@ -14,7 +14,7 @@ import polars as pl
 from scanner.audit.decision import decide
 from scanner.audit.rank import Rule
 from scanner.diffusion.scores import DEFAULT_SCORE
-from scanner.diffusion.trace import Watch, unwatched
+from scanner.diffusion.start import Watch, unwatched
 from scanner.evidence.metrics import auroc, precision_recall
 from scanner.report import Contents, contents_of, facts_of, write
 from scanner.scanning.result import ScanResult

@@ -1,8 +1,9 @@
 """Lengths over seeds, of which scores are made: norms, spreads, and ratios that may be undefined. Arrays only."""
 
+from collections.abc import Callable
+
 import numpy as np
 
-from scanner.diffusion.baselines import Covariance
 from scanner.diffusion.prediction import Array
 
 RESOLUTION = float(np.finfo(np.float32).eps)  # of the clean estimates: a smaller seed spread means nothing
@@ -29,9 +30,12 @@ def ratio(numerator: Array, denominator: Array) -> Array:
     return np.divide(numerator, denominator, out=undefined, where=denominator > 0)
 
 
-def measured_ratio(estimate: Array, centre: Array, covariance: Covariance) -> Array:
-    """log(distance of estimates [B, S, C, H, W] from the centre / standard deviation over seeds), by a covariance."""
-    length = covariance.distance(flat(estimate - centre)).mean(-1)
-    deviations = covariance.distance(flat(estimate - estimate.mean(1, keepdims=True)))
+def measured_ratio(estimate: Array, centre: Array, distance: Callable[[Array], Array]) -> Array:
+    """log(distance of estimates [B, S, C, H, W] from the centre / standard deviation over seeds).
+
+    `distance`: the measure's own, of latents from 0, one for each.
+    """
+    length = distance(estimate - centre).mean(-1)
+    deviations = distance(estimate - estimate.mean(1, keepdims=True))
     deviation = np.sqrt(np.square(deviations).sum(-1) / (deviations.shape[1] - 1))
     return np.asarray(np.log(length / np.maximum(deviation, RESOLUTION * length)))

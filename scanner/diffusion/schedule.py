@@ -168,6 +168,17 @@ class Schedule:
             )
         return steps
 
+    def trained(self, timestep: int) -> int:
+        """A timestep that the network can be told beside any latent. Raises ScannerError for one that it cannot."""
+        total = len(self.signal_rate) - len(self.told_between)
+        if total == 0:
+            raise ScannerError(f"timestep {timestep}: of this model only its sampler's own steps are known: name none")
+        if not 0 <= timestep < total:
+            raise ScannerError(f"timestep {timestep}: needed 0 to {total - 1}")
+        if self.signal_rate[timestep] == 0 or self.noise_rate[timestep] == 0:
+            raise ScannerError(f"timestep {timestep}: there the latent is all noise or none: name another")
+        return timestep
+
     def _own(self, num_inference_steps: int) -> list[int]:
         if num_inference_steps not in self.grids:
             held = ", ".join(map(str, sorted(self.grids)))

@@ -7,6 +7,7 @@ each channel and distance from frequency 0, estimated from thousands of coeffici
 the identity as their natural target (Ledoit and Wolf, 2004, shrink towards it; here after the filter).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,28 +40,29 @@ class Spectrum:
         return np.asarray(np.fft.ifft2(np.fft.fft2(z) / np.sqrt(self.power)).real, np.float32)
 
 
-def shrinkage(deviations: NDArray[np.floating]) -> float:
+def shrinkage(deviations: NDArray[np.floating], held_out: Sequence[NDArray[np.intp]] | None = None) -> float:
     """How far to shrink the covariance of whitened samples [N, d] towards the identity, one of SHRINKAGES.
 
-    The one under which each sample is likeliest by the mean and covariance of all others (normal densities). `d` may
-    be large: only products of samples are needed.
+    The one under which samples are likeliest by the mean and covariance of all others (normal densities). `held_out`:
+    rows that are left out together, as they say much of one another; without it each alone. `d` may be large: only
+    products of samples are needed.
     """
     x = deviations.astype(np.float64)
     products, (n, d) = x @ x.T, x.shape
     weight = np.array(SHRINKAGES)[:, None]  # of the identity
     logs = np.zeros(len(SHRINKAGES))
-    for i in range(n):
-        others = np.arange(n) != i
-        between, along = products[np.ix_(others, others)], products[others, i]
+    for out in [np.array([i]) for i in range(n)] if held_out is None else held_out:
+        others = np.setdiff1d(np.arange(n), out)
+        between, along = products[np.ix_(others, others)], products[np.ix_(others, out)]
         mean, centre = between.mean(0), between.mean()
         values, vectors = np.linalg.eigh(between - mean - mean[:, None] + centre)
-        seen = np.square(vectors.T @ (along - along.mean() - mean + centre))  # of sample i less the others' mean
-        left = products[i, i] - 2 * along.mean() + centre
-        scale = (1 - weight) / (n - 2)  # of the others' scatter
+        seen = np.square(vectors.T @ (along - along.mean(0) - mean[:, None] + centre))  # of the rest less its mean
+        left = products[out, out] - 2 * along.mean(0) + centre
+        scale = (1 - weight) / max(1, len(others) - 1)  # of the others' scatter
         values = np.maximum(values, 0)
-        distance = (left - (seen / (weight / scale + values)).sum(1)) / weight[:, 0]
+        distance = (left.sum() - (seen.sum(1) / (weight / scale + values)).sum(1)) / weight[:, 0]
         volume = d * np.log(weight[:, 0]) + np.log1p(scale * values / weight).sum(1)
-        logs -= (distance + volume) / 2
+        logs -= (distance + len(out) * volume) / 2
     return SHRINKAGES[int(logs.argmax())]
 
 

@@ -1,70 +1,20 @@
-"""The starting noise, the denoising loop, and the record of its first steps.
+"""The denoising loop, and the record of its first steps; shape letters as in `scanner.diffusion.start`."""
 
-Shape letters, here and everywhere: **B** prompts, **S** seeds, **K** scanned steps, **C H W** latent, **L** tokens,
-**D** embedding.
-"""
-
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scanner.diffusion.baselines import Prior, Reference
 from scanner.diffusion.prediction import Array, Prediction, combined, guided
-from scanner.diffusion.schedule import Schedule
+from scanner.diffusion.start import Denoises, Start, first_timestep
 from scanner.errors import ScannerError
 
-
-class Denoises(Protocol):
-    """What the loop needs of a denoiser; `conditioning` is whatever its `encode` gives, with a length."""
-
-    batch_size: int
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]: ...
-
-    @property
-    def latent_std(self) -> float: ...
-
-    @property
-    def schedule(self) -> Schedule: ...
-
-    @property
-    def null(self) -> Any: ...
-
-    def encode(self, prompts: Sequence[str]) -> Any: ...
-
-    def predict(self, x_t: Array, timestep: int, conditioning: Any) -> Prediction: ...
-
-
-Watch = Callable[[str, int, int], None]  # hears of work before the first prompt: what, done, of how many; may raise
-
-
-def unwatched(what: str, done: int, total: int) -> None:
-    """A Watch that nobody needs."""
-
-
-REMEDY = "export it in float32; if it is, its weights are damaged: take another copy"
 WIDE = np.s_[:, None, None, None, None, None]  # [K] beside [K, B, S, C, H, W]
-PRIOR_SEEDS = range(1_000_000, 1_000_064)  # no scan's seeds; 16 rank nearly as well, 256 no better
-
-
-def initial_noise(seeds: Sequence[int], latent_shape: tuple[int, int, int]) -> Array:
-    """x_T: float32 [S, C, H, W], standard normal; a function of each seed and the shape alone.
-
-    Reproducible with numpy only: `numpy.random.Generator(numpy.random.PCG64(seed)).standard_normal((C, H, W),
-    numpy.float32)` for each seed, in C order. Every prompt starts from the same noise, so scores do not depend on row
-    order, batch or chunk, and the unconditional prediction of the first step is computed once per seed.
-
-    >>> initial_noise(seeds=(0, 1), latent_shape=(4, 64, 64)).shape
-    (2, 4, 64, 64)
-    """
-    draws = [np.random.Generator(np.random.PCG64(seed)).standard_normal(latent_shape, np.float32) for seed in seeds]
-    return np.stack(draws)
 
 
 class Step(NamedTuple):
@@ -74,66 +24,6 @@ class Step(NamedTuple):
     x_t: Array
     cond: Prediction
     uncond: Prediction
-
-
-@dataclass(frozen=True)
-class Start:
-    """What all prompts share: x_T [S, C, H, W], the unconditional prediction there, of its shape, and baselines."""
-
-    x_T: Array
-    uncond: Prediction
-    prior: Prior | None = None
-    reference: Reference | None = None
-
-
-def start(denoiser: Denoises, seeds: Sequence[int], num_inference_steps: int) -> Start:
-    """Draw x_T, scaled as the sampler scales it, and run the empty prompt on it: once per scan."""
-    timestep = denoiser.schedule.timesteps(num_inference_steps)[0]
-    scale = np.float32(denoiser.schedule.initial_noise_scale(num_inference_steps))
-    x_T = initial_noise(seeds, denoiser.latent_shape) * scale
-    return Start(x_T, denoiser.predict(x_T[None], timestep, denoiser.null).at(0))
-
-
-def predict_prior(denoiser: Denoises, num_inference_steps: int, watch: Watch = unwatched) -> Prior:
-    """The first step's clean estimates for the empty prompt from PRIOR_SEEDS: one UNet pass each.
-
-    Raises ScannerError where one overflows.
-    """
-    parts = []
-    for i in range(0, len(PRIOR_SEEDS), denoiser.batch_size):
-        watch("prior", i, len(PRIOR_SEEDS))
-        drawn = start(denoiser, PRIOR_SEEDS[i : i + denoiser.batch_size], num_inference_steps)
-        parts.append(drawn.uncond.x0)
-    x0_uncond = np.concatenate(parts)
-    if not np.isfinite(x0_uncond).all():
-        raise ScannerError(f"the empty prompt's predictions overflow in this model: {REMEDY}")
-    return Prior(x0_uncond)
-
-
-def predict_reference(
-    denoiser: Denoises,
-    captions: Sequence[str],
-    shared: Start,
-    num_inference_steps: int,
-    watch: Watch = unwatched,
-) -> Reference:
-    """The first step's predictions for ordinary captions: one UNet pass per caption and seed.
-
-    Raises ScannerError where one overflows.
-    """
-    timestep = denoiser.schedule.timesteps(num_inference_steps)[0]
-    parts = []
-    chunk = max(1, denoiser.batch_size // len(shared.x_T))
-    for i in range(0, len(captions), chunk):
-        watch("reference", i, len(captions))
-        conditioning = denoiser.encode(captions[i : i + chunk])
-        x_T = np.broadcast_to(shared.x_T, (len(conditioning), *shared.x_T.shape))
-        predicted = denoiser.predict(x_T, timestep, conditioning)
-        parts.append(predicted.eps if denoiser.schedule.in_eps(timestep) else predicted.x0)
-    cond = np.concatenate(parts)
-    if bad := int((~np.isfinite(cond).all((1, 2, 3, 4))).sum()):
-        raise ScannerError(f"{bad} of {len(captions)} reference captions overflow in this model: {REMEDY}")
-    return Reference(cond)
 
 
 def denoise(
@@ -164,7 +54,9 @@ class Trace:
 
     `signal_rate`, `noise_rate`: float64 [K]; `x_t` and the arrays of `cond`, `uncond` (predictions for the prompt and
     for the empty one): float32 [K, B, S, C, H, W]. `in_eps`: whether eps is what tells prompts apart; else the clean
-    estimates are, since the path starts where eps says nothing.
+    estimates are, since the path starts where eps says nothing. `sampled`: whether the first step is the sampler's own,
+    and not another timestep that the network was told. `low`: x_T and predictions [B, S, C, H, W] at the least noisy
+    of the timesteps that a scan names.
     """
 
     timesteps: tuple[int, ...]
@@ -178,6 +70,8 @@ class Trace:
     in_eps: bool = True
     prior: Prior | None = None
     reference: Reference | None = None
+    sampled: bool = True
+    low: Step | None = None
 
     def part(self, seeds: int, steps: int) -> "Trace":
         """The part of it that a scan with fewer seeds and steps would have seen."""
@@ -191,7 +85,13 @@ class Trace:
             cond=self.cond.at(kept),
             uncond=self.uncond.at(kept),
             reference=None if self.reference is None else self.reference.part(seeds),
+            low=None if self.low is None else _of_seeds(self.low, seeds),
         )
+
+    @property
+    def named(self) -> int:
+        """How many timesteps the scan names."""
+        return 0 if self.low is None else 1 + (self.low.timestep != self.timesteps[0])
 
     @cached_property
     def text_noise(self) -> Array:
@@ -230,10 +130,25 @@ def trace(
     num_inference_steps: int,
     first_steps: int,
 ) -> Trace:
-    """The first `first_steps` of the loop, stacked."""
+    """The first `first_steps` of the loop, stacked; where `shared` names timesteps, what the network predicts there.
+
+    Raises ScannerError for more steps than one from a timestep that is not the sampler's first.
+    """
     schedule = denoiser.schedule
-    loop = denoise(denoiser, conditioning, shared, guidance_scale, num_inference_steps)
-    steps = list(islice(loop, first_steps))
+    own = schedule.timesteps(num_inference_steps)[0]
+    sampled = first_timestep(denoiser, shared, num_inference_steps) == own
+    if sampled:
+        steps = list(islice(denoise(denoiser, conditioning, shared, guidance_scale, num_inference_steps), first_steps))
+    elif first_steps == 1:
+        steps = [_told(denoiser, conditioning, shared, shared.told[0], shared.uncond)]
+    else:
+        raise ScannerError(
+            f"first_steps {first_steps} with timesteps {', '.join(map(str, shared.told))}: only the sampler's first "
+            f"timestep, {own}, has steps after it: name it first, or ask for one step"
+        )
+    low = steps[0] if shared.told else None
+    if shared.low_uncond is not None:
+        low = _told(denoiser, conditioning, shared, shared.told[-1], shared.low_uncond)
     timesteps = [step.timestep for step in steps]
     return Trace(
         timesteps=tuple(timesteps),
@@ -247,4 +162,19 @@ def trace(
         in_eps=schedule.in_eps(timesteps[0]),
         prior=shared.prior,
         reference=shared.reference,
+        sampled=sampled,
+        low=low,
     )
+
+
+def _told(denoiser: Denoises, conditioning: Sized, shared: Start, timestep: int, uncond: Prediction) -> Step:
+    """x_T and what the network predicts there when it is told another timestep than x_T's own."""
+    shape = (len(conditioning), *shared.x_T.shape)
+    x_T = np.broadcast_to(shared.x_T, shape)
+    without = Prediction(*(np.broadcast_to(array, shape) for array in uncond))
+    return Step(timestep, x_T, denoiser.predict(x_T, timestep, conditioning), without)
+
+
+def _of_seeds(step: Step, seeds: int) -> Step:
+    kept = np.s_[:, :seeds]
+    return Step(step.timestep, step.x_t[kept], step.cond.at(kept), step.uncond.at(kept))

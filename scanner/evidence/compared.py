@@ -7,8 +7,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from scanner.config import ScanConfig
 from scanner.diffusion.scores import best_score
-from scanner.diffusion.trace import Watch, unwatched
+from scanner.diffusion.start import Watch, unwatched
 from scanner.evidence.evaluate import COLLAPSED, FPRS, Scored, Setting, columns
 from scanner.evidence.kept import keeping
 from scanner.evidence.metrics import bootstrap, resample
@@ -79,7 +80,7 @@ def table(found: Mapping[str, Floats], ours: Scored, labels: pl.DataFrame, refer
             theirs = bootstrap(values[kept], label, weights, FPRS)
             passes = PEERS[name].passes if name in PEERS else 0
             seeds = min(max(passes, 1), 2)
-            setting = Setting(best_score(seeds, reference), seeds, 1)
+            setting = Setting(best_score(ScanConfig(seeds=tuple(range(seeds))), reference), seeds, 1)
             against = bootstrap(ours[setting][kept], label, weights, FPRS)
             rows.append(
                 {

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 import polars as pl
 
 from scanner.diffusion.denoiser import Reading
-from scanner.diffusion.trace import Watch
+from scanner.diffusion.start import Watch
 from scanner.model.scorer import Scorer
 
 Deleted = frozenset[int]  # positions of words

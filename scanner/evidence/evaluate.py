@@ -1,7 +1,7 @@
 """How well each score separates memorized prompts from others, at what cost: a labelled list in, tables out."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,8 +10,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from scanner.config import ScanConfig, unet_passes
-from scanner.diffusion.scores import SCORES
-from scanner.diffusion.trace import Watch, unwatched
+from scanner.diffusion.scores import SCORES, possible_scores
+from scanner.diffusion.start import Watch, unwatched
 from scanner.errors import ScannerError
 from scanner.evidence.kept import keeping
 from scanner.evidence.metrics import Bootstrap, bootstrap, resample
@@ -41,7 +41,7 @@ class Setting(NamedTuple):
     @property
     def passes(self) -> int:
         """UNet passes per prompt."""
-        return unet_passes(self.seeds, self.steps)
+        return unet_passes(self.seeds, self.steps) + self.seeds * max(0, SCORES[self.score].told - 1)
 
 
 Scored = dict[Setting, NDArray[np.float64]]  # [n] each, in the order of the labels
@@ -77,34 +77,43 @@ def score(
 ) -> Scored:
     """Every setting from two traces per prompt: most seeds of one step, few seeds of most steps.
 
-    `model`: with or without a reference; its settings do not matter. `folder`: of the results; what is computed is kept
-    in it, and not computed again. Once `stop()` is true, the prompts in hand are finished and Interrupted raised.
+    `model`: with or without a reference; of its settings only the timesteps matter: where it names some, a third trace
+    is of these, and so are the scores that are not of the sampler's own first. `folder`: of the results; what is
+    computed is kept in it, and not computed again. Once `stop()` is true, the prompts in hand are finished and
+    Interrupted raised.
     """
-    wanted = [setting for setting in settings() if model.reference or SCORES[setting.score].needs != "reference"]
+    whole = replace(WIDE, first_steps=max(STEPS), timesteps=model.config.timesteps)
+    able = possible_scores(whole, bool(model.reference))
+    wanted = [setting for setting in settings() if setting.score in able]
     norms = [Setting(NORM, n, 1) for n in range(1, max(SEEDS) + 1)]  # for any number of passes
     wanted += [setting for setting in norms if setting not in wanted]
-    wide, deep = _scorers(model, stopping(watch, stop))
-    made_of = {"scan_ids": [wide.scan_id, deep.scan_id], "settings": wanted}
-    size = wide.denoiser.batch_size
-    values = keeping(
-        folder, "evaluate", made_of, prompts, size, lambda part: _values(wide, deep, part, wanted), watch, stop
-    )
+    scorers = _scorers(model, stopping(watch, stop))
+    made_of = {"scan_ids": [scorer.scan_id for scorer in scorers], "settings": wanted}
+    size = scorers[0].denoiser.batch_size
+
+    def computed(part: Sequence[str]) -> NDArray[np.float64]:
+        return _values(scorers, part, wanted)
+
+    values = keeping(folder, "evaluate", made_of, prompts, size, computed, watch, stop)
     return dict(zip(wanted, values.T, strict=True))
 
 
-def _scorers(model: Model, watch: Watch) -> tuple[Scorer, Scorer]:
+def _scorers(model: Model, watch: Watch) -> list[Scorer]:
+    """Of most seeds, of most steps, and where timesteps are named, of these."""
     wide = model.adapted(config=WIDE).prepare(watch)
-    return wide.scorer(), wide.adapted(config=DEEP).scorer(watch)
+    others = [DEEP, *([replace(WIDE, timesteps=model.config.timesteps)] if model.config.timesteps else [])]
+    return [wide.scorer(), *(wide.adapted(config=config).scorer(watch) for config in others)]
 
 
-def _values(wide: Scorer, deep: Scorer, prompts: Sequence[str], wanted: Sequence[Setting]) -> NDArray[np.float64]:
+def _values(scorers: Sequence[Scorer], prompts: Sequence[str], wanted: Sequence[Setting]) -> NDArray[np.float64]:
     """The prompts' scores of each setting, [B, settings]."""
-    conditioning = wide.denoiser.encode(prompts)
-    traces = wide.trace(conditioning), deep.trace(conditioning)
+    conditioning = scorers[0].denoiser.encode(prompts)
+    wide, deep, *named = (scorer.trace(conditioning) for scorer in scorers)
     values = []
     for setting in wanted:
-        part = traces[setting.steps > 1].part(setting.seeds, setting.steps)
-        values.append(SCORES[setting.score](part))
+        by = SCORES[setting.score]
+        traced = deep if setting.steps > 1 else wide if by.sampled or not named else named[0]
+        values.append(by(traced.part(setting.seeds, setting.steps)))
     return np.stack(values, axis=-1).astype(np.float64)
 
 

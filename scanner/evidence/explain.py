@@ -16,7 +16,7 @@ import polars as pl
 
 from scanner.dataset import captions
 from scanner.diffusion.scores import ABSOLUTE, RELATIVE
-from scanner.diffusion.trace import Watch, unwatched
+from scanner.diffusion.start import Watch, unwatched
 from scanner.errors import ScannerError
 from scanner.evidence.edits import NOTHING, Caption, Deleted, EditedScores
 from scanner.model.scorer import Scorer

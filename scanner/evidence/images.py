@@ -1,7 +1,7 @@
 """A second pass over a scan's top candidates: how much of their paired images do the first steps already hold?"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from scanner.dataset.paired_images import PairedImage, paired_images
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.injection import injection, latents
 from scanner.diffusion.prediction import Array
-from scanner.diffusion.trace import Watch, unwatched
+from scanner.diffusion.start import Watch, unwatched
 from scanner.errors import InputError, ScannerError, first_line
 from scanner.evidence.decomposition import least_squares
 from scanner.files import replacing_folder
@@ -57,7 +57,7 @@ def look(
     if made.scan_id(model.bundle.manifest.fingerprint) != stored.full_scan_id:
         raise ScannerError(f"{model.path}: not the model of scan {shown(stored.scan_id)}, {made.model}: name it")
     rows = _candidates(stored, score, top)
-    scorer = model.adapted(config=made.config).scorer(watch)
+    scorer = model.adapted(config=replace(made.config, timesteps=())).scorer(watch)  # a path has the sampler's own
     found, gallery = _gallery(rows, column, scorer.denoiser)
     prompts = rows.unique("prompt_id", maintain_order=True)
     parts = []

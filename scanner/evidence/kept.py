@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from scanner.diffusion.trace import Watch
+from scanner.diffusion.start import Watch
 from scanner.errors import Interrupted
 from scanner.files import replacing
 from scanner.identity import identity

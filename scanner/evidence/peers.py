@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.families import Conditioning
 from scanner.diffusion.prediction import Array
-from scanner.diffusion.trace import Start, Step, denoise, start
+from scanner.diffusion.start import Start, start
+from scanner.diffusion.trace import Step, denoise
 from scanner.errors import ScannerError
 from scanner.evidence.similarity import WINDOW, ssim
 

@@ -15,7 +15,8 @@ import polars as pl
 
 from scanner.dataset import captions, images
 from scanner.diffusion.prediction import Array
-from scanner.diffusion.trace import Start, Step, Watch, denoise, start, unwatched
+from scanner.diffusion.start import Start, Watch, start, unwatched
+from scanner.diffusion.trace import Step, denoise
 from scanner.errors import InputError
 from scanner.evidence.decomposition import Floats, decompose, deviation, latent_norm, seed_distance
 from scanner.evidence.similarity import Descriptor, correlation, ssim

@@ -8,7 +8,7 @@ import polars as pl
 from engines import EngineError
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.scores import SCORES
-from scanner.diffusion.trace import start
+from scanner.diffusion.start import start
 from scanner.model import Model, Scorer
 from scanner.model.scorer import CANARIES
 
@@ -31,7 +31,7 @@ def compare(reference: Model, candidate: Model, prompts: pl.DataFrame) -> pl.Dat
     opened = reference.bundle
     opened = replace(opened, manifest=replace(opened.manifest, latent_std=latent_std))
     denoiser, config = Denoiser(opened, candidate.batch_size), candidate.config
-    first = replace(start(denoiser, config.seeds, config.num_inference_steps), prior=prior)
+    first = replace(start(denoiser, config.seeds, config.num_inference_steps, config.timesteps), prior=prior)
     return errors(Scorer(denoiser, config, first, reference.scan_id, candidate.prepared.chunk)(prompts), found)
 
 

@@ -22,7 +22,7 @@ from engines import Bundle
 from engines.cache import cache_folder
 from engines.cores import usable_cores
 from scanner.diffusion.denoiser import Denoiser
-from scanner.diffusion.trace import Watch, initial_noise, unwatched
+from scanner.diffusion.start import Watch, initial_noise, unwatched
 from scanner.files import replacing
 from scanner.identity import identity
 

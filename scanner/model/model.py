@@ -14,15 +14,7 @@ from scanner.config import ScanConfig
 from scanner.diffusion.baselines import Prior, Reference
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.prediction import Array
-from scanner.diffusion.trace import (
-    PRIOR_SEEDS,
-    Start,
-    Watch,
-    predict_prior,
-    predict_reference,
-    start,
-    unwatched,
-)
+from scanner.diffusion.start import PRIOR_SEEDS, Start, Watch, predict_prior, predict_reference, start, unwatched
 from scanner.identity import captions_fingerprint
 from scanner.model.batch_size import fastest
 from scanner.model.cache import cached
@@ -143,11 +135,12 @@ class Model:
     def _baselines(self, watch: Watch) -> Start:
         """Where every prompt starts, with what is usual for the model, from the cache where it has been before."""
         denoiser, steps, manifest = self.denoiser, self.config.num_inference_steps, self.bundle.manifest
-        first = start(denoiser, self.config.seeds, steps)
-        model = (manifest.fingerprint, self.backend, self.precision, str(steps))
+        told = self.config.timesteps
+        first = start(denoiser, self.config.seeds, steps, told)
+        model = (manifest.fingerprint, self.backend, self.precision, str(steps), *map(str, told[:1]))
 
         def estimates() -> Array:
-            return predict_prior(denoiser, steps, watch).x0_uncond
+            return predict_prior(denoiser, steps, watch, told).x0_uncond
 
         def ordinary() -> Array:
             return predict_reference(denoiser, self.reference, first, steps, watch).cond

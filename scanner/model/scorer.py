@@ -8,8 +8,10 @@ import polars as pl
 from scanner.config import ScanConfig
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.families import Conditioning
-from scanner.diffusion.scores import SCORES, gram
-from scanner.diffusion.trace import Start, Trace, Watch, trace, unwatched
+from scanner.diffusion.formulas import gram
+from scanner.diffusion.scores import SCORES
+from scanner.diffusion.start import Start, Watch, unwatched
+from scanner.diffusion.trace import Trace, trace
 
 CANARIES = (
     "a dog",

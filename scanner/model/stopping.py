@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from scanner.diffusion.trace import Watch
+from scanner.diffusion.start import Watch
 from scanner.errors import Interrupted
 
 

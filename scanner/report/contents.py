@@ -130,6 +130,7 @@ def facts_of(scan_id: str, record: RunRecord, earlier: Sequence[RunRecord] = ())
         "Computed by": record.provider,
         "Seeds": ", ".join(map(str, config.seeds)),
         "Steps": f"first {config.first_steps} of {config.num_inference_steps}",
+        **({"Timesteps": ", ".join(map(str, config.timesteps))} if config.timesteps else {}),
         "Guidance scale": f"{config.guidance_scale:g}",
         **named,
         "Scan": scan_id,

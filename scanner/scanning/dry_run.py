@@ -10,7 +10,7 @@ from typing import Unpack
 from scanner.dataset.readers import Problem
 from scanner.dataset.reading import Reading
 from scanner.dataset.shards import Shard
-from scanner.diffusion.trace import Watch, unwatched
+from scanner.diffusion.start import Watch, unwatched
 from scanner.model import Model
 from scanner.model.stopping import stopping
 from scanner.objects import Folder

@@ -12,7 +12,7 @@ import polars as pl
 
 from scanner.config import Reference
 from scanner.dataset import readers
-from scanner.diffusion.trace import Watch
+from scanner.diffusion.start import Watch
 from scanner.errors import Interrupted
 from scanner.identity import captions_fingerprint
 from scanner.model import Model

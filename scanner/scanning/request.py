@@ -94,7 +94,8 @@ class Request:
     def screen_score(self) -> str:
         """The score of the first pass that screens: as asked, else the best of one seed, docs/screening.md."""
         assert self.screen is not None
-        return best_score(1, self.reference is not None) if self.screen.score is None else self.screen.score
+        first = self.screen.first_pass(self.config)
+        return best_score(first, self.reference is not None) if self.screen.score is None else self.screen.score
 
     @property
     def full_model(self) -> Model:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Unpack
 
 from scanner.diffusion.scores import SCORES
-from scanner.diffusion.trace import Watch, unwatched
+from scanner.diffusion.start import Watch, unwatched
 from scanner.model import Model
 from scanner.model.stopping import stopping
 from scanner.scanning.execute import Executor, local

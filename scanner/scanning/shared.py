@@ -29,7 +29,7 @@ from scanner.dataset import captions, readers
 from scanner.dataset.partitions import DIGITS, Split, split_captions
 from scanner.dataset.reading import FileReading, facts, file_of_json
 from scanner.dataset.shards import Shard
-from scanner.diffusion.trace import Watch
+from scanner.diffusion.start import Watch
 from scanner.disk import work_folder
 from scanner.errors import InputError
 from scanner.identity import identity

@@ -35,7 +35,9 @@ SCORE_KEYS: Columns = {
 }
 SCORE = pl.Float32()  # every column of this type is a score, whichever overscan computed it
 RAW: Columns = dict.fromkeys(("q1", "q2", "q3"), pl.List(pl.Float32))  # a number per seed
-RAW_V2: Columns = dict.fromkeys(("q1_v2", "q2_v2", "q3_v2"), pl.List(pl.Float32))  # where the first say nothing
+RAW_LATER: Columns = {  # where the first say nothing, and at the least noisy timestep: only where a scan has them
+    f"{name}_{where}": numbers for where in ("v2", "low") for name, numbers in RAW.items()
+}
 RUNS: Columns = {
     "scan_id": pl.String(),
     "started": pl.Datetime("us", "UTC"),
@@ -88,7 +90,7 @@ class Ledger:
         """
         with self.refusals():
             scores = scanned(self.table("scores"))
-            known = SCORE_KEYS.keys() | RAW.keys() | RAW_V2.keys()
+            known = SCORE_KEYS.keys() | RAW.keys() | RAW_LATER.keys()
             read = [name for name, dtype in scores.collect_schema().items() if name in known or dtype == SCORE]
             return scores.filter(pl.col("scan_id") == scan_id).select(read).drop("scan_id")
 
@@ -96,7 +98,7 @@ class Ledger:
         """Commit rows: all of them, or, interrupted, none. Now and then the files of earlier ones are merged."""
         whole = rows.with_columns(scan_id=pl.lit(scan_id))
         with self.refusals():
-            if self._commits == 0 and (later := {name: RAW_V2[name] for name in rows.columns if name in RAW_V2}):
+            if self._commits == 0 and (later := {name: RAW_LATER[name] for name in rows.columns if name in RAW_LATER}):
                 self._scores.grow(later)
             self._scores.append(lambda table: (whole, None))
         self._commits += 1

@@ -13,7 +13,8 @@ from PIL import Image
 
 from engines import open_bundle
 from scanner.diffusion.denoiser import Denoiser
-from scanner.diffusion.trace import denoise, start
+from scanner.diffusion.start import start
+from scanner.diffusion.trace import denoise
 
 from . import artwork
 from .dataset import Dataset

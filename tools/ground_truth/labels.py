@@ -11,7 +11,8 @@ import numpy as np
 import polars as pl
 
 from scanner.diffusion.denoiser import Denoiser
-from scanner.diffusion.trace import denoise, start
+from scanner.diffusion.start import start
+from scanner.diffusion.trace import denoise
 
 from .dataset import Dataset
 from .similarity import Gauge, copy_threshold, copy_vectors, label, suspicious, unit

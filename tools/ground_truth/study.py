@@ -21,7 +21,7 @@ from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.families import Conditioning
 from scanner.diffusion.lengths import flat, measured_ratio
 from scanner.diffusion.spectrum import Spectrum, shrinkage
-from scanner.diffusion.trace import PRIOR_SEEDS, initial_noise
+from scanner.diffusion.start import PRIOR_SEEDS, initial_noise
 from scanner.evidence.evaluate import COLLAPSED
 from scanner.evidence.kept import Kept
 from scanner.evidence.metrics import auroc, tpr_at_fpr

@@ -1,0 +1,166 @@
+"""Timesteps that the network is told beside the starting noise, in place of the sampler's first or beside it."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+from ideal import IMAGES, G, IdealDenoiser
+from test_cli import run
+
+from scanner.config import ScanConfig
+from scanner.demo import BUNDLE
+from scanner.diffusion.formulas import gram
+from scanner.diffusion.schedule import ON_GRIDS, Schedule
+from scanner.diffusion.scores import SCORES
+from scanner.diffusion.start import PRIOR_SEEDS, initial_noise, predict_prior, start
+from scanner.diffusion.trace import trace
+from scanner.errors import ScannerError
+
+SUBSETS, SEEDS = [[2], [0, 1, 3]], (0, 1)
+FIRST = 981
+
+
+@pytest.fixture(params=["epsilon", "v_prediction"])
+def denoiser(request):
+    return IdealDenoiser(IMAGES, request.param)
+
+
+def told(denoiser, *timesteps, steps=1):
+    shared = replace(start(denoiser, SEEDS, 50, timesteps), prior=predict_prior(denoiser, 50, told=timesteps))
+    return trace(denoiser, denoiser.encode(SUBSETS), shared, G, 50, steps)
+
+
+def change(denoiser, timestep):
+    """De by hand: [B, S, d]."""
+    x_T = np.broadcast_to(initial_noise(SEEDS, denoiser.latent_shape), (2, 2, *denoiser.latent_shape))
+    cond = denoiser.predict(x_T, timestep, denoiser.encode(SUBSETS)).eps
+    uncond = denoiser.predict(x_T[:1], timestep, denoiser.null).eps
+    return (cond - uncond).reshape(2, 2, -1)
+
+
+def test_the_sampler_s_first_timestep_may_be_named(denoiser):
+    """All scores are what they are without naming it, and those of other timesteps are there."""
+    plain, named = told(denoiser), told(denoiser, FIRST, 201)
+    assert (plain.sampled, named.sampled, plain.named, named.named) == (True, True, 0, 2)
+    for name, score in SCORES.items():
+        if not score.told:
+            np.testing.assert_array_equal(score(plain), score(named), err_msg=name)
+    low = np.linalg.norm(change(denoiser, 201), axis=-1)
+    np.testing.assert_allclose(SCORES["low_noise_norm_v1"](named), low.mean(1), rtol=1e-5)
+    both = np.log(low.mean(1)) + np.log(SCORES["overestimation_prior_v2"](named))
+    np.testing.assert_allclose(SCORES["two_noise_v1"](named), both, rtol=1e-5)
+
+
+def test_the_raw_numbers_of_the_low_noise(denoiser):
+    raw, De = gram(told(denoiser, FIRST, 201)), change(denoiser, 201)
+    np.testing.assert_allclose(raw["q1_low"], np.square(De).mean(-1), rtol=1e-4)
+    x_T = initial_noise(SEEDS, denoiser.latent_shape).reshape(2, -1)
+    np.testing.assert_allclose(raw["q3_low"], (De * x_T).mean(-1), rtol=1e-3, atol=1e-6)
+    uncond = denoiser.predict(initial_noise(SEEDS, denoiser.latent_shape)[None], 201, denoiser.null).eps
+    np.testing.assert_allclose(raw["q2_low"], (De * uncond.reshape(1, 2, -1)).mean(-1), rtol=1e-3, atol=1e-6)
+    assert gram(told(denoiser)).keys() == {"q1", "q2", "q3"}
+
+
+def test_scores_of_the_sampler_s_first_timestep_are_undefined_at_another(denoiser):
+    other = told(denoiser, 801, 201)
+    defined = {name for name, score in SCORES.items() if np.isfinite(score(other)).all()}
+    assert defined == {"overestimation_prior_v2", "estimate_ratio_prior_v2", "low_noise_norm_v1", "two_noise_v1"}
+    a, s = denoiser.schedule.signal_rate[801], denoiser.schedule.noise_rate[801]
+    DX = (-s / a * change(denoiser, 801)).reshape(2, 2, *denoiser.latent_shape)
+    noise = initial_noise(PRIOR_SEEDS, denoiser.latent_shape)[None]
+    prior = denoiser.predict(noise, 801, denoiser.null).x0[0]
+    np.testing.assert_allclose(other.prior.x0_uncond, prior, rtol=1e-5, atol=1e-6)  # at that timestep, too
+    expected = other.prior.spectral.distance(DX.astype(np.float32)).mean(1)
+    np.testing.assert_allclose(SCORES["overestimation_prior_v2"](other), expected, rtol=1e-3)
+
+
+def test_one_timestep_is_both_the_noisiest_and_the_least_noisy(denoiser):
+    one = told(denoiser, 401)
+    assert (one.named, one.low.timestep, one.timesteps) == (1, 401, (401,))
+    low = np.linalg.norm(change(denoiser, 401), axis=-1).mean(1)
+    np.testing.assert_allclose(SCORES["low_noise_norm_v1"](one), low, rtol=1e-5)
+    assert np.isnan(SCORES["two_noise_v1"](one)).all()  # one timestep is no two
+
+
+def test_fewer_seeds_are_a_part(denoiser):
+    part, whole = told(denoiser, FIRST, 201).part(1, 1), change(denoiser, 201)
+    np.testing.assert_allclose(SCORES["low_noise_norm_v1"](part), np.linalg.norm(whole[:, 0], axis=-1), rtol=1e-5)
+
+
+def test_steps_follow_only_from_the_sampler_s_own_first_timestep(denoiser):
+    assert told(denoiser, FIRST, 201, steps=2).timesteps == (FIRST, 961)
+    with pytest.raises(ScannerError, match=r"first_steps 2 with timesteps 901: only the sampler's first timestep, 981"):
+        told(denoiser, 901, steps=2)
+
+
+@pytest.mark.parametrize(
+    ("timestep", "problem"), [(1000, "needed 0 to 999"), (-1, "needed 0 to 999"), (999, "all noise or none")]
+)
+def test_a_timestep_that_a_schedule_does_not_have_is_refused(timestep, problem):
+    denoiser = IdealDenoiser(IMAGES, "flow")  # all noise at its last
+    with pytest.raises(ScannerError, match=f"timestep {timestep}: .*{problem}"):
+        start(denoiser, SEEDS, 50, (timestep,))
+
+
+def test_a_schedule_of_a_sampler_s_own_points_has_no_others():
+    grid = {"timesteps": [900.5, 300.25], "signal_rate": [0.1, 0.8], "noise_rate": [0.9, 0.2], "initial_noise_scale": 1}
+    schedule = Schedule.from_manifest({"curve": ON_GRIDS}, "flow", {"2": grid})
+    with pytest.raises(ScannerError, match="timestep 900: of this model only its sampler's own steps are known"):
+        schedule.trained(900)
+
+
+def test_timesteps_make_another_scan_and_cost_a_pass_each():
+    plain, two = ScanConfig(), ScanConfig(timesteps=(981, 201))
+    ids = {config.scan_id("m", "cpu", "float32") for config in (plain, two, ScanConfig(timesteps=(201,)))}
+    assert len(ids) == 3
+    assert plain.scan_id("m", "cpu", "float32") == "3ad81c09dc5151b26d4a3ff9a8301a46"  # as before there was a choice
+    assert [config.passes for config in (plain, two, ScanConfig(timesteps=(201,), seeds=(0,)))] == [2, 4, 1]
+    assert ScanConfig(first_steps=2, timesteps=(981, 201)).passes == 8
+    assert ScanConfig.of_json({"seeds": [0], "timesteps": [901, 201]}).timesteps == (901, 201)
+    assert ScanConfig.of_json({"seeds": [0]}).timesteps == ()
+
+
+@pytest.mark.parametrize("timesteps", [(981, 401, 201), (201, 981), (201, 201)])
+def test_a_configuration_takes_one_or_two_in_their_order(timesteps):
+    with pytest.raises(ScannerError, match="needed one or two, the larger"):
+        ScanConfig(timesteps=timesteps)
+
+
+def test_a_scan_of_named_timesteps_from_the_command_line_to_its_report(tmp_path):
+    (tmp_path / "p.txt").write_text("a cat\nthe moon\nred car\n")
+    (tmp_path / "overscan.toml").write_text("timesteps = \"901,201\"\n")
+    asked = ["scan", tmp_path / "p.txt", "--model", BUNDLE, "--backend", "cpu"]
+    _, err, code = run(*asked, "--store", tmp_path / "s", "--timesteps", "981,201")
+    assert code == 0, err
+    out, err, code = run("--config", tmp_path / "overscan.toml", *asked, "--store", tmp_path / "s", "--seeds", 1)
+    assert code == 0, err
+    scores = pl.scan_delta(str(tmp_path / "s/scores")).filter(scan_id=out.strip()).collect()
+    assert scores["text_noise_norm_v1"].null_count() == 3  # of the sampler's own first timestep
+    assert np.isfinite(scores["two_noise_v1"].to_numpy()).all()
+    low = [np.sqrt(q[0] * 256) for q in scores["q1_low"]]
+    np.testing.assert_allclose(scores["low_noise_norm_v1"], low, rtol=1e-5)
+    shown, _, _ = run("status", "--store", tmp_path / "s")
+    assert "first 1 of 50 steps, told 901 and 201; guidance scale 7.5" in shown
+    assert "first 1 of 50 steps, told 981 and 201; guidance scale 7.5" in shown
+    report = ["report", "--store", tmp_path / "s", "--out", tmp_path / "r", "--top", 1, "--json"]
+    out, err, code = run(*report, "--scan-id", out.strip())
+    assert (code, json.loads(out)["score"]) == (0, "two_noise_v1"), err
+    assert "901, 201" in (tmp_path / "r/report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("asked", "problem"),
+    [
+        ("981,x", "'981,x': needed one or two timesteps by commas, such as 981,201"),
+        ("201,981", "timesteps (201, 981): needed one or two, the larger (the noisier) first"),
+        ("1000", "timestep 1000: needed 0 to 999"),
+    ],
+)
+def test_timesteps_that_cannot_be_are_refused(tmp_path, asked, problem):
+    (tmp_path / "p.txt").write_text("a cat\n")
+    scan = ["scan", tmp_path / "p.txt", "--model", BUNDLE, "--backend", "cpu", "--store", tmp_path / "s"]
+    _, err, code = run(*scan, "--timesteps", asked)
+    assert code == 2
+    assert problem in err
