@@ -15,6 +15,7 @@ from reports import RECORD
 
 from scanner.config import Reference
 from scanner.errors import DiskError, StoreError
+from scanner.store import tables
 from scanner.store.ledger import MERGE_EVERY, Ledger, levels
 from scanner.store.record import Screening, as_json, of_json
 from scanner.store.status import compact, status
@@ -388,3 +389,40 @@ def test_records_of_other_versions_are_read():
         del older[name]
     kept = replace(full, version=1, reference=None, screening=None, canaries=(), batch_size=None, host=None)
     assert of_json(json.dumps(older)) == kept
+
+
+def log(store):
+    return sorted((store / "scores/_delta_log").glob("*.json"))
+
+
+def test_the_log_of_commits_stays_short(tmp_path):
+    """What a checkpoint of an hour ago sums up goes; who stood by meanwhile goes on, and no row is lost."""
+    ledger, idle = Ledger(tmp_path, ("s_v1",)), Ledger(tmp_path, ("s_v1",))
+    idle.append("two", rows("x"))
+    for i in range(MERGE_EVERY):  # the last of which merges
+        ledger.append("one", rows(f"{i}"))
+    before = log(tmp_path)
+    for entry in (tmp_path / "scores/_delta_log").iterdir():
+        os.utime(entry, (0, time.time() - 3700))
+    for i in range(MERGE_EVERY, 2 * MERGE_EVERY):
+        ledger.append("one", rows(f"{i}"))
+    assert len(before) == MERGE_EVERY + 3  # made, appended to twice as told, merged
+    assert log(tmp_path)[0] == before[-1]
+    assert len(log(tmp_path)) == 1 + MERGE_EVERY + 1
+    idle.append("two", rows("y"))
+    for opened in (idle, ledger, Ledger(tmp_path)):
+        assert sorted(opened.read("one")["prompt_id"]) == sorted(map(str, range(2 * MERGE_EVERY)))
+        assert sorted(opened.read("two")["prompt_id"]) == ["x", "y"]
+
+
+def test_an_older_store_learns_to_keep_its_log_short(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "KEEPS", {})
+    Ledger(tmp_path, ("s_v1",)).append("one", rows("a"))
+    assert Ledger(tmp_path).table("scores").metadata().configuration == {}
+    monkeypatch.undo()
+    for _ in range(2):
+        Ledger(tmp_path, ("s_v1",))
+    found = Ledger(tmp_path)  # which changes nothing itself
+    assert found.table("scores").metadata().configuration == tables.KEEPS
+    assert len(log(tmp_path)) == 3  # made, appended to, set once
+    assert found.read("one")["prompt_id"].to_list() == ["a"]

@@ -12,7 +12,7 @@ from scanner.objects import Folder
 from scanner.places import inside
 from scanner.store.ledger import Ledger, Run
 from scanner.store.record import RunRecord, Screened
-from scanner.store.tables import Table
+from scanner.store.tables import Table, checkpoint
 
 TABLES = ("scores", "runs")
 RETENTION = timedelta(days=7)  # replaced files stay as long: longer than any scan or report that may still read them
@@ -163,7 +163,7 @@ def compact(ledger: Ledger) -> dict[str, dict[str, int]]:
             deleted = delta.vacuum(
                 retention_hours=hours, dry_run=False, full=True
             )  # full: what killed commits left too
-            delta.create_checkpoint()
+            checkpoint(delta)
             done[name] = {"merged": merged, "deleted": len(deleted)}
     return done
 

@@ -28,6 +28,9 @@ MERGED_BYTES = 100_000_000  # of a merged file
 SMALLEST = 10  # files by whose size the others are measured
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL, errno.EACCES)
 ATTEMPTS = 50  # of a commit that others' changes made void
+# What a checkpoint so old sums up is deleted from the log: every commit lists the log, so a long one makes each slower.
+# Who reads the log needs its entries for seconds; files of rows are kept by another clock
+KEEPS = {"delta.logRetentionDuration": "interval 1 hours"}
 Columns = Mapping[str, pl.DataType]
 
 
@@ -66,6 +69,7 @@ class Table:
                 raise StoreError(f"{self.path}: holds files that are no Delta table: name another --store") from None
             asked: dict[str, Any] = {"name": self.name, "description": f"{KIND} {FORMAT}", "partition_by": partition_by}
             asked |= {"commit_properties": CommitProperties(max_commit_retries=0)}  # a retry would create it again
+            asked |= {"configuration": KEEPS}
             with suppress(CommitFailedError):  # another scan created it at the same moment
                 pl.DataFrame(schema=columns).write_delta(
                     str(self.path), mode="ignore", storage_options=options(self.path), delta_write_options=asked
@@ -101,7 +105,7 @@ class Table:
     def merge(self, commits: float | None = None) -> int:
         """Merge files smaller than so many of the smallest together, or than MERGED_BYTES; returns how many.
 
-        The old files stay. A checkpoint follows: who loads the table then need not read the commits one by one.
+        The old files stay. A checkpoint follows.
         """
         table, target = self.load(), MERGED_BYTES
         if commits is not None:
@@ -109,7 +113,7 @@ class Table:
             target = min(target, math.ceil(commits * statistics.median(sizes))) if sizes else 0
         merged = int(table.optimize.compact(target_size=target)["numFilesRemoved"]) if target else 0
         if merged:
-            table.create_checkpoint()
+            checkpoint(table)
         return merged
 
     def _check(self, found: DeltaTable) -> None:
@@ -128,9 +132,11 @@ class Table:
             raise StoreError(f"{self.path}: a table without {', '.join(sorted(lacking))}: name another --store")
 
     def grow(self, columns: Columns) -> None:
-        """Add the columns that the table lacks; two scans may do so at once."""
+        """Add the columns, and the settings, that the table lacks; two scans may do so at once."""
 
         def add(table: DeltaTable) -> None:
+            if not KEEPS.items() <= table.metadata().configuration.items():
+                table.alter.set_table_properties(KEEPS)
             held = {field.name for field in table.schema().fields}
             lacking = {name: dtype for name, dtype in columns.items() if name not in held}
             if lacking:
@@ -153,6 +159,12 @@ class Table:
             return self.load()
         self._held.update_incremental()
         return self._held
+
+
+def checkpoint(table: DeltaTable) -> None:
+    """Sum up the log, so that who loads the table need not read all its commits, and delete what that makes useless."""
+    table.create_checkpoint()
+    table.cleanup_metadata()
 
 
 def scanned(table: DeltaTable) -> pl.LazyFrame:
