@@ -8,6 +8,7 @@ import math
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -186,4 +187,6 @@ def _parse(file: Path) -> dict[str, Any]:
 
 
 def _unknown(file: Path, key: str, known: Collection[str]) -> ConfigError:
-    return ConfigError(f"{file}: {key} is unknown; there are {', '.join(sorted(known))}")
+    near = get_close_matches(key.rpartition(".")[2].strip("[]"), known, 1)
+    meant = f", did you mean {near[0]}?" if near else ""
+    return ConfigError(f"{file}: {key} is unknown{meant}; there are {', '.join(sorted(known))}")

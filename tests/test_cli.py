@@ -1,6 +1,7 @@
 import base64
 import json
 import re
+import shlex
 import zlib
 
 import click
@@ -9,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from scanner.cli import COMMANDS, cli, main
+from scanner.cli.scores import ScoreName
 from scanner.dataset.reading import of_json
 from scanner.demo import BUNDLE
 from scanner.report import formats
@@ -148,6 +150,84 @@ def test_every_command_and_option_is_explained(command):
     assert result.exit_code == 0
     assert cli.commands[command].help
     assert f"Usage: cli {command}" in result.output
+
+
+def all_commands():
+    groups = [cli, *(command for command in cli.commands.values() if isinstance(command, click.Group))]
+    return [command for group in groups for command in group.commands.values() if not isinstance(command, click.Group)]
+
+
+def options_of(command):
+    return [option for option in command.params if isinstance(option, click.Option)]
+
+
+@pytest.mark.parametrize("command", all_commands(), ids=lambda command: command.name)
+def test_every_help_has_an_example_that_parses_and_says_what_each_option_is(command):
+    unexplained = [option.name for option in options_of(command) if not (option.help or "")[:1].isalnum()]
+    assert (unexplained, (command.epilog or "")[:12]) == ([], "\b\nExamples:\n")
+    for line in command.epilog.splitlines()[2:]:
+        found, words = resolved(shlex.split(line.partition(" <")[0]))
+        context = click.Context(found, **found.context_settings)
+        given, _, _ = found.make_parser(context).parse_args(words)
+        missing = [item.name for item in found.params if item.required and given.get(item.name) in (None, ())]
+        assert found is not command or not missing, line
+    assert command in [resolved(shlex.split(line))[0] for line in command.epilog.splitlines()[2:]]
+
+
+def resolved(words):
+    """The command of a command line, and its arguments."""
+    command, words = cli, words[1:]
+    while isinstance(command, click.Group):
+        command, words = command.commands[words[0]], words[1:]
+    return command, words
+
+
+def test_out_model_and_store_are_one_letter_everywhere():
+    short = {"out": "-o", "model": "-m", "store": "-s"}
+    found = [(option.name, option.opts[0]) for command in all_commands() for option in options_of(command)]
+    named = [(name, letter) for name, letter in found if name in short]
+    assert len(named) > 25
+    assert all(letter == short[name] for name, letter in named)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["scan", "--modle", "x"], "No such option '--modle'. (Did you mean one of: '--dialect', '--model'?)"),
+        (["report", "--output", "x"], "No such option '--output'. (Did you mean one of: '--out', '--top', '--tpr'?)"),
+        (["scna"], "No such command 'scna'. Did you mean 'scan'?"),
+        (["scan", "--config", "x"], "--config goes before the command: overscan --config ..."),
+        (
+            ["report", "--score", "estimate_ratio_prio"],
+            "did you mean estimate_ratio_prior_v1? There are text_",
+        ),
+        (["report", "--score", "confidence"], "'confidence' is no score here. There are text_noise_norm_v1, overest"),
+        (["scan", "--screen-score", "agreement"], "'agreement' is no score here. There are text_noise_norm_v1, "),
+        (["explain", "--score", "agreemnet_v1"], "'agreemnet_v1' is no score here; did you mean agreement_v1? "),
+    ],
+)
+def test_near_misses_are_answered(arguments, said):
+    out, err, code = run(*arguments)
+    assert (out, code) == ("", 2)
+    assert said in " ".join(err.split())
+
+
+def test_scores_are_named_without_their_version_while_there_is_one():
+    names = ScoreName(["norm_v1", "norm_steps_v1", "growth_v1", "growth_v2"])
+    assert [names.convert(name, None, None) for name in ("norm", "norm_steps", "growth_v2")] == [
+        "norm_v1",
+        "norm_steps_v1",
+        "growth_v2",
+    ]
+    with pytest.raises(click.BadParameter, match="'growth': which version of it\\? There are growth_v1, growth_v2"):
+        names.convert("growth", None, None)
+
+
+def test_a_report_takes_a_score_without_its_version(scanned):
+    folder, _ = scanned
+    asked = ["report", "-s", folder / "store", "-o", folder / "report", "--top", "1", "--score", "agreement", "--json"]
+    out, _, code = run(*asked)
+    assert (code, json.loads(out)["score"]) == (0, "agreement_v1")
 
 
 def test_settings_are_named_after_their_options():

@@ -210,6 +210,25 @@ def test_flags_beat_the_environment_beats_the_file(folder, monkeypatch):
     assert re.search(r"^top +1 ", run("config", "show", "report")[0], re.MULTILINE)
 
 
+def test_config_alone_shows_what_is_no_default_and_who_takes_it(folder, monkeypatch):
+    monkeypatch.setenv("OVERSCAN_SCAN_SEEDS", "4")
+    (folder / "overscan.toml").write_text('store = "store"\n[scan]\nseeds = 3\n[report]\ntop = 1\nout = "r"\n')
+    out, err, code = run("config")
+    assert (err, code) == (FOUND, 0)
+    takers = "doctor, scan, status, compact, calibrate, threshold, report, recheck, images, evidence"
+    assert out == (
+        f'store  "store"  overscan.toml        {takers}\n'
+        'seeds  "4"      OVERSCAN_SCAN_SEEDS  scan\n'
+        'out    "r"      overscan.toml        report\n'
+        "top    1        overscan.toml        report\n"
+        "all else is the default: overscan config show COMMAND\n"
+    )
+    monkeypatch.delenv("OVERSCAN_SCAN_SEEDS")
+    (folder / "overscan.toml").unlink()
+    out, _, code = run("config")
+    assert (code, out[:42]) == (0, "every setting is the default: no settings ")
+
+
 def test_config_show_knows_the_scan_id_of_a_reference(folder):
     (folder / "reference.txt").write_text("a cat\na dog\na house\n")
     named = ["--reference", "reference.txt"]
@@ -247,7 +266,8 @@ def test_settings_of_the_right_type_are_taken(tmp_path, monkeypatch, setting):
     [
         ("sed = 3", "overscan.toml: sed is unknown; there are a, b, c"),
         ("[scan]\nsed = 3", "overscan.toml: scan.sed is unknown; there are a, b"),
-        ("[scam]\na = 3", r"overscan.toml: \[scam\] is unknown; there are report, scan"),
+        ("[raport]\na = 3", r"overscan.toml: \[raport\] is unknown, did you mean report\?; there are report, scan"),
+        ("[scam]\na = 3", r"overscan.toml: \[scam\] is unknown, did you mean scan\?; there are report, scan"),
         ("[scan]\nc = 3", "overscan.toml: scan.c is unknown; there are a, b"),
         ("= 3", "overscan.toml: no readable TOML"),
         ("a = '\udcff'", "overscan.toml: no readable TOML"),

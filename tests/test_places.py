@@ -20,12 +20,12 @@ WRITTEN = {
     ("explain", "out"), ("images", "out"), ("verify", "out"), ("evaluate", "out"), ("compact", "store"),
     ("export", "out"), ("demo", "out"), ("recheck", "out"), ("recheck", "store"), ("threshold", "out"),
     ("accept", "baseline"), ("report", "metrics"), ("report", "junit"), ("report", "sarif"),
-    ("evidence", "out"),
+    ("evidence", "out"), ("init", "out"), ("init", "store"),
 }  # fmt: skip
 URLS_TAKEN = {
     *((command, name) for command in ("scan", "calibrate") for name in ("store", "model", "reference")),
     ("scan", "screen_model"), ("recheck", "screen_model"), ("evidence", "store"), ("gate", "model"),
-    ("gate", "reference"),
+    ("gate", "reference"), ("init", "store"), ("init", "model"),
     ("evaluate", "memorized"), ("evaluate", "ordinary"),
     *(("report", name) for name in ("store", "out", "calibration", "baseline")),
     *((command, "store") for command in ("compact", "status", "threshold", "images", "recheck")),

@@ -130,7 +130,7 @@ def test_a_configuration_takes_one_or_two_in_their_order(timesteps):
 
 def test_a_scan_of_named_timesteps_from_the_command_line_to_its_report(tmp_path):
     (tmp_path / "p.txt").write_text("a cat\nthe moon\nred car\n")
-    (tmp_path / "overscan.toml").write_text("timesteps = \"901,201\"\n")
+    (tmp_path / "overscan.toml").write_text('timesteps = "901,201"\n')
     asked = ["scan", tmp_path / "p.txt", "--model", BUNDLE, "--backend", "cpu"]
     _, err, code = run(*asked, "--store", tmp_path / "s", "--timesteps", "981,201")
     assert code == 0, err

@@ -23,6 +23,7 @@ from scanner.cli.explain import explain
 from scanner.cli.export import export
 from scanner.cli.gate import gate
 from scanner.cli.images import images
+from scanner.cli.init import init
 from scanner.cli.recheck import recheck
 from scanner.cli.report import report
 from scanner.cli.scan import scan
@@ -35,7 +36,7 @@ from scanner.errors import ScannerError, disk_error, printable
 
 SECTIONS: Mapping[str, Sequence[click.Command]] = {  # in the order of work
     "Try it": (demo,),
-    "Prepare": (export, doctor, settings.config),
+    "Prepare": (export, init, settings.config, doctor),
     "Scan": (scan, status, compact),
     "Decide": (calibrate, threshold, report, accept, diff, recheck),
     "Look closer": (verify, images, explain),
@@ -60,7 +61,14 @@ def _sentence(command: click.Command) -> str:
     return text.partition(". ")[0].removesuffix(".")
 
 
-@click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OVERSCAN"})
+@click.group(
+    cls=Sections,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": "OVERSCAN",
+        "max_content_width": 100,
+    },
+)
 @click.version_option(package_name="overscan")
 @settings.option
 def cli(config: Path | None) -> None:
@@ -102,6 +110,8 @@ def _run() -> int | str | None:
         return 3
     except click.ClickException as error:
         error.show()
+        if isinstance(error, click.NoSuchOption) and error.option_name in ("--config", "--version"):
+            click.echo(f"{error.option_name} goes before the command: overscan {error.option_name} ...", err=True)
         return error.exit_code
     except ScannerError as error:
         click.echo(_words(error), err=True)

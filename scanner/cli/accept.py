@@ -15,7 +15,12 @@ from scanner.identity import LEAST
 from scanner.report.read import read_night
 
 
-@click.command()
+@click.command(
+    epilog=options.examples(
+        "overscan accept --report tuesday --baseline baseline.json",
+        'overscan accept --report tuesday --baseline baseline.json --ids 0f3c9a51 --reason "a licensed logo"',
+    )
+)
 @click.option("--report", required=True, type=places.FOLDER, help="Report folder whose findings somebody has seen.")
 @click.option("--baseline", required=True, type=places.OUT_FILE, help="File that the findings are added to.")
 @options.ids

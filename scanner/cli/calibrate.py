@@ -8,18 +8,23 @@ from typing import Any
 import click
 
 from scanner.audit import calibrate as calibrations
-from scanner.cli.console import progress, summary
-from scanner.cli.options import CREW, executor, scan_config, scan_options
+from scanner.cli.console import summary
+from scanner.cli.options import CREW, examples, executor, scan_config, scan_options
 from scanner.cli.places import OUT_FILE
+from scanner.cli.progress import progress
 from scanner.cli.signals import stoppable
 from scanner.diffusion.scores import SCORES
 from scanner.scanning.run import scan
 from scanner.store.stored import canaries_of
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "overscan calibrate benign.parquet -m bundle -s store -o calibration.parquet",
+    )
+)
 @click.argument("inputs", nargs=-1, required=True, metavar="NULL_INPUT...")
-@click.option("--out", required=True, type=OUT_FILE, help="Calibration file to write.")
+@click.option("-o", "--out", required=True, type=OUT_FILE, help="Calibration file to write.")
 @scan_options
 @click.option("--json", is_flag=True, help="Print what was written as JSON.")
 def calibrate(

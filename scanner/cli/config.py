@@ -29,7 +29,7 @@ def load(context: click.Context, parameter: click.Parameter, file: Path | None) 
     found = settings.find_file(Path()) if file is None else file
     if found is not None and not context.resilient_parsing:
         assert isinstance(context.command, click.Group)
-        commands = {name: command for name, command in context.command.commands.items() if name != "config"}
+        commands = configurable(context.command)
         known = {name: [str(item.name) for item in command.params] for name, command in commands.items()}
         by_command = settings.load(found, known)
         for name, command in commands.items():
@@ -37,6 +37,11 @@ def load(context: click.Context, parameter: click.Parameter, file: Path | None) 
         context.default_map = by_command
         click.echo(f"settings from {printable(str(found))}{' (found here)' if file is None else ''}", err=True)
     return found
+
+
+def configurable(group: click.Group) -> dict[str, click.Command]:
+    """The commands that a settings file may set options of."""
+    return {name: command for name, command in group.commands.items() if name not in ("config", "init")}
 
 
 def _check_environment(context: click.Context) -> None:
@@ -95,12 +100,47 @@ option = click.option(
 )
 
 
-@click.group()
-def config() -> None:
-    """Show the settings that commands take from files and the environment."""
+@click.group(invoke_without_command=True, epilog=options.examples("overscan config", "overscan config show report"))
+@click.pass_context
+def config(context: click.Context) -> None:
+    """Show the settings that commands take from a settings file and the environment, and where each comes from."""
+    if context.invoked_subcommand is None:
+        for line in _in_force(context.find_root()):
+            click.echo(line)
 
 
-@config.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def _in_force(root: click.Context) -> Iterator[str]:
+    """A line per setting that is no default: its value, where it comes from, and the commands that take it."""
+    assert isinstance(root.command, click.Group)
+    takers: dict[tuple[str, str, str], list[str]] = {}
+    for name, command in configurable(root.command).items():
+        for parameter in command.params:
+            for value, source in _given(root, name, parameter):
+                takers.setdefault((str(parameter.name), dumps(value, ensure_ascii=False), source), []).append(name)
+    if not takers:
+        yield "every setting is the default: no settings file is here (`overscan init` writes one), no variable is set"
+        return
+    rows = [(*row, ", ".join(names)) for row, names in takers.items()]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for row in rows:
+        yield "  ".join(f"{cell:{width}}" for cell, width in zip(row, [*widths, 0], strict=True))
+    yield "all else is the default: overscan config show COMMAND"
+
+
+def _given(root: click.Context, command: str, parameter: click.Parameter) -> Iterator[tuple[Any, str]]:
+    """The value of a variable, or else of the settings file, and which of them."""
+    variable = f"{root.auto_envvar_prefix}_{command.upper()}_{str(parameter.name).upper()}"
+    values = (root.default_map or {}).get(command) or {}
+    if isinstance(parameter, click.Option) and parameter.allow_from_autoenv and os.environ.get(variable):
+        yield os.environ[variable], variable
+    elif parameter.name in values:
+        yield _plain(values[parameter.name]), str(root.params["config"])
+
+
+@config.command(
+    epilog=options.examples("overscan config show", "overscan config show --json report --top 5"),
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
 @click.option("--json", is_flag=True, help="Print JSON.")
 @click.argument("command", default="scan")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)

@@ -1,67 +1,24 @@
-"""What the commands share: two consoles and a progress display. Data goes to stdout, words for people to stderr."""
+"""What the commands say of scans and stores. Data goes to stdout, words for people to stderr."""
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
-import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Task as ProgressTask
-from rich.text import Text
 
 from scanner.cli import reading
+from scanner.cli.progress import duration
 from scanner.config import SCREENED_OUT, ScanConfig
 from scanner.dataset.readers import Problem
 from scanner.dataset.shards import Shard
-from scanner.diffusion.start import Watch
 from scanner.identity import shown
 from scanner.scanning.dry_run import DryRun
 from scanner.scanning.result import ScanResult
 from scanner.store.record import Screened
 from scanner.store.status import ShardStatus, StoreStatus
 
-PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
 SHOWN_PROBLEMS = 5
 SHOWN_SHARDS = 16
-PREPARING = ("batch size", "prior", "reference", "canaries")  # what a watch hears before the first prompt
 
 out_console = Console()
-err_console = Console(stderr=True)
-
-
-class Speed(ProgressColumn):
-    """Prompts per second."""
-
-    def render(self, task: ProgressTask) -> Text:
-        """Render the column."""
-        return Text("" if task.description in PREPARING else f"{task.speed or 0:.1f} prompts/s")
-
-
-@contextmanager
-def progress() -> Iterator[Watch]:
-    """A bar on a terminal, a line now and then elsewhere."""
-    if err_console.is_terminal:
-        text = TextColumn("{task.description}")
-        with Progress(
-            text, BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn(), console=err_console
-        ) as bar:
-            task = bar.add_task("", total=None)
-            yield lambda what, done, total: bar.update(task, completed=done, total=total, description=what)
-        return
-    started = last = time.monotonic()
-
-    def line(what: str, done: int, total: int) -> None:
-        nonlocal started, last
-        now = time.monotonic()
-        if not done:  # a screened scan goes over its captions twice
-            started = now
-        if now - last >= PLAIN_SECONDS:
-            last = now
-            speed = f" prompts, {done / (now - started):.1f}/s" if what not in PREPARING and done else ""
-            click.echo(f"{what}: {done:,}/{total:,}{speed}", err=True)
-
-    yield line
 
 
 def summary(result: ScanResult) -> str:
@@ -140,12 +97,6 @@ def _left_out(problems: Sequence[Problem]) -> list[str]:
     lines = [f"left out        {problem.message}" for problem in problems[:SHOWN_PROBLEMS]]
     more = len(problems) - len(lines)
     return [*lines, f"left out        {more:,} more files"] if more > 0 else lines
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, whichever reads best."""
-    unit, size = next(((unit, size) for unit, size in (("h", 3600), ("min", 60)) if seconds >= size), ("s", 1))
-    return f"{seconds / size:.1f} {unit}"
 
 
 def _told(config: ScanConfig) -> str:

@@ -5,13 +5,21 @@ from pathlib import Path
 import click
 
 from scanner import demo as demos
-from scanner.cli.console import out_console, progress, summary
+from scanner.cli.console import out_console, summary
+from scanner.cli.options import examples
 from scanner.cli.places import NEW
+from scanner.cli.progress import progress
 from scanner.report import table
 
 
-@click.command()
-@click.option("--out", type=NEW, default=Path("overscan-demo"), show_default=True)
+@click.command(
+    epilog=examples(
+        "overscan demo",
+    )
+)
+@click.option(
+    "-o", "--out", type=NEW, default=Path("overscan-demo"), show_default=True, help="Folder for store and report."
+)
 def demo(out: Path) -> None:
     """Scan the bundled captions with the bundled model, offline, and compare with what the model truly memorized."""
     with progress() as watch:

@@ -6,12 +6,17 @@ from pathlib import Path
 import click
 
 from scanner.audit import diff as nights
+from scanner.cli.options import examples
 from scanner.cli.places import FOLDER
 from scanner.report.read import read_night
 from scanner.report.terminal import change_lines
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "overscan diff --from monday --to tuesday",
+    )
+)
 @click.option("--from", required=True, type=FOLDER, metavar="REPORT", help="Report folder of one night.")
 @click.option("--to", required=True, type=FOLDER, metavar="REPORT", help="Report folder of a later night.")
 @click.option("--json", is_flag=True, help="Print the changes as JSON.")

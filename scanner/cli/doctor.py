@@ -10,15 +10,20 @@ from rich.text import Text
 
 from scanner import doctor as checks
 from scanner.cli.console import out_console
-from scanner.cli.options import backend
+from scanner.cli.options import backend, examples
 from scanner.cli.places import ANY_PATH
 
 COLOURS: dict[checks.Status, str] = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
 
-@click.command()
-@click.option("--model", type=ANY_PATH, help="Bundle or checkpoint to try.  [default: the bundled model]")
-@click.option("--store", type=ANY_PATH, help="Store to look at.")
+@click.command(
+    epilog=examples(
+        "overscan doctor",
+        "overscan doctor -m bundle -s store --backend openvino",
+    )
+)
+@click.option("-m", "--model", type=ANY_PATH, help="Bundle or checkpoint to try.  [default: the bundled model]")
+@click.option("-s", "--store", type=ANY_PATH, help="Store to look at.")
 @backend
 @click.option("--json", is_flag=True, help="Print JSON.")
 def doctor(model: Path | None, store: Path | None, backend: str, json: bool) -> None:

@@ -6,7 +6,7 @@ import click
 import polars as pl
 
 from scanner.cli import options, places
-from scanner.cli.console import progress
+from scanner.cli.progress import progress
 from scanner.cli.signals import stoppable
 from scanner.config import ScanConfig
 from scanner.dataset import captions
@@ -16,12 +16,17 @@ from scanner.evidence.labels import of_lists, read_labels
 from scanner.model import Model
 
 
-@click.command()
+@click.command(
+    epilog=options.examples(
+        "overscan evaluate labels.parquet -m bundle -o evaluation",
+        "overscan evaluate --memorized known.txt --ordinary others.txt -m bundle -o evaluation --peers",
+    )
+)
 @click.argument("labels", required=False, type=places.FILE)
 @click.option("--memorized", multiple=True, type=places.INPUT, help="Instead of LABELS: captions, in any form.")
 @click.option("--ordinary", multiple=True, type=places.INPUT, help="With --memorized: captions that are not.")
 @options.model
-@click.option("--out", required=True, type=places.OUT_FOLDER, help="Folder for the tables and plots.")
+@click.option("-o", "--out", required=True, type=places.OUT_FOLDER, help="Folder for the tables and plots.")
 @click.option("--peers", is_flag=True, help="Also the detectors of the literature, and what the text alone tells.")
 @options.reference
 @options.timesteps

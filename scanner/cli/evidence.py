@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from scanner.cli import places
+from scanner.cli.options import examples
 from scanner.errors import ScannerError
 from scanner.files import replacing
 from scanner.report import attestation
@@ -15,10 +16,15 @@ from scanner.store.stored import read_store
 SHOWN = 20  # differences that a message names
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        'overscan evidence report -s store -o evidence.json --by "Data governance"',
+        "overscan evidence report --check evidence.json",
+    )
+)
 @click.argument("report", type=places.FOLDER)
-@click.option("--store", type=places.FILLED_STORE, help="Folder that the report's scan filled.")
-@click.option("--out", type=places.OUT_FILE, help="File for the statement.")
+@click.option("-s", "--store", type=places.FILLED_STORE, help="Folder that the report's scan filled.")
+@click.option("-o", "--out", type=places.OUT_FILE, help="File for the statement.")
 @click.option("--by", help="Who ran it, in your words.")
 @click.option("--check", type=places.FILE, help="Instead: whether all is still as this statement says.")
 def evidence(report: Path, store: Path | None, out: Path | None, by: str | None, check: Path | None) -> None:

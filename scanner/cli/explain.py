@@ -7,10 +7,12 @@ from typing import Any
 
 import click
 
-from scanner.cli.console import out_console, progress
-from scanner.cli.options import as_text, model_options, scan_model
+from scanner.cli.console import out_console
+from scanner.cli.options import as_text, examples, model_options, scan_model
 from scanner.cli.options import ids as ids_option
 from scanner.cli.places import FOLDER, OUT_FILE
+from scanner.cli.progress import progress
+from scanner.cli.scores import ScoreName
 from scanner.diffusion.scores import SCORES, best_score
 from scanner.evidence import explain as evidence
 from scanner.evidence import explained
@@ -18,15 +20,20 @@ from scanner.evidence.chosen import check_scan, choose, limit
 from scanner.report.read import read_night
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "overscan explain --report report -m bundle",
+        'overscan explain --prompt "credit card on brown" -m bundle',
+    )
+)
 @click.option("--prompt", multiple=True, allow_from_autoenv=False, help="Caption to explain; may be repeated.")
 @click.option("--report", type=FOLDER, help="Report folder: explain its prompts under its score and threshold.")
 @ids_option
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="With --report: the N highest.")
 @click.option("--threshold", type=float, help="Find edits that score lower.  [default: the report's; else no edits]")
-@click.option("--score", type=click.Choice(list(SCORES)), help="[default: the report's; else the best, docs/scores.md]")
+@click.option("--score", type=ScoreName(list(SCORES)), help="Score to explain.  [default: the report's; else the best]")
 @model_options
-@click.option("--out", type=OUT_FILE, help="Write every edited caption with its score: .parquet or .jsonl.")
+@click.option("-o", "--out", type=OUT_FILE, help="Write every edited caption with its score: .parquet or .jsonl.")
 @click.option("--json", is_flag=True, help="Print JSON.")
 def explain(
     prompt: tuple[str, ...], report: Path | None, ids: tuple[str, ...], top: int, threshold: float | None,

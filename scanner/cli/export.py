@@ -9,6 +9,7 @@ import click
 
 from engines import Bundle, EngineError, manifest
 from engines.partial import partial_folder, prefix, sweep
+from scanner.cli.options import examples
 from scanner.cli.places import ANY_PATH, CHECKPOINT, NEW
 from scanner.errors import ScannerError
 from scanner.model import Model
@@ -27,10 +28,22 @@ class Pixels(click.ParamType[Any]):
         return int(parts[0]), int(parts[-1])
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "overscan export path/to/stable-diffusion bundle",
+        "overscan export stable-diffusion-v1-5/stable-diffusion-v1-5 --dry-run",
+        "overscan export finetune.safetensors bundle --layout path/to/stable-diffusion",
+    )
+)
 @click.argument("source", type=CHECKPOINT)
 @click.argument("out", type=NEW, required=False)
-@click.option("--dtype", type=click.Choice(["float32", "float16", "int8"]), default="float32", show_default=True)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "int8"]),
+    default="float32",
+    show_default=True,
+    help="Of the weights.",
+)
 @click.option("--captions", metavar="INPUT", help="Captions like those to be scanned, to make int8 with.")
 @click.option("--variant", metavar="NAME", help="Of the weights, such as fp16.  [default: the plain or only one]")
 @click.option("--unet", type=ANY_PATH, help="Another UNet: a diffusers folder, or a single file.")

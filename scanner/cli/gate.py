@@ -11,7 +11,7 @@ import polars as pl
 
 from scanner.audit.kept import read as read_kept
 from scanner.cli import options
-from scanner.cli.console import progress
+from scanner.cli.progress import progress
 from scanner.cli.signals import stoppable
 from scanner.dataset.captions import as_prompt, status_of
 from scanner.diffusion.scores import best_score, possible_scores
@@ -21,7 +21,12 @@ from scanner.model import Scorer
 from scanner.model.stopping import stopping
 
 
-@click.command()
+@click.command(
+    epilog=options.examples(
+        "overscan gate -m bundle --threshold threshold.json < prompts.txt",
+        'overscan gate "christmas tree" -m bundle --score estimate_ratio_prior --threshold 1.7',
+    )
+)
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
 @options.model_options
 @options.score

@@ -6,13 +6,18 @@ import click
 
 from scanner.audit.choice import best
 from scanner.cli import options, places
-from scanner.cli.console import progress
+from scanner.cli.progress import progress
 from scanner.evidence import images as paired_images
 from scanner.model import Model
 from scanner.store.stored import read_store
 
 
-@click.command()
+@click.command(
+    epilog=options.examples(
+        "overscan images -s store -m bundle --images path -o images",
+        "overscan images -s store -m bundle --images members -o images --top 500",
+    )
+)
 @options.filled_store
 @click.option("--scan-id", help="Scan to look at, 8 or more first characters.  [default: the one that began last]")
 @options.model
@@ -24,7 +29,7 @@ from scanner.store.stored import read_store
 )
 @click.option("--top", type=click.IntRange(1), default=100, show_default=True, help="Prompts to look at.")
 @options.score
-@click.option("--out", required=True, type=places.OUT_FOLDER, help="Folder for images.parquet and images.jsonl.")
+@click.option("-o", "--out", required=True, type=places.OUT_FOLDER, help="Folder for images.parquet and images.jsonl.")
 @options.batch_size
 @options.backend
 @options.precision

@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from engines import BACKENDS, PRECISIONS
 from scanner.cli import places
+from scanner.cli.scores import ScoreName
 from scanner.config import ScanConfig, Screen
 from scanner.dataset import captions
 from scanner.diffusion.scores import SCORES
@@ -51,19 +52,27 @@ PRECISION = click.Choice(["auto", *PRECISIONS])
 CREW = ("workers", "devices", "executor", "ray_address", "cpus_per_worker", "gpus_per_worker")  # of `executor`
 STRENGTH = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
 
-filled_store = click.option("--store", required=True, type=places.FILLED_STORE, help="Folder that a scan filled.")
-model = click.option("--model", required=True, type=places.MODEL, help="Bundle, or a diffusers folder with torch.")
+filled_store = click.option("-s", "--store", required=True, type=places.FILLED_STORE, help="Folder that a scan filled.")
+model = click.option(
+    "-m", "--model", required=True, type=places.MODEL, help="Bundle, or a diffusers folder with torch."
+)
 ids = click.option(
     "--ids",
     multiple=True,
     help="With --report: prompt_id, or 8 or more first characters; several by commas, or repeated.",
 )
 reference = click.option("--reference", type=places.INPUT, help="Ordinary captions, for the _ref and _white scores.")
-score = click.option("--score", type=click.Choice(list(SCORES)), help="[default: the best of the scan, docs/scores.md]")
+score = click.option("--score", type=ScoreName(list(SCORES)), help="What to order by.  [default: the best of the scan]")
 batch_size = click.option(
     "--batch-size", type=click.IntRange(1), help="UNet samples per run.  [default: by a trial, or by latent size]"
 )
-backend = click.option("--backend", type=click.Choice(["auto", *BACKENDS]), default="auto", show_default=True)
+backend = click.option(
+    "--backend",
+    type=click.Choice(["auto", *BACKENDS]),
+    default="auto",
+    show_default=True,
+    help="What runs the networks.",
+)
 seeds = click.option(
     "--seeds", type=click.IntRange(1), default=2, show_default=True, help="Starting noises per prompt."
 )
@@ -85,7 +94,7 @@ precision = click.option(
 MODEL_OPTIONS = (model, reference, seeds, first_steps, timesteps, guidance_scale, batch_size, backend, precision)
 SCAN_OPTIONS = (
     model,
-    click.option("--store", required=True, type=places.STORE, help="Folder that keeps the scores."),
+    click.option("-s", "--store", required=True, type=places.STORE, help="Folder that keeps the scores."),
     click.option(
         "--column", help="Column or key of the captions; a.b: b inside a; several by commas.  [default: guessed]"
     ),
@@ -113,6 +122,11 @@ SCAN_OPTIONS = (
     click.option("--limit", type=click.IntRange(1), help="Only the first rows."),
     click.option("--strict", is_flag=True, help="A file that cannot be read is an error, and not left out."),
 )
+
+
+def examples(*commands: str) -> str:
+    """The end of a command's help."""
+    return "\b\nExamples:\n" + "\n".join(f"  {command}" for command in commands)
 
 
 def scan_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -18,7 +18,8 @@ from scanner.audit.kept import Kept
 from scanner.audit.rank import Rule
 from scanner.audit.summary import Summary
 from scanner.cli import options, places
-from scanner.cli.console import progress, summary
+from scanner.cli.console import summary
+from scanner.cli.progress import progress
 from scanner.cli.signals import stoppable
 from scanner.config import MadeWith, Screen
 from scanner.diffusion.scores import SCORES
@@ -50,17 +51,21 @@ class Again:
     screen: Screen | None
 
 
-@click.command()
+@click.command(
+    epilog=options.examples(
+        "overscan recheck --report monday -m new-bundle -s store -o monday-again",
+    )
+)
 @click.option("--report", required=True, type=places.FOLDER, help="Report folder of the former checkpoint.")
 @options.model
-@click.option("--store", required=True, type=places.STORE, help="Store of the former checkpoint's scan.")
-@click.option("--out", required=True, type=places.OUT_FOLDER, help="Folder for its report and calibration.")
+@click.option("-s", "--store", required=True, type=places.STORE, help="Store of the former checkpoint's scan.")
+@click.option("-o", "--out", required=True, type=places.OUT_FOLDER, help="Folder for its report and calibration.")
 @click.option("--null", multiple=True, help="Benign captions.  [default: those of the former calibration]")
 @click.option("--baseline", type=places.FETCHED, help="Accepted findings: they stay known under the new checkpoint.")
 @click.option("--fail-on", metavar="new|any|N", help="As of `overscan report`.")
 @click.option("--screen-model", type=places.MODEL, help="What makes a screened scan's first pass, if another did.")
-@click.option("--backend", help="[default: the former scan's]")
-@click.option("--precision", type=options.PRECISION, help="[default: the former scan's]")
+@click.option("--backend", help="What runs the networks.  [default: the former scan's]")
+@click.option("--precision", type=options.PRECISION, help="What they compute in.  [default: the former scan's]")
 @options.batch_size
 @click.option("--json", is_flag=True, help="Print the changes as JSON.")
 def recheck(

@@ -36,11 +36,17 @@ DEFAULT_QUANTILE = 0.99
 RATES = ("fdr", "fpr")
 
 
-@click.command()
+@click.command(
+    epilog=options.examples(
+        "overscan report -s store -o report --top 100",
+        "overscan report -s store -o report --calibration calibration.parquet --fdr 0.05",
+        "overscan report -s store -o tuesday --threshold threshold.json --baseline baseline.json --fail-on new",
+    )
+)
 @options.filled_store
 @click.option("--scan-id", help="Scan to report, 8 or more first characters.  [default: the one that began last]")
 @click.option("--last-run", is_flag=True, help="Only captions of the scan's newest run.  [default: of all its runs]")
-@click.option("--out", required=True, type=OUT_PLACE, help="Folder for the report's files.")
+@click.option("-o", "--out", required=True, type=OUT_PLACE, help="Folder for the report's files.")
 @options.score
 @click.option("--top", type=int, help="Ranking: flag the N highest prompts.")
 @click.option("--quantile", type=float, help=f"Ranking: flag from this quantile up.  [default: {DEFAULT_QUANTILE}]")

@@ -8,10 +8,12 @@ from typing import Any
 import click
 
 from scanner.cli import shard as shards
-from scanner.cli.console import dry_summary, progress, summary
-from scanner.cli.options import CREW, PRECISION, executor, scan_config, scan_options, scan_screen
+from scanner.cli.console import dry_summary, summary
+from scanner.cli.options import CREW, PRECISION, examples, executor, scan_config, scan_options, scan_screen
 from scanner.cli.places import MODEL
+from scanner.cli.progress import progress
 from scanner.cli.reading import listing
+from scanner.cli.scores import ScoreName
 from scanner.cli.signals import stoppable
 from scanner.dataset.reading import as_json
 from scanner.dataset.shards import WHOLE, Shard
@@ -24,11 +26,19 @@ from scanner.scanning.run import scan as run_scan
 HELD = ("captions", "record", "earlier", "gone")  # of a result, and no fact of what the run did
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "overscan scan captions.parquet -m bundle -s store",
+        "overscan scan 'laion/*.parquet' -m bundle -s store --dry-run",
+        "overscan scan captions.parquet -m bundle -s store --seeds 4 --screen 0.05",
+    )
+)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @scan_options
 @click.option("--screen", type=float, metavar="SHARE", help="All passes only for this share, highest after one pass.")
-@click.option("--screen-score", type=click.Choice(FIRST_PASS_SCORES), help="[default: the best of one seed]")
+@click.option(
+    "--screen-score", type=ScoreName(FIRST_PASS_SCORES), help="Of that pass.  [default: the best of one seed]"
+)
 @click.option("--screen-model", type=MODEL, help="What makes the first pass.  [default: the scan's model]")
 @click.option("--screen-precision", type=PRECISION, help="Of the first pass.  [default: the scan's, or its model's]")
 @shards.option

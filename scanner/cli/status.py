@@ -9,13 +9,17 @@ import click
 from scanner.audit import stale
 from scanner.audit.choice import possible
 from scanner.cli.console import status_table
-from scanner.cli.options import Threshold, filled_store
+from scanner.cli.options import Threshold, examples, filled_store
 from scanner.cli.places import FETCHED
 from scanner.store.ledger import Ledger
 from scanner.store.status import status as read_status
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "overscan status -s store",
+    )
+)
 @filled_store
 @click.option("--calibration", type=FETCHED, help="Say whether it is of the newest scan.  [default: as of `report`]")
 @click.option("--threshold", type=Threshold(), metavar="FILE", help="The same of a kept threshold.")

@@ -18,10 +18,15 @@ from scanner.store.stored import read_store
 DEFAULT_QUANTILE = 0.999
 
 
-@click.command()
+@click.command(
+    epilog=options.examples(
+        "overscan threshold -s store -o threshold.json",
+        "overscan threshold -s store -o threshold.json --calibration calibration.parquet --fpr 0.0001",
+    )
+)
 @options.filled_store
 @click.option("--scan-id", help="Scan to choose from, 8 or more first characters.  [default: the one that began last]")
-@click.option("--out", required=True, type=OUT_FILE, help="File to keep the threshold in.")
+@click.option("-o", "--out", required=True, type=OUT_FILE, help="File to keep the threshold in.")
 @options.score
 @click.option("--quantile", type=float, help=f"At this quantile of the captions.  [default: {DEFAULT_QUANTILE}]")
 @click.option("--fpr", type=float, help="At this false positive rate, by --calibration.")

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from scanner.cli import options, places
-from scanner.cli.console import progress
+from scanner.cli.progress import progress
 from scanner.evidence import verify_page
 from scanner.evidence.chosen import check_model, choose
 from scanner.evidence.similarity import Descriptor
@@ -15,9 +15,16 @@ from scanner.model import Model
 from scanner.report.read import read_night
 
 
-@click.command()
+@click.command(
+    epilog=options.examples(
+        "overscan verify --report report -m bundle -o verified --top 5",
+        'overscan verify --prompt "christmas tree" --image tree.png -m bundle -o verified',
+    )
+)
 @options.model
-@click.option("--out", required=True, type=places.OUT_FOLDER, help="Folder for the page, the images and the numbers.")
+@click.option(
+    "-o", "--out", required=True, type=places.OUT_FOLDER, help="Folder for the page, the images and the numbers."
+)
 @click.option("--prompt", multiple=True, allow_from_autoenv=False, help="Prompt to verify; repeatable.")
 @click.option("--image", multiple=True, type=places.FILE, help="Image for each --prompt, in their order.")
 @click.option("--report", type=places.FOLDER, help="Report folder: verify its highest-ranked prompts.")
@@ -25,7 +32,7 @@ from scanner.report.read import read_night
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="With --report: the N highest.")
 @click.option("--seeds", type=click.IntRange(2), default=4, show_default=True, help=f"Seeds, from {FIRST_SEED} up.")
 @click.option("--guidance-scale", type=float, default=7.5, show_default=True, help="1 = no guidance.")
-@click.option("--num-inference-steps", type=click.IntRange(1), default=50, show_default=True)
+@click.option("--num-inference-steps", type=click.IntRange(1), default=50, show_default=True, help="Of each image.")
 @click.option("--descriptor", type=places.FILE, help="ONNX copy detector (image in, embedding out), such as SSCD.")
 @options.batch_size
 @options.backend

@@ -73,8 +73,9 @@ class EditedScores:
     def add(self, texts: Iterable[str]) -> None:
         """Score those that are new."""
         new = list(self._new(texts).items())
+        total = len(self._scores) + len(new)
         for at in range(0, len(new), self._scorer.chunk):
-            self._watch("explain", len(self._scores), len(self._scores) + len(new) - at)
+            self._watch("explain", len(self._scores), total)
             ids, chunk = zip(*new[at : at + self._scorer.chunk], strict=True)
             keys = [str(i) for i in range(len(ids))]
             found = self._scorer(pl.DataFrame({"prompt_id": keys, "text": chunk}))
@@ -82,6 +83,7 @@ class EditedScores:
             self._scores |= dict(
                 zip(ids, found.select(pl.when(value.is_finite()).then(value)).to_series(), strict=True)
             )
+        self._watch("explain", total, total)
 
     def _new(self, texts: Iterable[str]) -> dict[tuple[int, ...], str]:
         unread = [text for text in dict.fromkeys(texts) if text not in self._ids]

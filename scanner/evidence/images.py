@@ -58,13 +58,14 @@ def look(
         raise ScannerError(f"{model.path}: not the model of scan {shown(stored.scan_id)}, {made.model}: name it")
     rows = _candidates(stored, score, top)
     scorer = model.adapted(config=replace(made.config, timesteps=())).scorer(watch)  # a path has the sampler's own
-    found, gallery = _gallery(rows, column, scorer.denoiser)
+    found, gallery = _gallery(rows, column, scorer.denoiser, watch)
     prompts = rows.unique("prompt_id", maintain_order=True)
     parts = []
     for i in range(0, len(prompts), scorer.chunk):
+        watch("images", i, len(prompts))
         part = prompts[i : i + scorer.chunk]
         parts.append(_measure(scorer, part["text"].to_list(), found.join(part, "prompt_id", "semi"), gallery))
-        watch("images", min(i + scorer.chunk, len(prompts)), len(prompts))
+    watch("images", len(prompts), len(prompts))
     measured = pl.concat(parts) if parts else pl.DataFrame(schema=SCHEMA)
     return measured.select(*SCHEMA)
 
@@ -93,7 +94,7 @@ def _candidates(stored: StoredScan, score: str, top: int) -> pl.DataFrame:
     return rows.head(ROWS).select("prompt_id", "text", "file", "row")
 
 
-def _gallery(rows: pl.DataFrame, column: str, denoiser: Denoiser) -> tuple[pl.DataFrame, Gallery]:
+def _gallery(rows: pl.DataFrame, column: str, denoiser: Denoiser, watch: Watch) -> tuple[pl.DataFrame, Gallery]:
     """The rows with their images' name, status, problem and place `x` in the gallery; each image encoded once."""
     height, width = denoiser.image_size
     names: list[str] = []
@@ -107,6 +108,7 @@ def _gallery(rows: pl.DataFrame, column: str, denoiser: Denoiser) -> tuple[pl.Da
 
     for (file,), of_file in rows.group_by("file", maintain_order=True):
         for paired in paired_images(str(file), set(of_file["row"]), column, height, width):
+            watch("encode images", len(described), len(rows))
             described.append(_described(str(file), paired, len(names)))
             if paired.pixels is not None:
                 names.append(f"{file}#{paired.row}" if paired.image is None else paired.image)

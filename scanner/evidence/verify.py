@@ -3,7 +3,7 @@
 The loop is `scanner.diffusion.trace.denoise()`, that of a scan; it only goes on to its end.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
@@ -62,9 +62,14 @@ class Sampler:
         x_t = np.stack([step.x_t[0] for step in self._loop(self._denoiser.null, 1.0)])
         return self._fit(x_t[:-1], x_t[-1]), seed_distance(x_t)
 
-    def verify(self, prompt: str, given: Array | None = None) -> Verification:
-        """Generate a prompt's images and measure them; `given`: an image [3, h, w] to compare with."""
-        *steps, last = (_of_prompt(step) for step in self._loop(self._denoiser.encode([prompt]), None))
+    def verify(
+        self, prompt: str, given: Array | None = None, heard: Callable[[int], None] = lambda done: None
+    ) -> Verification:
+        """Generate a prompt's images and measure them; `given`: an image [3, h, w] to compare with.
+
+        `heard` is told how many steps are done: none at first, and after each.
+        """
+        *steps, last = (_of_prompt(step) for step in self._loop(self._denoiser.encode([prompt]), None, heard))
         x_t = np.stack([step.x_t for step in steps])  # [K, S, C, H, W]
         generated = self._denoiser.decode(last.x_t)
         x0_hat = self._guided(steps)
@@ -91,16 +96,26 @@ class Sampler:
         images.png(self._denoiser.decode(blank)[0])  # a missing decoder or Pillow is said before hours of work
         size = self._denoiser.image_size
         given = [None if path is None else images.read(path, *size) for path in chosen.values()]
-        found = []
-        for done, (prompt, image) in enumerate(zip(chosen, given, strict=True)):
-            watch("verify", done, len(chosen))
-            found.append(self.verify(prompt, image))
-        watch("verify", len(chosen), len(chosen))
-        return found
+        steps = self._sampling.num_inference_steps
 
-    def _loop(self, conditioning: "Conditioning", guidance_scale: float | None) -> list[Step]:
+        def of(i: int) -> Callable[[int], None]:
+            return lambda done: watch("verify", i * steps + done, len(chosen) * steps)
+
+        return [self.verify(prompt, image, of(i)) for i, (prompt, image) in enumerate(zip(chosen, given, strict=True))]
+
+    def _loop(
+        self,
+        conditioning: "Conditioning",
+        guidance_scale: float | None,
+        heard: Callable[[int], None] = lambda done: None,
+    ) -> list[Step]:
         g = self._sampling.guidance_scale if guidance_scale is None else guidance_scale
-        return list(denoise(self._denoiser, conditioning, self._start, g, self._sampling.num_inference_steps))
+        steps, k = list[Step](), self._sampling.num_inference_steps
+        heard(0)
+        for step in denoise(self._denoiser, conditioning, self._start, g, k):
+            steps.append(step)
+            heard(min(len(steps), k))  # the last one is the clean latent
+        return steps
 
     def _guided(self, steps: Sequence[Step]) -> Array:
         """Clean estimates of every step with guidance, [K, S, C, H, W]."""
