@@ -426,3 +426,18 @@ def test_an_older_store_learns_to_keep_its_log_short(tmp_path, monkeypatch):
     assert found.table("scores").metadata().configuration == tables.KEEPS
     assert len(log(tmp_path)) == 3  # made, appended to, set once
     assert found.read("one")["prompt_id"].to_list() == ["a"]
+
+
+def test_a_store_gets_sketches_with_the_first_rows_that_have_them(tmp_path):
+    ledger = Ledger(tmp_path, ("s_v1",))
+    ledger.append("one", rows("a"))
+    assert ledger.sketches("one", pl.Series(["a"])).to_dict(as_series=False) == {"prompt_id": [], "sketch_v1": []}
+    younger = Ledger(tmp_path, ("s_v1",))
+    sketched = rows("b", "c", "d").with_columns(sketch_v1=pl.Series([b"b", None, b"d"], dtype=pl.Binary))
+    younger.append("one", sketched)
+    younger.append("one", sketched)  # two scans at once
+    younger.append("two", rows("a").with_columns(sketch_v1=pl.lit(b"other")))
+    assert younger.sketches("one", pl.Series(["a", "b", "c"])).rows() == [("b", b"b")]
+    ledger.append("one", rows("e"))  # by an older overscan
+    assert "sketch_v1" not in younger.read("one").columns
+    assert sorted(younger.read("one")["prompt_id"]) == ["a", "b", "c", "d", "e"]

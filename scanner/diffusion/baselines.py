@@ -11,6 +11,7 @@ from scanner.diffusion.prediction import Array
 from scanner.diffusion.spectrum import Spectrum, shrinkage
 from scanner.errors import ScannerError
 
+SKETCH = 64  # numbers of a sketch
 SHRINKAGE = 0.6  # of the `_v1` scores' covariance towards a multiple of the identity
 FOLDS = 16  # of a reference's captions, each left out of a covariance in turn
 MOST_ROWS = 512  # of a reference, from which its shrinkage is read
@@ -44,6 +45,12 @@ class Covariance:
         """Mahalanobis length of z [..., d] over sqrt(d): about 1 for one of the data that the covariance is of."""
         squared = np.square(z).sum(-1) - np.square(z @ self.P.T).sum(-1)
         return np.asarray(np.sqrt(np.maximum(squared, 0) / (self.isotropic * z.shape[-1])), np.float32)
+
+    def whitened(self, z: Array) -> Array:
+        """C^-1/2 z / sqrt(d) of z [..., d]: of length `distance(z)`, and all of the data's directions count alike."""
+        kept = np.sqrt(np.maximum(1 - np.square(self.P).sum(1), 0))  # of the length along each direction
+        shortened = z - (z @ self.P.T / (1 + kept)) @ self.P
+        return np.asarray(shortened / np.sqrt(self.isotropic * z.shape[-1]), np.float32)
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,12 @@ class Prior:
     def spectral(self) -> SpectralCovariance:
         """The same, shrunk towards the estimates' spectrum."""
         return SpectralCovariance.of(self.x0_uncond - self.mean, len(self.x0_uncond) - 1)
+
+    @cached_property
+    def projection(self) -> Array:
+        """Onto SKETCH random directions of whitened estimates, [d, SKETCH]: keeps their lengths and angles, roughly."""
+        drawn = np.random.Generator(np.random.PCG64(0)).standard_normal((SKETCH, self.mean.size), np.float32)
+        return self.covariance.whitened(drawn).T / np.float32(np.sqrt(SKETCH))
 
 
 @dataclass(frozen=True)

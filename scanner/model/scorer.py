@@ -10,6 +10,7 @@ from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.families import Conditioning
 from scanner.diffusion.formulas import gram
 from scanner.diffusion.scores import SCORES
+from scanner.diffusion.sketch import NAME, sketch
 from scanner.diffusion.start import Start, Watch, unwatched
 from scanner.diffusion.trace import Trace, trace
 
@@ -40,9 +41,9 @@ class Scorer:
     chunk: int
 
     def __call__(self, prompts: pl.DataFrame) -> pl.DataFrame:
-        """[prompt_id, text, ...] -> [prompt_id, truncated, scores..., q1, q2, q3 per seed, status].
+        """[prompt_id, text, ...] -> [prompt_id, truncated, scores..., q1, q2, q3 per seed, sketch, status].
 
-        `status`: scored, or `non_finite` for a prompt whose predictions overflow, which has null scores.
+        `status`: scored, or `non_finite` for a prompt whose predictions overflow, which has null scores and no sketch.
         """
         conditioning = self.denoiser.encode(prompts["text"].to_list())
         first = self.trace(conditioning)
@@ -53,6 +54,10 @@ class Scorer:
             for name, score in SCORES.items()
         }
         columns |= {name: pl.Series(array).cast(pl.List(pl.Float32)) for name, array in raw.items()}
+        drawn = [None] * len(finite) if first.prior is None else [row.tobytes() for row in sketch(first).astype("<f2")]
+        columns[NAME] = pl.Series(drawn, dtype=pl.Binary).zip_with(
+            pl.Series(finite), pl.Series([None], dtype=pl.Binary)
+        )
         status = pl.Series(np.where(finite, "scored", "non_finite"))
         named = {"prompt_id": prompts["prompt_id"], "truncated": conditioning.truncated}
         return pl.DataFrame({**named, **columns, "status": status})

@@ -38,6 +38,8 @@ RAW: Columns = dict.fromkeys(("q1", "q2", "q3"), pl.List(pl.Float32))  # a numbe
 RAW_LATER: Columns = {  # where the first say nothing, and at the least noisy timestep: only where a scan has them
     f"{name}_{where}": numbers for where in ("v2", "low") for name, numbers in RAW.items()
 }
+SKETCH = "sketch_v1"  # of `scanner.diffusion.sketch`
+YOUNGER: Columns = {**RAW_LATER, SKETCH: pl.Binary()}  # that a store gets with the first rows that have them
 RUNS: Columns = {
     "scan_id": pl.String(),
     "started": pl.Datetime("us", "UTC"),
@@ -58,10 +60,8 @@ class Run:
 class Ledger:
     """A store, opened: a folder of this machine or of an object store.
 
-    `score_names` become columns, beside those that it has.
-
-    Without `score_names` the store must exist, and is left as it is. Every method raises StoreError where the store
-    cannot be read and DiskError where it cannot be written.
+    `score_names` become columns, beside those that it has. Without, the store must exist, and is left as it is. Every
+    method raises StoreError where the store cannot be read and DiskError where it cannot be written.
     """
 
     def __init__(self, folder: Place, score_names: Collection[str] = ()):
@@ -94,11 +94,21 @@ class Ledger:
             read = [name for name, dtype in scores.collect_schema().items() if name in known or dtype == SCORE]
             return scores.filter(pl.col("scan_id") == scan_id).select(read).drop("scan_id")
 
+    def sketches(self, scan_id: str, prompt_ids: pl.Series) -> pl.DataFrame:
+        """[prompt_id, sketch_v1] of these prompts, of those that have one."""
+        with self.refusals():
+            scores = scanned(self.table("scores"))
+            if SKETCH not in scores.collect_schema():
+                return pl.DataFrame(schema={"prompt_id": pl.String(), SKETCH: pl.Binary()})
+            held = scores.filter(pl.col("scan_id") == scan_id, pl.col(SKETCH).is_not_null()).select("prompt_id", SKETCH)
+            asked = prompt_ids.alias("prompt_id").to_frame().lazy()
+            return held.join(asked, on="prompt_id", how="semi").unique("prompt_id").collect(engine="streaming")
+
     def append(self, scan_id: str, rows: pl.DataFrame) -> None:
         """Commit rows: all of them, or, interrupted, none. Now and then the files of earlier ones are merged."""
         whole = rows.with_columns(scan_id=pl.lit(scan_id))
         with self.refusals():
-            if self._commits == 0 and (later := {name: RAW_LATER[name] for name in rows.columns if name in RAW_LATER}):
+            if self._commits == 0 and (later := {name: YOUNGER[name] for name in rows.columns if name in YOUNGER}):
                 self._scores.grow(later)
             self._scores.append(lambda table: (whole, None))
         self._commits += 1

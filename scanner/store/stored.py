@@ -47,6 +47,10 @@ class StoredScan:
         with work_folder() as folder, ledger.refusals():
             return partitions.join(self.captions, ledger.scores(self.scan_id), folder)
 
+    def sketches(self, prompt_ids: pl.Series) -> pl.DataFrame:
+        """[prompt_id, sketch_v1] of these prompts: what their first step points at, in the bytes of 64 float16."""
+        return Ledger(self.store).sketches(self.scan_id, prompt_ids)
+
     @property
     def full_scan_id(self) -> str:
         """The scan_id whose calibrations hold: of a screened scan, that of the same scan unscreened."""
