@@ -2,9 +2,9 @@
 
     python -m tools.ground_truth.siblings stable-diffusion-xl --work build/ground-truth
 
-After `python -m tools.ground_truth`, whose pictures, VAE and text encoder they share. Half of the captions (whole groups of
-related ones) are shown, so that a training takes an hour or two on one core. A second text encoder is taught beside the
-frozen image tower, then frozen, too. Every stage keeps its result; interrupted, the same command goes on.
+After `python -m tools.ground_truth`, whose pictures, VAE and text encoder they share. Half of the captions (groups
+of related ones) are shown, so that a training takes an hour or two on one core. A second text encoder is taught beside
+the frozen image tower, then frozen, too. Every stage keeps its result; interrupted, the same command goes on.
 
 - stable-diffusion-xl: a UNet with two text encoders, a pooled embedding and the sizes that SDXL is told, of epsilon; it
   goes on from the plain v-prediction UNet, which has memorized next to nothing.
