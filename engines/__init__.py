@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from engines.bundle import PRECISIONS, Bundle, as_exported, choose_precision, is_checkpoint, read_bundle, read_graphs
+from engines.installed import install_line
 from engines.interface import BundleError, Engine, EngineError, TensorSpec
 from engines.manifest import Manifest
 from engines.quiet import silence
@@ -103,9 +104,7 @@ def _open_checkpoint(backend: str, folder: Path, precision: str, device: str, ab
     try:
         from engines.torch_ref import open_checkpoint, require_device
     except ImportError as error:
-        raise EngineError(
-            f'the "{backend}" backend needs torch and diffusers: pip install "overscan[export]"'
-        ) from error
+        raise EngineError(f'the "{backend}" backend needs torch and diffusers: {install_line("export")}') from error
 
     require_device(device)
     chosen = choose_precision(backend, precision, able)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.installed import install_line
 from engines.interface import Arrays, EngineError
 from engines.manifest import Component
 from engines.ort import open_session
@@ -108,11 +109,11 @@ def require_cuda() -> None:
     try:
         import onnxruntime
     except ImportError as error:
-        raise EngineError('the "cuda" backend needs ONNX Runtime for CUDA: pip install "overscan[gpu]"') from error
+        raise EngineError(f'the "cuda" backend needs ONNX Runtime for CUDA: {install_line("gpu")}') from error
     if PROVIDER not in onnxruntime.get_available_providers():
         raise EngineError(
             f"this ONNX Runtime ({onnxruntime.__version__}) was built without CUDA: pip uninstall onnxruntime, then "
-            'pip install "overscan[gpu]" (the two packages own one folder, so never both)'
+            f"{install_line('gpu')} (the two packages own one folder, so never both)"
         )
 
 

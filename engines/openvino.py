@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from engines.cache import making, own_folder
 from engines.cores import usable_cores
+from engines.installed import install_line
 from engines.interface import Arrays, EngineError
 from engines.manifest import Component
 
@@ -92,5 +93,5 @@ def _openvino() -> Any:
     try:
         import openvino
     except ImportError as error:
-        raise EngineError('the "openvino" backend needs OpenVINO: pip install "overscan[openvino]"') from error
+        raise EngineError(f'the "openvino" backend needs OpenVINO: {install_line("openvino")}') from error
     return openvino

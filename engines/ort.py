@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from engines.cores import usable_cores
+from engines.installed import install_line
 from engines.interface import Arrays, EngineError, TensorSpec
 from engines.manifest import Component
 
@@ -47,7 +48,7 @@ def open_session(
     try:
         import onnxruntime
     except ImportError as error:
-        raise EngineError('the "cpu" backend needs ONNX Runtime: pip install "overscan[cpu]"') from error
+        raise EngineError(f'the "cpu" backend needs ONNX Runtime: {install_line("cpu")}') from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if usable_cores() < (os.cpu_count() or 1):
@@ -77,7 +78,7 @@ def open_file(path: Path) -> OrtEngine:
     try:
         import onnxruntime
     except ImportError as error:
-        raise EngineError('an ONNX file needs ONNX Runtime: pip install "overscan[cpu]"') from error
+        raise EngineError(f"an ONNX file needs ONNX Runtime: {install_line('cpu')}") from error
     try:
         session = onnxruntime.InferenceSession(str(path), providers=[PROVIDER])
     except Exception as error:  # onnxruntime's exceptions share no base class

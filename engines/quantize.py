@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.bundle import read_manifest
+from engines.installed import install_line
 from engines.interface import Arrays, BundleError, EngineError
 from engines.manifest import Manifest, new_folder, sha256
 
@@ -82,6 +83,6 @@ def _libraries() -> tuple[Any, Any]:
         import nncf
         import openvino
     except ImportError as error:
-        raise EngineError(f'{error}: int8 needs NNCF and OpenVINO: pip install "overscan[int8]"') from error
+        raise EngineError(f"{error}: int8 needs NNCF and OpenVINO: {install_line('int8')}") from error
     nncf.set_log_level(logging.ERROR)
     return nncf, openvino

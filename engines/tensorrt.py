@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from engines.build_progress import BuildProgress
 from engines.cache import making
+from engines.installed import install_line
 from engines.interface import Arrays, EngineError
 from engines.manifest import Component, Manifest
 from engines.plans import WAY_OUT, Gpu, Profile, plan_folder, plan_key, profile_for, write_plan
@@ -27,7 +28,7 @@ def require() -> Gpu:
     trt, cudart = _libraries()
     version = str(trt.__version__)
     if not version.split(".")[0].isdigit() or int(version.split(".")[0]) < OLDEST:
-        raise EngineError(f'TensorRT {version}, needed {OLDEST} or newer: pip install "overscan[tensorrt]"')
+        raise EngineError(f"TensorRT {version}, needed {OLDEST} or newer: {install_line('tensorrt')}")
     error, count = cudart.cudaGetDeviceCount()
     if error.value or not count:
         said = _words(cudart, error) if error.value else "no device"
@@ -198,7 +199,7 @@ def _libraries() -> tuple[Any, Any]:
         from cuda.bindings import runtime
     except (ImportError, OSError) as error:  # OSError: a library that it loads
         raise EngineError(
-            f'the "tensorrt" backend needs TensorRT and cuda-python ({error}): pip install "overscan[tensorrt]"'
+            f'the "tensorrt" backend needs TensorRT and cuda-python ({error}): {install_line("tensorrt")}'
         ) from error
     return tensorrt, runtime
 

@@ -14,6 +14,7 @@ from conftest import CHECKPOINTS
 
 import engines
 from engines import EngineError
+from engines.installed import install_line
 from scanner.cli import cli
 from scanner.demo import BUNDLE, CAPTIONS
 from scanner.doctor import Asked, Finding, examine, installation, machine, model
@@ -75,7 +76,7 @@ def test_optional_extras_are_named_with_their_pip_line(healthy, monkeypatch):
         "extra tensorrt",
         "note",
         "cuda-python 9.9; no tensorrt",
-        'if you need it: pip install "overscan[tensorrt]"',
+        f"if you need it: {install_line('tensorrt')}",
     )
     assert "extra dev" not in by_name
 
@@ -183,7 +184,7 @@ def test_another_distribution_with_our_names_is_a_problem(path):
     ours, engine = installation.names(Asked())
     assert ours.status == "problem"
     assert ours.found == "port-scanner owns a package of that name too"
-    assert ours.remedy == "pip uninstall port-scanner, then pip install --force-reinstall overscan"
+    assert ours.remedy == f"pip uninstall port-scanner, then {install_line(force=True)}"
     assert engine.status == "ok"
 
 

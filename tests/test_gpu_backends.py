@@ -152,7 +152,7 @@ def test_a_link_or_a_file_is_no_plans_folder(home, tmp_path):
 @pytest.mark.skipif("tensorrt" in sys.modules, reason="TensorRT is here")
 def test_tensorrt_is_refused_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(EngineError, match=r'needs TensorRT and cuda-python \(.*\): pip install "overscan\[tensorrt\]"'):
+    with pytest.raises(EngineError, match=r'needs TensorRT and cuda-python \(.*\): pip install .*\[tensorrt\]"'):
         open_bundle(BUNDLE, "tensorrt")
 
 

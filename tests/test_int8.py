@@ -240,5 +240,5 @@ def test_an_existing_folder_is_refused_before_minutes_are_spent(tmp_path):
 
 def test_without_nncf_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nncf", None)
-    with pytest.raises(EngineError, match=r'int8 needs NNCF and OpenVINO: pip install "overscan\[int8\]"'):
+    with pytest.raises(EngineError, match=r'int8 needs NNCF and OpenVINO: pip install .*\[int8\]"'):
         quantize(BUNDLE, tmp_path / "out", [])

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from engines import Bundle, EngineError, manifest
+from engines.installed import install_line
 from engines.partial import partial_folder, prefix, sweep
 from scanner.cli.options import examples
 from scanner.cli.places import ANY_PATH, CHECKPOINT, NEW
@@ -96,7 +97,7 @@ def _extra() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise EngineError(f'{error}: exporting needs pip install "overscan[cpu,export]"') from error
+        raise EngineError(f"{error}: exporting needs {install_line('cpu', 'export')}") from error
 
 
 def _dry_run(source: Path, dtype: str, asked: Mapping[str, Any]) -> None:

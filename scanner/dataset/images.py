@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from engines.installed import install_line
 from scanner.diffusion.prediction import Array
 from scanner.errors import InputError, ScannerError, first_line
 
@@ -77,5 +78,5 @@ def _pillow() -> Any:
     try:
         from PIL import Image
     except ImportError as error:
-        raise ScannerError('images need Pillow: pip install "overscan[images]"') from error
+        raise ScannerError(f"images need Pillow: {install_line('images')}") from error
     return Image

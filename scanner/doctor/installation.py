@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from engines import quiet
+from engines.installed import install_line
 from scanner.doctor.finding import Asked, Finding
 from scanner.origin import elsewhere
 
@@ -53,7 +54,7 @@ def extras(asked: Asked) -> Iterator[Finding]:
             yield Finding(f"extra {extra}", "ok", held)
             continue
         beside = {"gpu": "cpu", "cpu": "gpu"}.get(extra)
-        remedy = f'if you need it: pip install "{DISTRIBUTION}[{extra}]"'
+        remedy = f"if you need it: {install_line(extra)}"
         if beside:
             remedy += f", and never beside [{beside}]"
         yield Finding(f"extra {extra}", "note", f"{held}; no {missing}" if held else f"no {missing}", remedy)
@@ -80,7 +81,7 @@ def names(asked: Asked) -> Iterator[Finding]:
             remedy = "take that folder off PYTHONPATH, or leave it"
             yield Finding(f"package {name}", "problem", f"comes from {place}, not from {root}", remedy)
         elif others:
-            remedy = f"pip uninstall {' '.join(others)}, then pip install --force-reinstall {DISTRIBUTION}"
+            remedy = f"pip uninstall {' '.join(others)}, then {install_line(force=True)}"
             yield Finding(f"package {name}", "problem", f"{', '.join(others)} owns a package of that name too", remedy)
         else:
             yield Finding(f"package {name}", "ok", str(root / name))

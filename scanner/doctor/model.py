@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engines import BACKENDS, Bundle, BundleError, EngineError, is_checkpoint, prove, read_bundle
+from engines.installed import repair_line
 from scanner.demo import BUNDLE
 from scanner.doctor.finding import Asked, Finding
 from scanner.doctor.machine import writable
@@ -34,7 +35,7 @@ def bundle(asked: Asked) -> Iterator[Finding]:
 
 
 def _reinstall(asked: Asked) -> str:
-    return "" if asked.model else "pip install --force-reinstall overscan: the bundled model is damaged"
+    return "" if asked.model else f"the bundled model is damaged: {repair_line()}"
 
 
 def backends(asked: Asked) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ from typing import Any
 import polars as pl
 
 from engines import EngineError
+from engines.installed import install_line
 from scanner.errors import ScannerError
 from scanner.model import Model, Scorer
 from scanner.scanning.execute import DEATHS, Chunks, Executor, Ready, Task, check
@@ -179,5 +180,5 @@ def _ray() -> Any:
         import ray
         import ray.exceptions
     except ImportError as error:
-        raise EngineError('the executor "ray" needs Ray: pip install "overscan[ray]"') from error
+        raise EngineError(f'the executor "ray" needs Ray: {install_line("ray")}') from error
     return ray
