@@ -5,7 +5,7 @@ PYTEST = .venv/bin/pytest -n $(WORKERS) --dist worksteal
 export TRANSFORMERS_OFFLINE = 1
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test nightly
+.PHONY: demo test nightly dist
 demo: .venv/cpu  ## install with the CPU extra, scan the bundled captions with the bundled model
 	.venv/bin/overscan demo
 
@@ -18,6 +18,12 @@ test: .venv/dev  ## install with the development extra, then every check
 
 nightly: .venv/dev  ## every test, the slow ones too
 	$(PYTEST) -m "slow or not slow"
+
+dist: .venv/bin/python  ## a wheel and an sdist, checked as an index checks them
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check 'build>=1.2' 'twine>=6'
+	rm -rf dist
+	.venv/bin/python -m build
+	.venv/bin/twine check --strict dist/*
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "overscan needs Python 3.11 or newer")'
