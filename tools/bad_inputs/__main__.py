@@ -1,9 +1,11 @@
-"""Write docs/bad-inputs.md: python -m tools.bad_inputs docs/bad-inputs.md."""
+"""Write the page and the table into a folder: python -m tools.bad_inputs docs."""
 
 import sys
 from pathlib import Path
 
-from tools.bad_inputs import document
+from tools.bad_inputs import page, rows, table
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(document())
+    folder, asked = Path(sys.argv[1]), list(rows())
+    (folder / "bad-inputs.md").write_text(page(asked))
+    (folder / "bad-inputs.csv").write_text(table(asked))
