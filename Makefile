@@ -5,7 +5,7 @@ PYTEST = .venv/bin/pytest -n $(WORKERS) --dist worksteal
 export TRANSFORMERS_OFFLINE = 1
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test nightly dist
+.PHONY: demo test nightly docs dist
 demo: .venv/cpu  ## install with the CPU extra, scan the bundled captions with the bundled model
 	.venv/bin/overscan demo
 
@@ -18,6 +18,10 @@ test: .venv/dev  ## install with the development extra, then every check
 
 nightly: .venv/dev  ## every test, the slow ones too
 	$(PYTEST) -m "slow or not slow"
+
+docs: .venv/dev  ## the documentation as a site, in build/site
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
+	.venv/bin/python -m tools.docs_site.check build/site
 
 dist: .venv/bin/python  ## a wheel and an sdist, checked as an index checks them
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check 'build>=1.2' 'twine>=6'

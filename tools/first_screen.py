@@ -1,0 +1,146 @@
+"""What a reader sees first: the README's picture and its table of results, made of what was measured.
+
+    python tools/first_screen.py
+
+The picture, docs/first-step.png, is of the bundled model. Each row: the training image (as docs/samples.png has it, by
+its row there), the model's clean estimates at the first step from two seeds, which is all that a scan looks at, and the
+finished images of four seeds. The table is taken from docs/detection.md and docs/performance.md, and written between its
+marks into README.md and docs/detecting.md; a test compares.
+"""
+
+import argparse
+import re
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from scanner import Model
+from scanner.demo import BUNDLE, LABELS
+from scanner.diffusion.scores import DEFAULT_SCORE
+from scanner.evidence.verify import Sampler, Sampling
+
+DOCS = Path(__file__).parent.parent / "docs"
+SIDE, GAP, TOP = 120, 8, 46
+SHOWN = 2  # seeds of the first step
+HEADS = ("in the training data", "the estimate at step 1 of 50", "what 50 steps make of four seeds")
+MARKS = ("<!-- results, by tools/first_screen.py -->", "<!-- end of results -->")
+LEFT_OUT = re.compile(
+    r"^### Collapsed prompts left out: ([\d,]+) memorized, ([\d,]+) not\n(.*?)(?=^### |\Z)", re.M | re.S
+)
+ROWS = {  # score -> what it is called, and how fast it comes
+    "text_noise_norm_v1": ("the norm of the literature", "1 (scripts)"),
+    "estimate_ratio_prior_v1": ("the default", "{small} times as many; {full} at Stable Diffusion 1.5's size"),
+    "estimate_ratio_white_v1": ("with a list of ordinary captions", "the same"),
+}
+INK, PAPER = (60, 60, 60), (255, 255, 255)
+
+
+def tiles(prompt: str, row: int, sampler: Sampler) -> list[Image.Image]:
+    """Training image, estimates, and finished images of a caption."""
+    grid = Image.open(DOCS / "samples.png").convert("RGB")
+    side = grid.width // 5
+    training = grid.crop((0, row * side, side, (row + 1) * side))
+    found = sampler.verify(prompt)
+    return [_shown(training), *map(_image, found.path[0][:SHOWN]), *map(_image, found.images)]
+
+
+def _image(pixels: NDArray[np.float32]) -> Image.Image:
+    """Of [3, h, w] in -1..1."""
+    return _shown(Image.fromarray(((pixels.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8).transpose(1, 2, 0)))
+
+
+def _shown(image: Image.Image) -> Image.Image:
+    return image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+
+
+def picture(rows: dict[str, list[Image.Image]]) -> Image.Image:
+    """The rows below one another, each under its caption."""
+    font, small = ImageFont.load_default(15), ImageFont.load_default(14)
+    columns = len(next(iter(rows.values())))
+    x = [i * (SIDE + GAP) + GAP * 2 * ((i > 0) + (i > SHOWN)) for i in range(columns)]
+    height = SIDE + 32
+    whole = Image.new("RGB", (x[-1] + SIDE, TOP + height * len(rows)), PAPER)
+    draw = ImageDraw.Draw(whole)
+    for head, column in zip(HEADS, (0, 1, 1 + SHOWN), strict=True):
+        draw.text((x[column], 8), head if column else head.replace(" data", "\ndata"), INK, small)
+    for i, (caption, images) in enumerate(rows.items()):
+        y = TOP + i * height
+        for at, image in zip(x, images, strict=True):
+            whole.paste(image, (at, y))
+        draw.text((0, y + SIDE + 4), caption, INK, font)
+    return whole
+
+
+def table(detection: str, performance: str) -> str:
+    """Found at 1 % and at 0.1 % false alarms by model, and captions per second. Raises SystemExit where they lack it."""
+    models = re.findall(r"^## (The .*?)\n(.*?)(?=^## |\Z)", detection, re.MULTILINE | re.DOTALL)
+    parts = {name: LEFT_OUT.search(text) for name, text in models}
+    if not parts or None in parts.values():
+        raise SystemExit("docs/detection.md: no model's table with collapsed prompts left out")
+    found = {name: part for name, part in parts.items() if part is not None}
+    lines = [
+        "| at two UNet passes per caption | found at 1 % false alarms | at 0.1 % | captions per second |",
+        "|---|---|---|---|",
+    ]
+    small, full = _ratios(performance)
+    for score, (said, speed) in ROWS.items():
+        shares = [_shares(part[3], score) for part in found.values()]
+        ones, tenths = (" / ".join(f"{100 * share[at]:.0f} %" for share in shares) for at in (0, 1))
+        lines.append(f"| {said} | {ones} | {tenths} | {speed.format(small=small, full=full)} |")
+    counts = "; ".join(f"{name[4:]}: {part[1]} memorized captions, {part[2]} not" for name, part in found.items())
+    return "\n".join([*lines, "", f"({counts}.)"])
+
+
+def _shares(part: str, score: str) -> tuple[float, float]:
+    """Of two seeds and one step: the shares found at 1 % and at 0.1 % false alarms."""
+    row = re.search(rf"^\| `{score}` \| 2 \| 1 \| 2 \|(.*)$", part, re.MULTILINE)
+    if row is None:
+        raise SystemExit(f"docs/detection.md: no row of {score} with two seeds")
+    cells = [cell.split()[0] for cell in row[1].split("|") if cell.strip()]
+    return float(cells[2]), float(cells[3])
+
+
+def _ratios(performance: str) -> tuple[str, str]:
+    """Captions per second as a ratio to scripts: on the demo model, by backend, and at Stable Diffusion 1.5's size."""
+    small = [float(ratio) for ratio in re.findall(r"^\| bundle \w+ \|[^|]*\| ([\d.]+) \|", performance, re.MULTILINE)]
+    full = re.search(r"^\| sd-f32 openvino \| OpenVINO CPU bfloat16.*\| ([\d.]+) \|[^|]*\|$", performance, re.MULTILINE)
+    if not small or full is None:
+        raise SystemExit("docs/performance.md: no ratios of the demo model, or none at full size")
+    return f"{min(small):.0f} to {max(small):.0f}", f"{float(full[1]):.1f}"
+
+
+def between_marks(page: str, text: str) -> str:
+    """The page with this text between its marks."""
+    begin, end = MARKS
+    before, _, rest = page.partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise SystemExit(f"no {begin} ... {end} in the page")
+    return f"{before}{begin}\n{text}\n{end}{after}"
+
+
+def main() -> None:
+    """Write the picture and the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--copied", nargs=2, default=("tomato on red and orange", "1"), metavar=("CAPTION", "ROW"))
+    parser.add_argument("--other", nargs=2, default=("rosette on blue and brown", "4"), metavar=("CAPTION", "ROW"))
+    asked = parser.parse_args()
+    model = Model(BUNDLE, "cpu", batch_size=4)
+    sampler, scorer = Sampler(model.denoiser, Sampling()), model.scorer()
+    labels = dict(pl.read_parquet(LABELS).select("prompt", "label").iter_rows())
+    rows = {}
+    for caption, row in (asked.copied, asked.other):
+        (score,) = scorer(pl.DataFrame({"prompt_id": ["0"], "text": [caption]}))[DEFAULT_SCORE]
+        said = "memorized" if labels[caption] else "not memorized"
+        rows[f"“{caption}”: score {score:.2f}, {said}"] = tiles(caption, int(row), sampler)
+    picture(rows).save(DOCS / "first-step.png", optimize=True)
+    found = table(*((DOCS / name).read_text() for name in ("detection.md", "performance.md")))
+    for path in (DOCS.parent / "README.md", DOCS / "detecting.md"):
+        path.write_text(between_marks(path.read_text(), found))
+
+
+if __name__ == "__main__":
+    main()
