@@ -24,12 +24,16 @@ SUMMARY = Summary(
 )  # fmt: skip
 
 
-def stored_scan(scores, captions, canaries=(), scan_id="scan", **record):
-    """A scan as read back from a store, without one: its `scores` are known already, and its canaries are given."""
+def stored_scan(scores, captions, canaries=(), scan_id="scan", sketches=(), **record):
+    """A scan as read back from a store, without one: its `scores` are known already, and the rest is given."""
 
     class Held(StoredScan):
         def canaries(self, score):
             return pl.DataFrame(canaries, schema={"canary": pl.String, score: pl.Float32}, orient="row")
+
+        def sketches(self, prompt_ids):
+            held = pl.DataFrame(sketches, schema={"prompt_id": pl.String, "sketch_v1": pl.Binary}, orient="row")
+            return held.filter(pl.col("prompt_id").is_in(prompt_ids.implode()))
 
     found = Held(scan_id, Path("store"), replace(RECORD, **record), captions, ())
     vars(found)["scores"] = scores

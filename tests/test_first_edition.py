@@ -58,9 +58,10 @@ def test_a_scan_goes_on_and_computes_nothing_twice(old):
     assert (result.scan_id, result.already_scored, result.scored) == (SCAN_ID, 7, 1)
     after = pl.read_delta(str(old / "store/scores"))
     assert len(after) == len(before) + 1
-    assert (
-        after.join(before, on=["scan_id", "prompt_id"], how="semi").sort("prompt_id").equals(before.sort("prompt_id"))
-    )
+    kept = after.join(before, on=["scan_id", "prompt_id"], how="semi").sort("prompt_id")
+    assert kept.select(before.columns).equals(before.sort("prompt_id"))
+    assert set(after.columns) - set(before.columns) == {"sketch_v1"}
+    assert after["sketch_v1"].count() == 1  # today's
     assert {run.record.version: run.record.purpose for run in Ledger(old / "store").runs()} == {2: "scan", 1: "scan"}
 
 

@@ -79,7 +79,9 @@ def test_the_reports_files(night):
     assert schema(pl.read_parquet(night / "report/scores.parquet")) == columns("`scores.parquet`")
     flagged = columns("`flagged.parquet`")
     assert schema(pl.read_parquet(night / "report/flagged.parquet")) == flagged
-    assert pl.read_csv(night / "report/flagged.csv").columns == list(flagged)
+    empty = [name for name in SCORES if pl.read_parquet(night / "report/flagged.parquet")[name].null_count()]
+    assert len(empty) > 3  # what two seeds and one step do not give
+    assert pl.read_csv(night / "report/flagged.csv").columns == [name for name in flagged if name not in empty]
     assert list(json.loads((night / "report/flagged.jsonl").read_text().splitlines()[0])) == list(flagged)
     assert schema(pl.read_parquet(night / "report/rows_to_drop.parquet")) == {
         name: flagged[name] for name in ("file", "row")

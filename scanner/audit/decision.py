@@ -10,6 +10,7 @@ from scanner.audit import diagnose
 from scanner.audit.baseline import Baseline
 from scanner.audit.calibrate import Calibration, null_needed
 from scanner.audit.evidence import Prior, weigh
+from scanner.audit.findings import group
 from scanner.audit.headline import headline, of_the_evidence, percent
 from scanner.audit.kept import Kept
 from scanner.audit.policy import classify
@@ -24,7 +25,8 @@ SHARDS_NAMED = 8
 
 @dataclass(frozen=True)
 class Night:
-    """`ranked`: every unique prompt, as of `rank`, with `finding`; `flagged`: every row that bears a flagged one.
+    """`ranked`: every unique prompt, as of `rank`, with `finding` and `finding_id`; `flagged`: every row that bears a
+    flagged one.
 
     `compared`: whether a baseline or an allow-list told findings apart.
     """
@@ -75,6 +77,9 @@ def decide(
     if calibration is not None:
         judged, found = _judge(ranked, rule, calibration, stored.canaries(rule.score))
         notes += found
+    ids = ranked.filter("flagged").select("rank", "prompt_id")
+    grouped = group(ids, stored.sketches(ids["prompt_id"]))
+    ranked = ranked.join(grouped, on="prompt_id", how="left", maintain_order="left")
     flagged, rows = ranked.filter("flagged"), sources(ranked, stored.captions)
     summary = Summary(
         date=today,

@@ -11,7 +11,7 @@ from scanner.errors import ScannerError, first_line
 from scanner.files import replacing_folder, settle
 from scanner.pages.safe import spreadsheet
 from scanner.report import html, markdown
-from scanner.report.contents import Contents, rows_to_drop, to_drop
+from scanner.report.contents import Contents, rows_to_drop, score_columns, to_drop
 
 
 def _drop_list(contents: Contents, path: Path) -> None:
@@ -26,10 +26,17 @@ def _page(contents: Contents, path: Path) -> None:
     path.write_bytes(html.render(contents).encode())
 
 
+def _spreadsheet(contents: Contents, path: Path) -> None:
+    """Without scores that no flagged prompt has: they are columns of the other files."""
+    flagged = contents.flagged
+    empty = [name for name in score_columns(flagged) if len(flagged) and flagged[name].null_count() == len(flagged)]
+    spreadsheet(flagged.drop(empty)).write_csv(path)
+
+
 FORMATS: Mapping[str, Callable[[Contents, Path], None]] = {
     "scores.parquet": lambda contents, path: contents.ranked.write_parquet(path),
     "flagged.parquet": lambda contents, path: contents.flagged.write_parquet(path),
-    "flagged.csv": lambda contents, path: spreadsheet(contents.flagged).write_csv(path),
+    "flagged.csv": _spreadsheet,
     "flagged.jsonl": lambda contents, path: contents.flagged.write_ndjson(path),
     "drop_list.txt": _drop_list,
     "rows_to_drop.parquet": lambda contents, path: rows_to_drop(contents).write_parquet(path),
