@@ -3,9 +3,9 @@
     python tools/first_screen.py
 
 The picture, docs/first-step.png, is of the bundled model. Each row: the training image (as docs/samples.png has it, by
-its row there), the model's clean estimates at the first step from two seeds, which is all that a scan looks at, and the
-finished images of four seeds. The table is taken from docs/detection.md and docs/performance.md, and written between its
-marks into README.md and docs/detecting.md; a test compares.
+its row there), the clean estimates of the first step from two seeds, which is all that a scan looks at, and the finished
+images of four seeds. The table is taken from docs/detection.md and docs/performance.md, and written between its marks
+into README.md and docs/detecting.md; a test compares.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def picture(rows: dict[str, list[Image.Image]]) -> Image.Image:
 
 
 def table(detection: str, performance: str) -> str:
-    """Found at 1 % and at 0.1 % false alarms by model, and captions per second. Raises SystemExit where they lack it."""
+    """Found at 1 % and 0.1 % false alarms by model, and captions per second. Raises SystemExit where they lack it."""
     models = re.findall(r"^## (The .*?)\n(.*?)(?=^## |\Z)", detection, re.MULTILINE | re.DOTALL)
     parts = {name: LEFT_OUT.search(text) for name, text in models}
     if not parts or None in parts.values():

@@ -39,7 +39,6 @@ RAW_LATER: Columns = {  # where the first say nothing, and at the least noisy ti
     f"{name}_{where}": numbers for where in ("v2", "low") for name, numbers in RAW.items()
 }
 SKETCH = "sketch_v1"  # of `scanner.diffusion.sketch`
-YOUNGER: Columns = {**RAW_LATER, SKETCH: pl.Binary()}  # that a store gets with the first rows that have them
 RUNS: Columns = {
     "scan_id": pl.String(),
     "started": pl.Datetime("us", "UTC"),
@@ -76,7 +75,8 @@ class Ledger:
         self._runs = Table(self.folder, "runs", ("scan_id", "started", "record"))
         with self.refusals():
             if score_names:
-                self._scores.create({**SCORE_KEYS, **dict.fromkeys(score_names, SCORE), **RAW}, ["scan_id"])
+                held = {**SCORE_KEYS, **dict.fromkeys(score_names, SCORE), **RAW, SKETCH: pl.Binary()}
+                self._scores.create(held, ["scan_id"])
                 self._runs.create(RUNS, None)
             else:
                 self._scores.verify()
@@ -108,7 +108,7 @@ class Ledger:
         """Commit rows: all of them, or, interrupted, none. Now and then the files of earlier ones are merged."""
         whole = rows.with_columns(scan_id=pl.lit(scan_id))
         with self.refusals():
-            if self._commits == 0 and (later := {name: YOUNGER[name] for name in rows.columns if name in YOUNGER}):
+            if self._commits == 0 and (later := {name: RAW_LATER[name] for name in rows.columns if name in RAW_LATER}):
                 self._scores.grow(later)
             self._scores.append(lambda table: (whole, None))
         self._commits += 1
