@@ -24,6 +24,7 @@ logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(loggin
 
 INLINE_BYTES = 2**30  # above this the weights lie beside the graph; protobuf ends at 2 GB
 BATCHES = (1, 3)  # graphs are traced at 2; more would need 18 GB at Stable Diffusion's size
+LARGE, LARGE_BATCHES = 2**31, (1,)  # parameters from where a batch of 3 would need as much at Stable Diffusion XL's
 # largest error of an output relative to its largest element
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
 
@@ -41,9 +42,9 @@ def export(
 ) -> Manifest:
     """Write a bundle of `source` (a diffusers folder, a single file, or a hub id where a network is there) to `out`.
 
-    Every component is loaded, exported and compared with torch at batch 1 and 3 by itself, so that no two are in memory
-    at once; then `check(the checkpoint on torch, bundle's folder)` looks at the whole. `out` appears only when all has
-    passed. Raises EngineError; a failed export leaves nothing behind.
+    Every component is loaded, exported and compared with torch at batch 1 and 3 (a large one at 1) by itself, so that
+    no two are in memory at once; then `check(the checkpoint on torch, bundle's folder)` looks at the whole. `out`
+    appears only when all has passed. Raises EngineError; a failed export leaves nothing behind.
     """
     if dtype not in TOLERANCE:
         raise EngineError(f"dtype {dtype!r}: needed {' or '.join(TOLERANCE)}")
@@ -65,11 +66,13 @@ def _write(checkpoint: Checkpoint, folder: Path, dtype: str, say: Callable[[str]
     for name, component in checkpoint.manifest.components.items():
         components[name] = replace(component, files=_export_component(name, checkpoint.on("cpu", dtype), folder))
         engine = checkpoint.engine(name)
-        feeds = [_random_feeds(engine, batch) for batch in BATCHES]
+        large = sum(parameter.numel() for parameter in engine.module.parameters()) > LARGE
+        batches = LARGE_BATCHES if large else BATCHES
+        feeds = [_random_feeds(engine, batch) for batch in batches]
         expected = [engine.run(arrays) for arrays in feeds]
         del engine  # one network in memory
         error = _verify(name, feeds, expected, OrtEngine(folder, components[name]), dtype)
-        say(f"{name}: largest relative error {error:.1e} at batch {', '.join(map(str, BATCHES))}")
+        say(f"{name}: largest relative error {error:.1e} at batch {', '.join(map(str, batches))}")
     manifest = replace(
         checkpoint.manifest,
         precision=dtype,

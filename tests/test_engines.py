@@ -122,6 +122,17 @@ def test_float16_export_is_checked_and_a_failed_check_leaves_no_bundle(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+def test_a_large_network_is_compared_at_batch_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("engines.export.LARGE", 3_000_000)  # parameters: the UNet alone has more
+    said = []
+    export(CHECKPOINTS["demo-v"], tmp_path / "bundle", say=said.append)
+    assert [line.partition(": ")[0] for line in said if line.endswith("at batch 1")] == ["unet"]
+    assert [line.partition(": ")[0] for line in said if line.endswith("at batch 1, 3")] == [
+        "text_encoder", "vae_encoder", "vae_decoder",
+    ]  # fmt: skip
+
+
 def test_refuses_other_models(tmp_path):
     copy = shutil.copytree(CHECKPOINTS["demo-epsilon"], tmp_path / "other")
     scheduler = json.loads((copy / "scheduler/scheduler_config.json").read_text())
