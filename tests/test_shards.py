@@ -7,6 +7,7 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import blake2b
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -21,7 +22,9 @@ from scanner.demo import BUNDLE, CAPTIONS
 from scanner.errors import Interrupted
 from scanner.identity import prompt_id
 from scanner.model import Model
-from scanner.scanning import shared
+from scanner.scanning import passes, shared
+from scanner.scanning.execute import local
+from scanner.scanning.passes import commit_seconds
 from scanner.scanning.request import Request
 from scanner.scanning.screen import remembered
 from scanner.store.ledger import Ledger
@@ -289,3 +292,35 @@ def test_compact_removes_what_unfinished_shards_left(captions, tmp_path):
     out, err, code = run("compact", "--store", tmp_path / "store")
     assert (code, "1 scans whose shards never all finished: their split captions are deleted" in out) == (0, True), err
     assert not kept.exists()
+
+
+def test_shards_commit_the_more_seldom_the_more_they_are():
+    """Eight commit every ten seconds, a hundred as often together."""
+    assert [commit_seconds(Shard(1, count)) for count in (1, 2, 8, 16, 100, 1000)] == [10, 10, 10, 20, 125, 1250]
+
+
+@pytest.mark.parametrize(("shard", "after"), [(WHOLE, [3, 6]), (Shard(1, 2), [2, 5]), (Shard(2, 2), [3, 6])])
+def test_shards_that_begin_together_take_turns(tmp_path, monkeypatch, shard, after):
+    """By a clock that moves four seconds with each chunk: chunks after which there is a commit, but for the last."""
+    clock, commits, chunks = [0.0], [], []
+    monkeypatch.setattr(passes, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    append = Ledger.append
+    monkeypatch.setattr(Ledger, "append", lambda *asked: (commits.append(len(chunks)), append(*asked)))
+
+    def slow(model, given, stop):
+        for frame in local(model, given, stop):
+            chunks.append(frame)
+            clock[0] += 4
+            yield frame
+
+    texts = [text for text in CAPTION if shard_of_text(text, shard.count) == shard.index][:7]
+    pl.DataFrame({"caption": texts}).write_parquet(tmp_path / "captions.parquet")
+    scan(
+        tmp_path / "captions.parquet", store=tmp_path / "store", shard=shard, executor=slow, **ASKED | {"batch_size": 1}
+    )
+    assert len(chunks) == 7
+    assert commits == [*after, 7]
+
+
+def shard_of_text(text, count):
+    return ids_of([text]).select(shard_of(count)).item()

@@ -12,6 +12,7 @@ import polars as pl
 
 from scanner.config import Reference
 from scanner.dataset import readers
+from scanner.dataset.shards import Shard
 from scanner.diffusion.start import Watch
 from scanner.errors import Interrupted
 from scanner.identity import captions_fingerprint
@@ -24,7 +25,8 @@ from scanner.store.ledger import Ledger
 from scanner.store.pending import BLOCK, Pending
 from scanner.store.record import RunRecord, Screening
 
-COMMIT_SECONDS = 10.0  # the most work that a kill can cost
+COMMIT_SECONDS = 10.0  # the most work that a kill can cost, of one of up to WRITERS
+WRITERS = 8  # that may commit to one table so often: each commit reads those of all others
 Purpose = Literal["scan", "calibration", "first pass"]
 
 
@@ -77,7 +79,9 @@ class Passes:
         assert model.prepared is not None
         computed: list[pl.DataFrame] = []
         statuses: Counter[str] = Counter()
+        shard, interval = self.request.shard, commit_seconds(self.request.shard)
         done, committed_at = 0, time.monotonic()
+        committed_at -= interval * (1 - shard.index / shard.count)  # shards that begin together take turns
 
         def commit() -> None:
             if computed:
@@ -96,7 +100,7 @@ class Passes:
                 computed.append(frame)
                 done += len(frame)
                 self.watch("scan", done, pending.to_score)
-                if time.monotonic() - committed_at > COMMIT_SECONDS:
+                if time.monotonic() - committed_at > interval:
                     commit()
                     committed_at = time.monotonic()
         finally:
@@ -140,3 +144,8 @@ class Passes:
             left=pending.left,
             held=pending.held,
         )
+
+
+def commit_seconds(shard: Shard) -> float:
+    """Seconds between commits of a shard's scan: all shards together commit as often as WRITERS would, or less."""
+    return COMMIT_SECONDS * max(1.0, shard.count / WRITERS)
