@@ -1,3 +1,5 @@
+import re
+
 import polars as pl
 import pytest
 
@@ -5,6 +7,8 @@ from scanner.dataset.captions import reference
 from scanner.demo import CAPTIONS, LABELS, REFERENCE, RULE, run
 from scanner.evidence.evaluate import COLLAPSED, NORM
 from scanner.evidence.metrics import auroc
+from tools import first_screen
+from tools.first_screen import README
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +44,15 @@ def test_the_demo_finds_memorized_captions(demo):
     assert demo.precision > 0.85
     assert demo.recall > 0.6
     assert demo.auroc > 0.98
+
+
+def test_the_readmes_sample_is_what_a_report_of_the_demo_prints(demo):
+    (shown,) = re.findall(r"```text\n(.*?)\n```", README.read_text(), re.DOTALL)
+    printed = first_screen.sample(demo.result.store)
+    number = re.compile(r"\d\.\d{4}")
+    assert number.sub("S", printed) == number.sub("S", shown), "run tools/first_screen.py"
+    scores = [list(map(float, number.findall(text))) for text in (printed, shown)]
+    assert scores[0] == pytest.approx(scores[1], abs=2e-4)  # the last digit may differ among processors
 
 
 def test_two_seeds_beat_the_literatures_score_at_equal_passes(demo):

@@ -1,28 +1,56 @@
-"""The README's claims, run."""
+"""What the README and the pages claim, run."""
 
 import re
+import shlex
 from pathlib import Path
+
+import click
+import pytest
+from test_cli import resolved
 
 from engines import BACKENDS
 from scanner.cli import cli
 from scanner.config import load
+from tools import first_screen
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
 def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/get-started.md").read_text(), re.DOTALL)
     monkeypatch.chdir(tmp_path)
-    exec(compile(example, "README.md", "exec"), {})
+    exec(compile(example, "get-started.md", "exec"), {})
     printed = capsys.readouterr().out
     assert "shape: (170, " in printed  # 200 rows hold 170 unique captions
     assert "estimate_ratio_prior_v1" in printed
 
 
-def test_every_command_is_in_the_readme():
-    for name in cli.commands:
-        assert f"overscan {name}" in README
+def test_the_readme_is_short():
+    assert len(README.split()) < 700
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_line_of_a_page_parses(page):
+    shells = re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+    lines = [line for shell in shells for line in shell.replace("\\\n", " ").splitlines()]
+    for line in lines:
+        for part in re.split(r"&&|\|\||[|;<>]|&$", line.partition("  #")[0].replace("...", "")):
+            words = shlex.split(part, comments=True)
+            if words[:1] == ["overscan"] and len(words) > 1 and words[1] != "--config":
+                command, arguments = resolved(words)
+                context = click.Context(command, **command.context_settings)
+                command.make_parser(context).parse_args(arguments)  # raises where an option is none
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/detecting.md"])
+def test_the_table_of_results_is_what_was_measured(page):
+    text = (ROOT / page).read_text()
+    measured = first_screen.table(*((ROOT / f"docs/{name}.md").read_text() for name in ("detection", "performance")))
+    assert first_screen.between_marks(text, "results", measured) == text, "run tools/first_screen.py"
 
 
 def test_the_readme_names_only_options_that_exist():

@@ -1,32 +1,40 @@
-"""What a reader sees first: the README's picture and its table of results, made of what was measured.
+"""What a reader sees first: the README's picture, sample output and table of results, made of what was measured.
 
     python tools/first_screen.py
 
 The picture, docs/first-step.png, is of the bundled model. Each row: the training image (as docs/samples.png has it, by
-its row there), the clean estimates of the first step from two seeds, which is all that a scan looks at, and the finished
-images of four seeds. The table is taken from docs/detection.md and docs/performance.md, and written between its marks
-into README.md and docs/detecting.md; a test compares.
+its row there), the model's clean estimates at the first step from two seeds, which is all that a scan looks at, and the
+finished images of four seeds. The sample is what a report of the demo's scan prints, on the cpu backend. The table is
+taken from docs/detection.md and docs/performance.md. Both are written between their marks into README.md, the table
+into docs/detecting.md too; tests compare.
 """
 
 import argparse
+import io
 import re
+from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from rich.console import Console
 
-from scanner import Model
-from scanner.demo import BUNDLE, LABELS
+from scanner import Model, Rule, read_store, scan
+from scanner.audit.decision import decide
+from scanner.demo import BUNDLE, CAPTIONS, LABELS
 from scanner.diffusion.scores import DEFAULT_SCORE
 from scanner.evidence.verify import Sampler, Sampling
+from scanner.report import contents_of
+from scanner.report import table as report_table
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS, README = ROOT / "docs", ROOT / "README.md"
 SIDE, GAP, TOP = 120, 8, 46
 SHOWN = 2  # seeds of the first step
 HEADS = ("in the training data", "the estimate at step 1 of 50", "what 50 steps make of four seeds")
-MARKS = ("<!-- results, by tools/first_screen.py -->", "<!-- end of results -->")
 LEFT_OUT = re.compile(
     r"^### Collapsed prompts left out: ([\d,]+) memorized, ([\d,]+) not\n(.*?)(?=^### |\Z)", re.M | re.S
 )
@@ -75,7 +83,7 @@ def picture(rows: dict[str, list[Image.Image]]) -> Image.Image:
 
 
 def table(detection: str, performance: str) -> str:
-    """Found at 1 % and 0.1 % false alarms by model, and captions per second. Raises SystemExit where they lack it."""
+    """Found at 1 % and at 0.1 % false alarms by model, and captions per second. Raises SystemExit without them."""
     models = re.findall(r"^## (The .*?)\n(.*?)(?=^## |\Z)", detection, re.MULTILINE | re.DOTALL)
     parts = {name: LEFT_OUT.search(text) for name, text in models}
     if not parts or None in parts.values():
@@ -90,8 +98,8 @@ def table(detection: str, performance: str) -> str:
         shares = [_shares(part[3], score) for part in found.values()]
         ones, tenths = (" / ".join(f"{100 * share[at]:.0f} %" for share in shares) for at in (0, 1))
         lines.append(f"| {said} | {ones} | {tenths} | {speed.format(small=small, full=full)} |")
-    counts = "; ".join(f"{name[4:]}: {part[1]} memorized captions, {part[2]} not" for name, part in found.items())
-    return "\n".join([*lines, "", f"({counts}.)"])
+    counts = "; ".join(f"{name[4:]}, {part[1]} memorized captions, {part[2]} not" for name, part in found.items())
+    return "\n".join([*lines, "", f"In this order: {counts}."])
 
 
 def _shares(part: str, score: str) -> tuple[float, float]:
@@ -112,9 +120,17 @@ def _ratios(performance: str) -> tuple[str, str]:
     return f"{min(small):.0f} to {max(small):.0f}", f"{float(full[1]):.1f}"
 
 
-def between_marks(page: str, text: str) -> str:
-    """The page with this text between its marks."""
-    begin, end = MARKS
+def sample(store: Path) -> str:
+    """What `overscan report --top 3` prints of the demo's store."""
+    night = decide(read_store(store), Rule(DEFAULT_SCORE, top=3), datetime.now(UTC).date())
+    shown = io.StringIO()
+    Console(file=shown, width=78).print(report_table(contents_of(night, {}, datetime.now(UTC))))
+    return "\n".join(line.rstrip() for line in shown.getvalue().splitlines())
+
+
+def between_marks(page: str, name: str, text: str) -> str:
+    """The page with this text between the marks of that name."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     before, _, rest = page.partition(begin)
     _, found, after = rest.partition(end)
     if not found:
@@ -138,8 +154,15 @@ def main() -> None:
         rows[f"“{caption}”: score {score:.2f}, {said}"] = tiles(caption, int(row), sampler)
     picture(rows).save(DOCS / "first-step.png", optimize=True)
     found = table(*((DOCS / name).read_text() for name in ("detection.md", "performance.md")))
-    for path in (DOCS.parent / "README.md", DOCS / "detecting.md"):
-        path.write_text(between_marks(path.read_text(), found))
+    with TemporaryDirectory() as folder:
+        scan(CAPTIONS, model=BUNDLE, store=folder, backend="cpu")
+        printed = f"```text\n{sample(Path(folder))}\n```"
+    for path, name, text in (
+        (README, "results", found),
+        (README, "sample", printed),
+        (DOCS / "detecting.md", "results", found),
+    ):
+        path.write_text(between_marks(path.read_text(), name, text))
 
 
 if __name__ == "__main__":
