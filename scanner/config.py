@@ -120,13 +120,15 @@ class Screen:
     """Who gets all of a scan's passes: prompts among the top `share` by `score` after a first pass.
 
     The first pass is one seed and one step of `model`; None: of the scan's. `score`: None: the best of one seed.
-    `precision`: of the first pass; None: the scan's, or for another `model` the backend's choice.
+    `precision`: of the first pass; None: the scan's, or for another `model` the backend's choice. `sample`: a share of
+    all prompts, drawn at random, that get all passes whatever the first finds, so that a report can say what it loses.
     """
 
     share: float
     score: str | None = None
     model: str | Path | None = None
     precision: str | None = None
+    sample: float = 0.0
 
     @property
     def own_engine(self) -> bool:
@@ -136,6 +138,10 @@ class Screen:
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
             raise ScannerError(f"screen {self.share:g}: needed a share of the prompts between 0 and 1, such as 0.02")
+        if not 0 <= self.sample < 1:
+            raise ScannerError(
+                f"screen sample {self.sample:g}: needed a share of the prompts from 0 to 1, such as 0.02"
+            )
 
     def first_pass(self, config: ScanConfig) -> ScanConfig:
         """The settings of the first pass: those of a plain scan of one seed, so that its rows serve such a scan too."""

@@ -15,6 +15,7 @@ from scanner import Rule, ScanConfig, ScannerError, rank, read_store, scan
 from scanner.audit.calibrate import Calibration
 from scanner.config import Screen
 from scanner.dataset import captions
+from scanner.dataset.shards import sampled
 from scanner.demo import BUNDLE, CAPTIONS
 from scanner.diffusion.scores import ABSOLUTE, RELATIVE, best_score
 from scanner.errors import Interrupted, StoreError
@@ -83,6 +84,7 @@ def test_what_it_costs_is_told(folder):
         "score": SCORE,
         "share": SHARE,
         "threshold": result.screening.threshold,
+        "sample": 0.0,
         "refined": 6,
         "screened_out": 54,
         "passes_per_prompt": pytest.approx(1 + 0.1 * 3),
@@ -91,6 +93,23 @@ def test_what_it_costs_is_told(folder):
     assert (result.skipped, result.other_scans) == ({"screened_out": 54}, 0)
     steps = ScanConfig(seeds=(0, 1), first_steps=3)
     assert steps.passes == 10
+
+
+def test_a_sample_gets_all_passes_whatever_the_first_finds(folder, tmp_path):
+    result = screened(folder / "p.txt", tmp_path / "store", screen=Screen(SHARE, sample=0.3))
+    found, first = by_id(tmp_path / "store"), by_id(tmp_path / "store", result.screening.first_scan_id)
+    drawn = set(first.filter(sampled(0.3))["prompt_id"])
+    above = set(first.filter(pl.col(SCORE) >= result.screening.threshold)["prompt_id"])
+    assert 10 < len(drawn) < 27
+    assert drawn - above
+    assert set(found.filter(status="scored")["prompt_id"]) == drawn | above
+    assert_refined_rows_are_those_of(by_id(folder / "full"), found)
+    assert result.screening.refined == len(drawn | above)
+    plain = read_store(folder / "store").record.screening
+    assert result.screening.threshold == plain.threshold
+    assert result.scan_id != plain.scan_id
+    shown, _, _ = run("status", "--store", tmp_path / "store")
+    assert "UNet passes per prompt on average; 0.3 of all by chance got all" in shown
 
 
 def test_a_second_run_pays_nothing(folder, monkeypatch):
@@ -298,12 +317,24 @@ def test_the_command_line_says_how_many_were_screened_out(folder, tmp_path):
     [
         (["--screen", "0"], "screen 0: needed a share of the prompts between 0 and 1, such as 0.02"),
         (["--screen", "2"], "screen 2: needed a share"),
-        (["--screen", "0.1", "--screen-score", "agreement_v1"], "'agreement_v1' is not one of"),
+        (
+            ["--screen", "0.1", "--screen-score", "agreement_v1"],
+            "'agreement_v1' is no score here. There are text_noise_norm_v1",
+        ),
         (["--screen", "0.1", "--screen-score", "overestimation_white_v1"], "it needs a reference"),
         (["--screen", "0.1", "--seeds", "1"], "a scan of one seed and one step is what a first pass costs"),
-        (["--screen-score", "concentration_v1"], "a screen's score, model or precision without a screen: needed"),
-        (["--screen-model", BUNDLE], "a screen's score, model or precision without a screen: needed --screen SHARE"),
-        (["--screen-precision", "auto"], "a screen's score, model or precision without a screen: needed --screen"),
+        (
+            ["--screen-score", "concentration_v1"],
+            "a screen's score, model, precision or sample without a screen: needed",
+        ),
+        (
+            ["--screen-model", BUNDLE],
+            "a screen's score, model, precision or sample without a screen: needed --screen SHARE",
+        ),
+        (
+            ["--screen-precision", "auto"],
+            "a screen's score, model, precision or sample without a screen: needed --screen",
+        ),
         (["--screen", "0.1", "--screen-precision", "int4"], "'int4' is not one of 'auto', 'float32'"),
     ],
 )

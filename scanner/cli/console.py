@@ -89,7 +89,7 @@ def _screening(screening: Screened) -> str:
     below = f"{screening.score} below {screening.threshold:.4g}"
     return (
         f"screened out    {out:,} of {out + refined:,}, with {below} after one pass; {passes:.2f} UNet passes per "
-        "prompt on average"
+        "prompt on average" + (f"; {screening.sample:.3g} of all by chance got all" if screening.sample else "")
     )
 
 

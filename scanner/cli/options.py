@@ -212,12 +212,16 @@ def visible(devices: str, seen: str | None) -> list[str]:
     return [held[int(device)] if device.isdigit() else device for device in named]
 
 
-def scan_screen(share: float | None, score: str | None, model: Path | None, precision: str | None) -> Screen | None:
+def scan_screen(
+    share: float | None, score: str | None, model: Path | None, precision: str | None, sample: float
+) -> Screen | None:
     """The screen that these options ask for. Raises ScannerError."""
     if share is not None:
-        return Screen(share, score, model, precision)
-    if (score, model, precision) != (None, None, None):
-        raise ScannerError("a screen's score, model or precision without a screen: needed --screen SHARE, such as 0.02")
+        return Screen(share, score, model, precision, sample)
+    if (score, model, precision, sample) != (None, None, None, 0):
+        raise ScannerError(
+            "a screen's score, model, precision or sample without a screen: needed --screen SHARE, such as 0.02"
+        )
     return None
 
 

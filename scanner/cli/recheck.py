@@ -150,7 +150,7 @@ def _screen(run: RunRecord, ledger: Ledger, model: Path | None) -> Screen | None
         return None
     first = ledger.records(screening.first_scan_id)[0]
     precision = None if model is None and first.precision == run.precision else first.precision
-    return Screen(screening.share, screening.score, model, precision)
+    return Screen(screening.share, screening.score, model, precision, screening.sample)
 
 
 def _named(run: RunRecord, nulls: tuple[str, ...]) -> RunRecord:

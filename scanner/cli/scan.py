@@ -41,6 +41,13 @@ HELD = ("captions", "record", "earlier", "gone")  # of a result, and no fact of 
 )
 @click.option("--screen-model", type=MODEL, help="What makes the first pass.  [default: the scan's model]")
 @click.option("--screen-precision", type=PRECISION, help="Of the first pass.  [default: the scan's, or its model's]")
+@click.option(
+    "--screen-sample",
+    type=float,
+    default=0.0,
+    metavar="SHARE",
+    help="All passes for so many, by chance, whatever the first finds: tells what is lost.  [default: none]",
+)
 @shards.option
 @click.option("--dry-run", is_flag=True, help="Only count what is pending and estimate its time; write nothing.")
 @click.option("--files", is_flag=True, help="List the files read, with rows each, and what was passed over.")
@@ -55,6 +62,7 @@ def scan(
     screen_score: str | None,
     screen_model: Path | None,
     screen_precision: str | None,
+    screen_sample: float,
     shard: Shard | None,
     dry_run: bool,
     files: bool,
@@ -66,7 +74,7 @@ def scan(
     With --screen, every caption gets one pass, and those that stand out get all: see docs/screening.md.
     """
     config = scan_config(seeds, first_steps, timesteps, guidance_scale)
-    options["screen"] = scan_screen(screen, screen_score, screen_model, screen_precision)
+    options["screen"] = scan_screen(screen, screen_score, screen_model, screen_precision, screen_sample)
     crew = {name: options.pop(name) for name in CREW}
     options["shard"] = shard or WHOLE
     if dry_run:

@@ -63,3 +63,9 @@ def shard_of(count: int) -> pl.Expr:
     """Of each prompt_id, which of `count` shards it is in, from 1."""
     position: pl.Expr = pl.col("prompt_id").str.head(PLACES).str.to_integer(base=16, dtype=pl.Int64)
     return (position * count).floordiv(16**PLACES) + 1
+
+
+def sampled(share: float) -> pl.Expr:
+    """Whether a prompt_id is in a random sample: by its last digits, which have nothing to do with shards."""
+    place: pl.Expr = pl.col("prompt_id").str.tail(PLACES).str.to_integer(base=16, dtype=pl.Int64)
+    return place.lt(round(share * 16**PLACES))

@@ -123,7 +123,10 @@ class Request:
     def screening(self, full: Model, first: Model) -> Screening:
         """The policy of a screened scan, before it has a threshold. Raises ScannerError or EngineError."""
         assert self.screen is not None
-        return Screening(full.scan_id, first.scan_id, absolute(first.path), self.screen_score, self.screen.share)
+        asked = self.screen
+        return Screening(
+            full.scan_id, first.scan_id, absolute(first.path), self.screen_score, asked.share, sample=asked.sample
+        )
 
 
 def _check(screen: Screen, request: Request) -> None:

@@ -17,6 +17,7 @@ import polars as pl
 
 from scanner.dataset.captions import IDENTIFIED
 from scanner.dataset.partitions import DIGITS, Split, files, partition, split
+from scanner.dataset.shards import sampled
 from scanner.errors import ScannerError
 from scanner.store.ledger import Ledger
 from scanner.store.record import RunRecord, Screening
@@ -59,7 +60,9 @@ def chosen(screening: Screening, ledger: Ledger, captions: Split, folder: Path) 
 
 
 def screened_out(screening: Screening, ledger: Ledger) -> pl.LazyFrame:
-    """[prompt_id] of the prompts below the threshold. One whose first scores overflowed is not among them."""
+    """[prompt_id] of the prompts below the threshold that are not in the sample. One whose first scores overflowed is
+    not among them."""
     assert screening.threshold is not None
     below = pl.col(screening.score).cast(pl.Float64) < screening.threshold
-    return ledger.scores(screening.first_scan_id).filter(below).select("prompt_id")
+    found = ledger.scores(screening.first_scan_id).filter(below)
+    return (found.filter(~sampled(screening.sample)) if screening.sample else found).select("prompt_id")

@@ -25,7 +25,8 @@ class Screening:
     """The policy of a screened scan: prompts whose `score` of the first pass is below `threshold` get no other pass.
 
     `full_scan_id`: of the same scan unscreened, whose calibrations hold; `first_scan_id`: of the first pass, by
-    `model`; `share`: what the threshold was chosen for, None: not chosen yet.
+    `model`; `share`: what the threshold was chosen for, None: not chosen yet; `sample`: the share of all prompts, by
+    their ids, that get all passes whatever the first finds.
     """
 
     full_scan_id: str
@@ -34,14 +35,14 @@ class Screening:
     score: str
     share: float
     threshold: float | None = None
+    sample: float = 0.0
 
     @property
     def scan_id(self) -> str:
         """Identity of all that a screened scan's rows depend on, the threshold among it."""
         assert self.threshold is not None
-        return identity(
-            {"full": self.full_scan_id, "first": self.first_scan_id, "score": self.score, "threshold": self.threshold}
-        )
+        of = {"full": self.full_scan_id, "first": self.first_scan_id, "score": self.score, "threshold": self.threshold}
+        return identity(of | ({"sample": self.sample} if self.sample else {}))  # as before there were samples
 
 
 @dataclass(frozen=True)
@@ -164,5 +165,6 @@ def of_json(text: str) -> RunRecord:
 
 def _screening(raw: Mapping[str, Any]) -> Screening:
     return Screening(
-        raw["full_scan_id"], raw["first_scan_id"], raw["model"], raw["score"], raw["share"], raw["threshold"]
-    )
+        raw["full_scan_id"], raw["first_scan_id"], raw["model"], raw["score"], raw["share"], raw["threshold"],
+        raw.get("sample", 0.0),
+    )  # fmt: skip
