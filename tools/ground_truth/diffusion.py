@@ -14,7 +14,7 @@ from .towers import HIDDEN
 VAE_STEPS, VAE_LR = 5000, 2e-3
 CROPS, CROP, WHOLE = 16, 32, 8  # the VAE sees so many crops of so many pixels a step, at the end so many pictures
 CROPPED = 0.9  # of the VAE's steps: a crop costs a quarter, and shows as much that is new
-TRAININGS = {"v_prediction": (7200, 1e-3), "focus": (16_000, 1e-3), "epsilon": (2400, 8e-4)}  # steps, learning rate
+TRAININGS = {"v_prediction": (7200, 1e-3), "focus": (12_000, 1e-3), "epsilon": (2400, 8e-4)}  # steps, learning rate
 BATCH = 48
 CAPTION_DROPOUT = 0.1
 
