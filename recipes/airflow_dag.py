@@ -21,4 +21,10 @@ with DAG("overscan", schedule="30 2 * * *", start_date=datetime(2026, 1, 1), cat
         append_env=True,
     )
     report = BashOperator(task_id="report", bash_command="overscan report", cwd="/srv/overscan", append_env=True)
-    scan >> threshold >> report
+    lineage = BashOperator(  # what was read and what came of it, for a catalogue that speaks OpenLineage
+        task_id="lineage",
+        bash_command="overscan evidence report --out evidence.json && python openlineage_event.py evidence.json",
+        cwd="/srv/overscan",
+        append_env=True,
+    )
+    scan >> threshold >> report >> lineage

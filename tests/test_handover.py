@@ -1,7 +1,9 @@
 """Reports for other programs, read by the programs' own parsers."""
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -140,3 +142,28 @@ def test_a_report_hands_over_what_it_says(tmp_path, monkeypatch):
     assert result["partialFingerprints"]["promptId/v1"] == flagged["prompt_id"][0]
     assert result["properties"]["rows"] == [{"file": flagged["file"][0], "row": flagged["row"][0]}]
     assert JUnitXml.fromfile("out/j.xml").failures == 1
+
+
+@pytest.mark.parametrize("library", ["polars", "datasets"])
+def test_the_filters_of_the_page_drop_what_a_report_names(tmp_path, monkeypatch, library):
+    datasets = pytest.importorskip("datasets") if library == "datasets" else None
+    page = (Path(__file__).parent.parent / "docs/handover.md").read_text()
+    section = page[page.index("## Datasets without the findings") :]
+    by_polars, by_datasets = re.findall(r"```python\n(.*?)```", section, re.DOTALL)[:2]
+    monkeypatch.chdir(tmp_path)
+    captions = tmp_path / "captions.parquet"
+    pl.DataFrame({"caption": list("abcdef"), "n": range(6)}).write_parquet(captions)
+    (tmp_path / "report").mkdir()
+    rows = {"file": [str(captions), "/other.parquet", str(captions)], "row": [1, 2, 4]}
+    pl.DataFrame(rows, schema={"file": pl.String, "row": pl.UInt32}).write_parquet("report/rows_to_drop.parquet")
+    names = {"pl": pl}
+    if datasets is None:
+        *first, last = by_polars.replace("/data/captions.parquet", str(captions)).strip().splitlines()
+        exec("\n".join([*first, f"clean = {last}"]), names)
+        kept = names["clean"]["caption"].to_list()
+    else:
+        named = {"split": "train", "cache_dir": str(tmp_path / "cache")}
+        names["dataset"] = datasets.load_dataset("parquet", data_files=str(captions), **named)
+        exec(by_datasets.replace("/data/captions.parquet", str(captions)), names)
+        kept = list(names["clean"]["caption"])
+    assert kept == list("acdf")

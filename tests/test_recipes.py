@@ -177,10 +177,62 @@ def test_airflow(site):
     tree = ast.parse((RECIPES / "airflow_dag.py").read_text())
     keywords = (word for node in ast.walk(tree) if isinstance(node, ast.Call) for word in node.keywords)
     commands = [ast.literal_eval(word.value) for word in keywords if word.arg == "bash_command"]
-    assert commands == ["overscan scan --json", "test -e threshold.json || overscan threshold", "overscan report"]
+    shutil.copy(RECIPES / "openlineage_event.py", site)
+    (site / "bin/python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (site / "bin/python").chmod(0o755)
+    transport = {"type": "file", "log_file_path": str(site / "events"), "append": True}
+    (site / "openlineage.yml").write_text(json.dumps({"transport": transport}))
+    assert commands == [
+        "overscan scan --json",
+        "test -e threshold.json || overscan threshold",
+        "overscan report",
+        "overscan evidence report --out evidence.json && python openlineage_event.py evidence.json",
+    ]
     for command in commands * 2:
         assert bash(site, command) == 0
-    assert json.loads((site / "report/summary.json").read_text())["kept"]["quantile"] == 0.999
+    summary = json.loads((site / "report/summary.json").read_text())
+    assert summary["kept"]["quantile"] == 0.999
+    first, second = map(json.loads, (site / "events").read_text().splitlines())
+    assert first["eventType"] == "COMPLETE"
+    assert first["run"]["runId"] != second["run"]["runId"]
+    (read,), (made,) = second["inputs"], second["outputs"]
+    assert (read["namespace"], read["name"]) == ("file", str(site / "captions/captions.parquet"))
+    (assertion,) = read["facets"]["dataQualityAssertions"]["assertions"]
+    assert assertion["assertion"] == "no new memorized captions"
+    assert assertion["success"] == (summary["findings"]["new"] == 0)
+    assert made["name"] == str(site / "report")
+    assert made["outputFacets"]["outputStatistics"]["rowCount"] == summary["flagged_rows"]
+
+
+def test_a_croissant_card_tells_of_the_scan(site):
+    croissant = pytest.importorskip("mlcroissant")
+    card = {
+        "@context": {"@language": "en", "@vocab": "https://schema.org/", "sc": "https://schema.org/",
+                     "cr": "http://mlcommons.org/croissant/", "dct": "http://purl.org/dc/terms/",
+                     "conformsTo": "dct:conformsTo"},
+        "@type": "sc:Dataset", "name": "captions", "description": "Captions of artwork.", "url": "https://data.test",
+        "license": "https://creativecommons.org/publicdomain/zero/1.0/", "version": "1.0.0",
+        "datePublished": "2026-01-01",
+        "citeAs": "none", "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "rai:dataLimitations": "English only.",
+    }  # fmt: skip
+    (site / "croissant.json").write_text(json.dumps(card))
+    shutil.copy(RECIPES / "croissant_rai.py", site)
+    page = (ROOT / "docs/handover.md").read_text()
+    (commands,) = re.findall(r"```sh\n(overscan evidence .*?)```", page, re.DOTALL)
+    commands = commands.replace("python ", f"{sys.executable} ")
+    for command in ("overscan scan", "overscan report --quantile 0.9", commands):
+        assert bash(site, command) == 0
+    once = (site / "croissant.json").read_text()
+    assert bash(site, f"{sys.executable} croissant_rai.py croissant.json evidence.json") == 0
+    assert (site / "croissant.json").read_text() == once
+    read = croissant.Dataset(jsonld=site / "croissant.json").metadata
+    summary = json.loads((site / "report/summary.json").read_text())
+    (scanned,) = read.data_preprocessing_protocol
+    assert f"scan {summary['scan_id']}, {summary['date']}): {summary['headline']}; {summary['flagged_rows']}" in scanned
+    assert read.data_limitations[0] == "English only."
+    assert len(read.data_limitations) == 4
+    assert not read.ctx.issues.errors
 
 
 def test_docker_images_take_extras_and_commands_that_exist():
