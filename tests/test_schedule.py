@@ -169,3 +169,16 @@ def test_leading_steps_are_whole():
     schedule = Schedule.from_manifest(SD | {"steps_offset": 1}, "epsilon")
     assert schedule.timesteps(3) == [667, 334, 1]
     assert Schedule(np.ones(10), np.ones(10), 1.0, 0.0, "epsilon").timesteps(3) == [7, 4, 1]
+
+
+def test_a_network_that_predicts_eps_is_read_so_however_faint_the_signal():
+    """PixArt's first step: signal rate 0.006."""
+    linear = SD | {"curve": "linear", "beta_start": 0.0001, "beta_end": 0.02, "set_alpha_to_one": True}
+    schedule = Schedule.from_manifest(linear, "epsilon")
+    x_t, output = np.random.default_rng(0).standard_normal((2, 1, 1, 4, 3, 3), np.float32)
+    a, s = schedule.signal_rate[999], schedule.noise_rate[999]
+    assert 0.006 < a < 0.007
+    found = schedule.read(x_t, output, 999)
+    np.testing.assert_array_equal(found.eps, output)
+    np.testing.assert_allclose(found.x0, (x_t - s * output) / a, rtol=1e-4)
+    assert not Schedule.from_manifest(linear, "v_prediction").in_eps(999)

@@ -208,8 +208,11 @@ class Schedule:
         """Whether eps is what tells one prompt from another there, and x0 follows from it; else x0 is.
 
         Where no signal is left in x_t, eps says nothing of the prompt, and near there little. Flow and EDM start there.
+        A network that predicts eps says nothing else, however faint the signal.
         """
-        return self.prediction_type in ("epsilon", "v_prediction") and bool(self.signal_rate[timestep] > FAINT)
+        if self.prediction_type == "epsilon":
+            return bool(self.signal_rate[timestep] > 0)
+        return self.prediction_type == "v_prediction" and bool(self.signal_rate[timestep] > FAINT)
 
     def read(self, x_t: Array, output: Array, timestep: int) -> Prediction:
         """What the network's output means at `x_t`. With a, s the signal and noise rate:
