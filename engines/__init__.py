@@ -165,8 +165,9 @@ def prove(bundle: Bundle) -> Bundle:
     """The bundle, once a text encoder has run. Raises EngineError where none does or its output is not finite."""
     name = next((name for name, part in bundle.manifest.components.items() if IDS in part.inputs), "text_encoder")
     engine = bundle.engine(name)
-    feeds = {
-        key: np.zeros([1, *(size or 1 for size in spec.shape[1:])], spec.dtype) for key, spec in engine.inputs.items()
+    feeds = {  # a mask that hides everything would leave nothing to attend to
+        key: np.full([1, *(size or 1 for size in spec.shape[1:])], key != IDS, spec.dtype)
+        for key, spec in engine.inputs.items()
     }
     try:
         outputs = engine.run(feeds)

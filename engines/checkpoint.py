@@ -11,15 +11,16 @@ from typing import Any
 
 import torch
 
-from engines.families import EXPORTERS, Exporter
+from engines.families import ABSENT, EXPORTERS, Exporter
 from engines.families.refused import REFUSED
 from engines.interface import EngineError
-from engines.parts import Parts, read_json
+from engines.parts import Parts, read_json, renamed
 
 LIBRARIES = ("diffusers", "transformers")
 ADDON = re.compile(r"lora|adapter|lycoris|learned_embeds|textual_inversion|hypernet|controlnet", re.IGNORECASE)
 ADDON_TENSOR = re.compile(r"lora|lokr|hada_|loha|oft_|ia3|ip_adapter|image_proj\.|emb_params|controlnet", re.IGNORECASE)
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+LONGEST = 4096  # tokens
 DIVERGED = "the weights are damaged or their training diverged; take another copy or an earlier checkpoint"
 SPLIT = re.compile(r"_\d+$")  # <cat>, <cat>_1, <cat>_2: one concept of three vectors
 
@@ -48,32 +49,33 @@ def read_index(folder: Path) -> tuple[Exporter, Parts]:
     index = read_json(folder / "model_index.json")
     exporter = find_exporter(folder, index)
     _refuse_parts(folder, index, exporter)
-    needed = [*(f"{name}/config.json" for name in exporter.networks), "scheduler/scheduler_config.json"]
+    parts = Parts(folder, exporter.held(index), index)
+    needed = [*(f"{name}/config.json" for name in parts.networks), "scheduler/scheduler_config.json"]
     if missing := [name for name in needed if not (folder / name).is_file()]:
         raise EngineError(f"{folder}: no {', '.join(missing)}: copy the whole checkpoint again")
-    for name in exporter.parts.keys() - set(exporter.networks):
+    for name in parts.classes.keys() - set(parts.networks):
         if not any((folder / name).glob("*.json")):
             raise EngineError(f"{folder}: no {name}/*.json: copy the whole checkpoint again")
     _refuse_addons(folder, exporter)
-    return exporter, Parts(folder, exporter.parts, index)
+    return exporter, parts
 
 
 def _refuse_parts(folder: Path, index: Mapping[str, Any], exporter: Exporter) -> None:
     """By what the pipeline is made of."""
     pipeline = index["_class_name"]
     parts = {name: value for name, value in index.items() if isinstance(value, list | tuple | dict)}
-    for name in (*exporter.parts, "scheduler"):
+    for name in (*exporter.held(index), "scheduler"):
         entry: Any = index.get(name)
         known = isinstance(entry, list) and len(entry) == 2 and all(isinstance(text, str) for text in entry)
         known = known and entry[0] in LIBRARIES  # others hold code of their own
         found, needed = entry[1] if known else entry, exporter.parts.get(name, "a scheduler")
-        if not known or (name in exporter.parts and str(found).removesuffix("Fast") != needed):
+        if not known or (name in exporter.parts and renamed(found).removesuffix("Fast") != needed):
             raise EngineError(
                 f"{folder}: {pipeline} has {name} = {found}; overscan reads {exporter.title} checkpoints, "
                 f"with {name} = {needed}: mend model_index.json if that is what it is"
             )
     for name, value in parts.items():
-        if name not in (*exporter.parts, "scheduler", *exporter.without) and value != [None, None]:
+        if name not in (*exporter.parts, "scheduler", *exporter.without) and value != ABSENT:
             raise EngineError(
                 f"{folder}: model_index.json has {name} = {value}, which changes what is generated; overscan reads "
                 f"{', '.join((*exporter.parts, 'scheduler'))}: save the pipeline without it"
@@ -106,13 +108,13 @@ def is_addon(path: Path, inside: Path) -> bool:
     return any(map(ADDON_TENSOR.search, names)) or (len(names) < 3 and bool(ADDON.search(path.name)))
 
 
-def check_tokenizer(path: Path, tokenizer: Any, config: Any) -> None:
+def check_tokenizer(path: Path, tokenizer: Any, config: Any, length: int) -> None:
     """Refuse a tokenizer whose ids, length or padding its text encoder cannot take. Raises EngineError."""
-    length = tokenizer.model_max_length
-    if not 2 <= length <= config.max_position_embeddings:
+    most = getattr(config, "max_position_embeddings", LONGEST)  # T5's positions are relative
+    if not 2 <= length <= most:
         raise EngineError(
             f"{path}/tokenizer_config.json: model_max_length {'absent' if length > 1e9 else length}; needed 2 to "
-            f"{config.max_position_embeddings}, the text encoder's: write it"
+            f"{most}, the text encoder's: write it"
         )
     if tokenizer.pad_token_id is None:
         raise EngineError(f"{path}/tokenizer_config.json: no pad_token; needed one to fill {length} tokens: write it")

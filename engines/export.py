@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir
 import torch
 from numpy.typing import NDArray
 
@@ -104,10 +105,20 @@ def _export_component(name: str, checkpoint: Checkpoint, folder: Path) -> dict[s
             verbose=False,
         )
     assert program is not None
-    for node in program.model.graph.all_nodes():
+    for node in list(program.model.graph.all_nodes()):
         node.metadata_props.clear()  # the exporter's stack traces: a tenth of a small model's file
+        if node.op_type == "Squeeze" and _does_nothing(node):
+            onnx_ir.convenience.replace_all_uses_with(node.outputs[0], node.inputs[0])
+            node.graph.remove(node, safe=True)
     program.save(path, external_data=size > INLINE_BYTES)
     return {file.name: sha256(file) for file in sorted(folder.glob(f"{name}.onnx*"))}
+
+
+def _does_nothing(squeeze: Any) -> bool:
+    """Whether the axes that a node is to take away are there to stay: torch lets them be, and ONNX refuses it."""
+    shape, axes = squeeze.inputs[0].shape, squeeze.inputs[1:] and onnx_ir.convenience.get_const_tensor(squeeze.inputs[1])
+    sizes = [] if shape is None or axes is None else [shape[int(axis)] for axis in axes.numpy().reshape(-1)]
+    return bool(sizes) and all(isinstance(size, int) and size != 1 for size in sizes)
 
 
 def _random_feeds(engine: TorchEngine, batch: int) -> dict[str, NDArray[Any]]:
@@ -118,8 +129,8 @@ def _random_feeds(engine: TorchEngine, batch: int) -> dict[str, NDArray[Any]]:
         shape = [batch, *(size for size in spec.shape if size is not None)]
         if key in ("input_ids", "timestep"):
             feeds[key] = rng.integers(0, highest, shape).astype(spec.dtype)
-        elif spec.dtype == "int64":  # a mask
-            feeds[key] = np.ones(shape, np.int64)
+        elif spec.dtype == "int64":  # a mask: prompts of all lengths
+            feeds[key] = (np.arange(shape[1]) < rng.integers(1, shape[1] + 1, (batch, 1))).astype(np.int64)
         else:
             feeds[key] = rng.standard_normal(shape, np.float32)
     return feeds

@@ -73,15 +73,15 @@ def assembled(source: Path, changes: Changes, variant: str | None, out: Path) ->
             (folder / item.name).symlink_to(item.resolve())
         index = read_json(base / INDEX)
         exporter = find_exporter(base, index)
-        parts = Parts(folder, exporter.parts, index)
+        parts = Parts(folder, exporter.held(index), index)
         if single:
-            for name in exporter.networks:
+            for name in parts.networks:
                 _replace(parts, name, source)
-        for name in ("unet", "vae"):
-            if (given := getattr(changes, name)) is not None:
+        for name, given in ((exporter.denoiser, changes.unet), ("vae", changes.vae)):
+            if given is not None:
                 _replace(parts, name, given)
         if changes.loras:
-            for name in exporter.networks:
+            for name in parts.networks:
                 _fuse(parts, name, changes.loras, index["_class_name"], variant)
         yield folder
 

@@ -4,7 +4,7 @@ The scan takes deterministic first-order steps along the grid, whatever the sche
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,13 @@ def arrange(scheduler: Any, steps: int) -> None:
     scheduler.set_timesteps(steps)
 
 
+def arrange_from_1(scheduler: Any, steps: int) -> None:
+    """As Stable Diffusion's pipeline, whose constructor calls every other offset outdated."""
+    if getattr(scheduler.config, "steps_offset", 1) != 1:
+        scheduler.register_to_config(steps_offset=1)
+    scheduler.set_timesteps(steps)
+
+
 @dataclass(frozen=True)
 class Sampling:
     """What a checkpoint's own scheduler makes of it: a manifest's prediction_type, schedule and grids.
@@ -75,13 +82,15 @@ class Sampling:
     unit: float
 
 
-def read_sampling(folder: Path, name: str, kinds: Collection[str], arrange: Arrange = arrange) -> Sampling:
+def read_sampling(
+    folder: Path, name: str, kinds: Collection[str], arrange: Arrange = arrange, steps: Sequence[int] = STEPS
+) -> Sampling:
     """Of the scheduler of class `name` that the pipeline would use. Raises EngineError.
 
-    `kinds`: those that fit the family.
+    `kinds`: those that fit the family. `steps`: of its grids.
     """
     scheduler = read_scheduler(folder, name, kinds, arrange)
-    grids = grids_of(scheduler, folder / "scheduler", arrange)
+    grids = grids_of(scheduler, folder / "scheduler", arrange, steps)
     whole = all(float(timestep).is_integer() for grid in grids.values() for timestep in grid["timesteps"])
     return Sampling(
         KINDS[_kind(scheduler)][_predicts(scheduler)],
@@ -150,8 +159,6 @@ def _predicts(scheduler: Any) -> str:
 def _made(path: Path, name: str, config: Mapping[str, Any], arrange: Arrange) -> Any:
     try:
         scheduler = getattr(diffusers, name).from_config(dict(config))
-        if getattr(scheduler.config, "steps_offset", 1) != 1:
-            scheduler.register_to_config(steps_offset=1)  # as the pipeline's constructor does, calling others outdated
         arrange(scheduler, STEPS[0])
     except Exception as error:  # whatever a constructor makes of a strange value
         raise EngineError(f"{path}: makes no {name} ({error}): {REMEDY}") from error
@@ -181,11 +188,13 @@ def _ends_noisy(scheduler: Any) -> bool:
     return float(scheduler.sigmas[-1]) != 0.0
 
 
-def grids_of(scheduler: Any, path: Path, arrange: Arrange = arrange) -> dict[str, dict[str, Any]]:
-    """`Manifest.grids`, for the STEPS that the scheduler has a grid for. Raises EngineError where it has none."""
-    found = {str(steps): grid for steps in STEPS if (grid := _grid(scheduler, steps, arrange))}
+def grids_of(
+    scheduler: Any, path: Path, arrange: Arrange = arrange, steps: Sequence[int] = STEPS
+) -> dict[str, dict[str, Any]]:
+    """`Manifest.grids`, for those of `steps` that the scheduler has a grid for. Raises EngineError for none."""
+    found = {str(count): grid for count in steps if (grid := _grid(scheduler, count, arrange))}
     if not found:
-        asked = ", ".join(map(str, STEPS))
+        asked = ", ".join(map(str, steps))
         raise EngineError(f"{path}: {type(scheduler).__name__} has no grid of {asked} steps: {REMEDY}")
     return found
 

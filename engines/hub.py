@@ -43,9 +43,9 @@ def needed(files: Iterable[str], index: Mapping[str, Any], source: Path, variant
     exporter = find_exporter(source, index)
     held = sorted(files)
     wanted = [INDEX, *(file for file in held if file.startswith("scheduler/"))]
-    for part in exporter.parts:
+    for part in exporter.held(index):
         inside = [file for file in held if file.startswith(f"{part}/")]
-        if part not in exporter.networks:
+        if part.startswith("tokenizer"):
             wanted += inside
             continue
         wanted += [file for file in inside if file.endswith("/config.json")]

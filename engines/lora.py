@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,7 +58,11 @@ class Lora:
 
 def layers(lora: Lora, name: str, parts: Parts, pipeline: Any) -> list[Layer]:
     """What a LoRA adds to a part. Raises EngineError where it is no LoRA, or not one of this part's network."""
+    if not hasattr(pipeline, "lora_state_dict"):
+        raise EngineError(f"{lora.file}: a {pipeline.__name__} takes no LoRA: leave it out, or fuse it first")
     found = list(_layers(lora, name, *_read(lora, parts, pipeline)))
+    if parts.classes[name] == "CLIPTextModel":  # of which transformers has left a level out
+        found = [layer._replace(module=layer.module.removeprefix("text_model.")) for layer in found]
     modules = dict(parts.module(name).named_modules())
     if other := [layer.module for layer in found if layer.module not in modules]:
         raise EngineError(
@@ -91,12 +96,7 @@ def _layers(
             raise EngineError(f"{lora.file}: has {key} and no {whole + B}: damaged; take another copy")
         module, rank = whole.removeprefix(f"{name}."), len(down)
         alpha = said.get(f"{name}.alpha_pattern", {}).get(module, said.get(f"{name}.lora_alpha", rank))
-        yield Layer(_flattened(name, module), down, up, alphas.get(whole, alpha) / rank)
-
-
-def _flattened(name: str, module: str) -> str:
-    """A module as transformers names it now, which has left a level out of the first CLIP text encoder."""
-    return module.removeprefix("text_model.") if name == "text_encoder" else module
+        yield Layer(module, down, up, alphas.get(whole, alpha) / rank)
 
 
 @lru_cache(4)
@@ -107,7 +107,7 @@ def _read(lora: Lora, parts: Parts, pipeline: Any) -> tuple[dict[str, Any], dict
     try:
         held = dict(load_single_file_checkpoint(str(lora.file)))
         kind = next((kind for kind in UNREAD if any(kind in key for key in held)), None)
-        state, alphas = pipeline.lora_state_dict(held, unet_config=parts.config("unet"))
+        state, alphas = _known(held, parts, pipeline)
     except Exception as error:  # the libraries' errors share no base class
         raise EngineError(f"{lora.file}: not read as a LoRA ({error}): needed one in safetensors") from error
     if kind is not None:
@@ -125,6 +125,15 @@ def _read(lora: Lora, parts: Parts, pipeline: Any) -> tuple[dict[str, Any], dict
             f"{lora.file}: its scale is by the root of the rank (rsLoRA), which is not read: fuse it first"
         )
     return state, alphas, said
+
+
+def _known(held: Mapping[str, Any], parts: Parts, pipeline: Any) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
+    """Tensors as diffusers names them, and alphas, where they are not in the tensors already."""
+    asked = {"unet_config": parts.config("unet")} if "unet" in parts else {}
+    if "return_alphas" in signature(pipeline.lora_state_dict).parameters:
+        asked["return_alphas"] = True
+    found = pipeline.lora_state_dict(dict(held), **asked)
+    return found if isinstance(found, tuple) else (found, None)
 
 
 def _named(key: str) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Container
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,8 @@ class OpenVinoEngine:
         except Exception as error:  # OpenVINO raises RuntimeError for all and any
             raise EngineError(f"{path}: OpenVINO cannot load it ({error}): export the model again") from error
         self.inputs, self.outputs = component.inputs, component.outputs
-        takes, gives = ([port.any_name for port in ports] for ports in (self._model.inputs, self._model.outputs))
+        takes = [_name(port, component.inputs) for port in self._model.inputs]
+        gives = [_name(port, component.outputs) for port in self._model.outputs]
         component.check_names(path, takes, gives)
         found = str(self._model.get_property("INFERENCE_PRECISION_HINT").to_string())
         if found != HINTS[precision]:
@@ -87,6 +89,11 @@ class OpenVinoEngine:
         results = self._model({name: np.ascontiguousarray(array) for name, array in feeds.items()})
         # copied: the next run would write over a view
         return {name: np.array(results[name], self.outputs[name].dtype) for name in self.outputs}
+
+
+def _name(port: Any, said: Container[str]) -> str:
+    """The name that the manifest has for a port, which bears others too where the graph does nothing to it."""
+    return next((str(name) for name in port.names if name in said), str(port.any_name))
 
 
 def _openvino() -> Any:

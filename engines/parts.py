@@ -16,6 +16,8 @@ import transformers
 
 from engines.interface import EngineError
 
+RENAMED = {"Transformer2DModel": "PixArtTransformer2DModel"}  # in PixArt's own checkpoints
+
 
 class Parts:
     """`folder`: of the checkpoint; `classes`: of its parts, by name; `index`: its model_index.json.
@@ -31,6 +33,11 @@ class Parts:
     def __contains__(self, name: str) -> bool:
         return name in self.classes
 
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The names of those with weights."""
+        return tuple(name for name in self.classes if not name.startswith("tokenizer"))
+
     def config(self, name: str) -> Any:
         """A network's configuration, with all defaults."""
         return self.module(name).config
@@ -43,7 +50,7 @@ class Parts:
         """A network as its configuration describes it, on the meta device: shapes without numbers."""
         path, kind = self.path(name), class_of(self.classes[name])
         config = read_json(path)
-        if (said := config.get("_class_name", kind.__name__)) != kind.__name__:
+        if (said := renamed(config.get("_class_name", kind.__name__))) != kind.__name__:
             raise EngineError(f"{path}: of a {said}; needed {kind.__name__}: copy the whole checkpoint again")
         try:
             with torch.device("meta"):
@@ -59,6 +66,11 @@ class Parts:
             return class_of(self.classes[name]).from_pretrained(self.folder / name, local_files_only=True)
         except Exception as error:  # the libraries' errors for missing and damaged files share no base class
             raise EngineError(f"{self.folder}: cannot be loaded ({error}): copy the whole checkpoint again") from error
+
+
+def renamed(name: Any) -> str:
+    """What a class of an older release is called now."""
+    return RENAMED.get(str(name), str(name))
 
 
 def class_of(name: str) -> Any:

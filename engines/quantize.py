@@ -32,6 +32,8 @@ def quantize(
     manifest = read_manifest(source)
     if manifest.precision != "float32":
         raise BundleError(f"{source}: a bundle in {manifest.precision}; int8 is made of float32: export it so first")
+    if "unet" not in manifest.components:
+        raise BundleError(f"{source}: int8 is made of a UNet, and this model has none: export it in float16")
     nncf, openvino = _libraries()
     unet = manifest.components["unet"]
     with new_folder(out) as folder:

@@ -27,6 +27,21 @@ class TextEncoder(nn.Module):
         return self.model(input_ids).last_hidden_state.float()  # type: ignore[no-any-return]
 
 
+class InnerTextEncoder(TextEncoder):
+    """input_ids [B, L] -> hidden states before the last layer, [B, L, D], which later CLIP models condition on."""
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return self.model(input_ids, output_hidden_states=True).hidden_states[-2].float()  # type: ignore[no-any-return]
+
+
+class PooledTextEncoder(TextEncoder):
+    """input_ids [B, L] -> hidden states before the last layer, [B, L, D], and the projection of the text, [B, P]."""
+
+    def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        output = self.model(input_ids, output_hidden_states=True)
+        return output.hidden_states[-2].float(), output.text_embeds.float()
+
+
 class Denoiser(nn.Module):
     """sample [N, C, H, W], timestep [N], encoder_hidden_states [N, L, D] -> the network's output [N, C, H, W]."""
 

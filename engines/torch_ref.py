@@ -17,6 +17,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it recommends packag
 import torch
 from diffusers.utils import logging as diffusers_logging
 from numpy.typing import NDArray
+from tokenizers import Regex, normalizers
 from torch import nn
 
 from engines.bundle import Bundle
@@ -30,6 +31,10 @@ from engines.validate import encoder_of
 from engines.weights import WEIGHTS, load, tried, variant_of
 
 diffusers_logging.set_verbosity_error()
+
+# str.lower(), of which tokenizers' own misses one letter that depends on its neighbours
+FINAL_SIGMA = Regex(r"(?<=[\p{Lu}\p{Ll}\p{Lt}])\x{3A3}(?![\p{Lu}\p{Ll}\p{Lt}])")
+SMALL_LETTERS = (normalizers.Replace(FINAL_SIGMA, "\u03c2"), normalizers.Lowercase())
 
 
 @dataclass(frozen=True)
@@ -117,10 +122,11 @@ def describe(folder: Path, options: Options = DEFAULTS) -> tuple[Exporter, Parts
     """
     exporter, parts = read_index(folder)
     exporter.check(options)
-    sampling = read_sampling(folder, str(parts.index["scheduler"][1]), exporter.kinds, exporter.arrange)
+    scheduler, arrange = str(parts.index["scheduler"][1]), exporter.arrange(parts, options)
+    sampling = read_sampling(folder, scheduler, exporter.kinds, arrange, exporter.steps)
     described = exporter.describe(parts, options, sampling)
-    for name in described.lengths:
-        check_tokenizer(folder / name, parts.tokenizer(name), parts.config(encoder_of(name)))
+    for name, length in described.lengths.items():
+        check_tokenizer(folder / name, parts.tokenizer(name), parts.config(encoder_of(name)), length)
     return exporter, parts, described, sampling
 
 
@@ -133,8 +139,11 @@ def open_checkpoint(
     """
     exporter, parts, described, sampling = describe(folder, options)
     specs = tried(parts, described)
-    variants = {name: variant_of(folder / name, variant) for name in exporter.networks}
-    tokenizers = {name: _tokenizer_json(parts.tokenizer(name), length) for name, length in described.lengths.items()}
+    variants = {name: variant_of(folder / name, variant) for name in parts.networks}
+    tokenizers = {
+        name: _tokenizer_json(parts.tokenizer(name), length, described.lowercased)
+        for name, length in described.lengths.items()
+    }
     manifest = Manifest(
         family=exporter.name,
         prediction_type=sampling.prediction_type,
@@ -161,9 +170,12 @@ def _hashes(folder: Path, name: str) -> dict[str, str]:
     return {f"{name}/{file.name}": sha256(file) for file in [*weights, folder / name / "config.json"]}
 
 
-def _tokenizer_json(tokenizer: Any, length: int) -> str:
+def _tokenizer_json(tokenizer: Any, length: int, lowercased: bool) -> str:
     """The tokenizer as the pipeline uses it: padded and truncated to a length, at its sides."""
     backend = copy.deepcopy(tokenizer.backend_tokenizer)
+    if lowercased:
+        own = [] if backend.normalizer is None else [backend.normalizer]
+        backend.normalizer = normalizers.Sequence([*SMALL_LETTERS, *own])
     backend.enable_truncation(length, direction=tokenizer.truncation_side)
     backend.enable_padding(
         length=length, pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token, direction=tokenizer.padding_side

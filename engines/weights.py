@@ -57,7 +57,9 @@ def load(parts: Parts, name: str, variant: str | None, precision: str) -> Any:
     except Exception as error:  # the libraries' errors for missing and damaged files share no base class
         raise EngineError(f"{parts.folder}: cannot be loaded ({error}): copy the whole checkpoint again") from error
     check_loaded(parts.folder / name, parts.classes[name], info)
-    module = module.to(getattr(torch, precision)).eval().requires_grad_(False)
+    if not getattr(kind, "_keep_in_fp32_modules", None):  # as T5's, whose sums overflow in float16
+        module = module.to(getattr(torch, precision))
+    module = module.eval().requires_grad_(False)
     remedy = DIVERGED if precision == "float32" else TOO_LARGE.format(precision)
     check_finite(str(parts.folder / name), module, remedy)
     return module

@@ -14,7 +14,17 @@ from tiny import SCHEDULE, copied, edited
 from engines import EngineError, Manifest, open_bundle
 from engines.bundle import read_manifest
 from engines.export import export
-from engines.grids import SCHEDULERS, SIGMAS, STEPS, TABLE, grids_of, read_scheduler, schedule_of
+from engines.grids import (
+    SCHEDULERS,
+    SIGMAS,
+    STEPS,
+    TABLE,
+    arrange,
+    arrange_from_1,
+    grids_of,
+    read_scheduler,
+    schedule_of,
+)
 from engines.torch_ref import open_checkpoint
 from scanner.demo import BUNDLE
 from scanner.diffusion.denoiser import Denoiser
@@ -25,13 +35,13 @@ from scanner.errors import ModelError, ScannerError
 SPACINGS = ("leading", "trailing", "linspace")
 
 
-def read(folder, name, **changes):
+def read(folder, name, arrange=arrange, **changes):
     """A scheduler's grids as a checkpoint gives them, and our schedule of them."""
     (folder / "scheduler").mkdir(exist_ok=True)
     config = {key: value for key, value in (SCHEDULE | changes).items() if value is not ...}
     (folder / "scheduler/scheduler_config.json").write_text(json.dumps(config | {"_class_name": name}))
-    scheduler = read_scheduler(folder, name)
-    grids = grids_of(scheduler, folder)
+    scheduler = read_scheduler(folder, name, arrange=arrange)
+    grids = grids_of(scheduler, folder, arrange)
     return grids, Schedule.from_manifest(schedule_of(scheduler), scheduler.config.prediction_type, grids)
 
 
@@ -149,7 +159,7 @@ def test_the_pipeline_takes_an_outdated_offset_for_1(tiny, tmp_path):
 @pytest.mark.parametrize("name", ["DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"])
 def test_what_a_configuration_does_not_say_is_the_schedulers_default(tmp_path, name):
     bare = dict.fromkeys(("timestep_spacing", "steps_offset", "set_alpha_to_one"), ...)
-    _, schedule = read(tmp_path, name, **bare)
+    _, schedule = read(tmp_path, name, arrange_from_1, **bare)
     config = {key: value for key, value in SCHEDULE.items() if key not in bare}
     scheduler = getattr(diffusers, name).from_config(config)
     scheduler.register_to_config(steps_offset=1)  # as the pipeline does

@@ -109,6 +109,17 @@ def test_the_sizes_that_it_is_told_are_options_and_part_of_its_identity(xl):
     check(scores(told.bundle("torch")), xl, **SIZES)
 
 
+def test_its_scheduler_keeps_its_own_offset(xl, tmp_path):
+    from diffusers import StableDiffusionXLPipeline
+
+    folder = copied(xl, tmp_path)
+    edited(folder, "scheduler/scheduler_config.json", steps_offset=0)
+    own = StableDiffusionXLPipeline.from_pretrained(folder, local_files_only=True).scheduler
+    own.set_timesteps(50)
+    assert open_checkpoint(folder).manifest.grids["50"]["timesteps"] == own.timesteps.tolist()
+    assert own.timesteps[0] == 980
+
+
 def test_another_size_of_images_is_another_latent(xl):
     manifest = open_checkpoint(xl, options=Options(size=(16, 24))).manifest
     assert manifest.latent_shape == (4, 8, 12)

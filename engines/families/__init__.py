@@ -1,8 +1,8 @@
 """The exporter's half of each family: what its checkpoints are made of. A file and a row for each."""
 
 from engines.families import stable_diffusion, stable_diffusion_xl
-from engines.families.exporter import DEFAULTS, Described, Exporter, Network, Options
+from engines.families.exporter import ABSENT, DEFAULTS, Described, Exporter, Network, Options
 
-__all__ = ["DEFAULTS", "EXPORTERS", "Described", "Exporter", "Network", "Options"]
+__all__ = ["ABSENT", "DEFAULTS", "EXPORTERS", "Described", "Exporter", "Network", "Options"]
 
 EXPORTERS = (stable_diffusion.EXPORTER, stable_diffusion_xl.EXPORTER)

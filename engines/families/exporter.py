@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from engines.grids import SIGMAS, TABLE, Arrange, Sampling, arrange
+from engines.grids import SIGMAS, STEPS, TABLE, Arrange, Sampling, arrange
 from engines.interface import EngineError, TensorSpec
 from engines.parts import Parts
 
@@ -18,13 +18,15 @@ class Options:
     """What may be asked for beside a checkpoint; None is the pipeline's own default. Sizes in pixels.
 
     `size`: of the images. `original_size`, `crop` (top, left) and `target_size`: what SDXL is told of its training
-    images.
+    images. `max_sequence_length`: tokens of a T5 text encoder. `guidance`: what FLUX dev is told of it.
     """
 
     size: Size | None = None
     original_size: Size | None = None
     crop: tuple[int, int] | None = None
     target_size: Size | None = None
+    max_sequence_length: int | None = None
+    guidance: float | None = None
 
     @property
     def asked(self) -> list[str]:
@@ -33,6 +35,7 @@ class Options:
 
 
 DEFAULTS = Options()
+ABSENT = [None, None]  # how model_index.json says that a part is not there
 
 
 @dataclass(frozen=True)
@@ -52,23 +55,25 @@ class Network:
 class Described:
     """A checkpoint, looked at without its weights.
 
-    `latent_shape`: C, H, W. `lengths`: tokens of each tokenizer, by name. `fixed`: `Manifest.fixed`.
+    `latent_shape`: C, H, W. `lengths`: tokens of each tokenizer, by name. `fixed`: `Manifest.fixed`. `lowercased`:
+    whether the pipeline writes prompts in small letters.
     """
 
     latent_shape: tuple[int, int, int]
     networks: Mapping[str, Network]
     lengths: Mapping[str, int]
     fixed: Mapping[str, Any] | None = None
+    lowercased: bool = False
 
 
 @dataclass(frozen=True)
 class Exporter:
     """`name`: the family's, as in the scan's half; `title`: for people. `parts`: of the pipeline's `model_index.json`,
-    with their classes.
+    with their classes; the pipeline runs with or without all in `optional`. `denoiser`: which of them --unet replaces.
 
     `describe(parts, options, sampling)` refuses, with EngineError, what the pipeline would not run, or would run with
     more than a text. `takes`: the Options that mean something for it. `without`: parts that the pipeline does without.
-    `kinds` of schedulers fit it; `arrange` gives one its grid.
+    `kinds` of schedulers fit it, with grids of so many `steps`; `arrange(parts, options)` gives one its grid.
     """
 
     name: str
@@ -79,12 +84,16 @@ class Exporter:
     takes: frozenset[str] = frozenset({"size"})
     without: tuple[str, ...] = ("safety_checker", "feature_extractor", "image_encoder")
     kinds: tuple[str, ...] = (TABLE, SIGMAS)
-    arrange: Arrange = arrange
+    arrange: Callable[[Parts, Options], Arrange] = lambda parts, options: arrange
+    steps: tuple[int, ...] = STEPS
+    denoiser: str = "unet"
+    optional: frozenset[str] = frozenset()
 
-    @property
-    def networks(self) -> tuple[str, ...]:
-        """The parts with weights."""
-        return tuple(name for name in self.parts if not name.startswith("tokenizer"))
+    def held(self, index: Mapping[str, Any]) -> dict[str, str]:
+        """The parts of a checkpoint, by its model_index.json, with their classes."""
+        absent = all(index.get(name, ABSENT) == ABSENT for name in self.optional)
+        without = self.optional if absent else frozenset[str]()
+        return {name: kind for name, kind in self.parts.items() if name not in without}
 
     def check(self, options: Options) -> None:
         """Raise EngineError for an option that means nothing for the family."""

@@ -2,7 +2,7 @@
 
 from engines.families.exporter import Described, Exporter, Network, Options
 from engines.families.unet import refuse_conditions, refuse_masked, refuse_unfit, unet_latent, vae_networks
-from engines.grids import Sampling
+from engines.grids import Sampling, arrange_from_1
 from engines.interface import EngineError, TensorSpec
 from engines.parts import Parts
 from engines.torch_modules import Denoiser, TextEncoder
@@ -44,4 +44,5 @@ EXPORTER = Exporter(
         "tokenizer": "CLIPTokenizer",
     },
     describe=_describe,
+    arrange=lambda parts, options: arrange_from_1,
 )

@@ -18,27 +18,7 @@ from engines.families.unet import (
 from engines.grids import EDM, SIGMAS, TABLE, Sampling
 from engines.interface import EngineError, TensorSpec
 from engines.parts import Parts
-from engines.torch_modules import dtype_of
-
-LAYER = -2  # of the hidden states: the pipeline conditions on those before the last layer
-
-
-class _Encoder(nn.Module):
-    """input_ids [B, L] -> hidden states before the last layer, [B, L, D]; with `pooled` also text_embeds [B, P]."""
-
-    def __init__(self, model: Any, pooled: bool):
-        super().__init__()
-        self.model, self.pooled = model, pooled
-
-    @property
-    def vocabulary(self) -> int:
-        """How many token ids it has embeddings for."""
-        return int(self.model.config.vocab_size)
-
-    def forward(self, input_ids: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        output = self.model(input_ids, output_hidden_states=True)
-        hidden = output.hidden_states[LAYER].float()
-        return (hidden, output.text_embeds.float()) if self.pooled else hidden
+from engines.torch_modules import InnerTextEncoder, PooledTextEncoder, dtype_of
 
 
 class _Denoiser(nn.Module):
@@ -97,10 +77,8 @@ def _networks(parts: Parts, latent: Latent, length: int, pooled: int, sampling: 
         "time_ids": TensorSpec("float32", (None, 6)),
     }
     return {
-        "text_encoder": Network("text_encoder", lambda model: _Encoder(model, False), ids, ("hidden_states",)),
-        "text_encoder_2": Network(
-            "text_encoder_2", lambda model: _Encoder(model, True), ids, ("hidden_states_2", "text_embeds")
-        ),
+        "text_encoder": Network("text_encoder", InnerTextEncoder, ids, ("hidden_states",)),
+        "text_encoder_2": Network("text_encoder_2", PooledTextEncoder, ids, ("hidden_states_2", "text_embeds")),
         **vae_networks(parts, latent, sampling.unit),
         "unet": Network("unet", _Denoiser, takes, ("output",)),
     }

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Pixels(click.ParamType[Any]):
 )
 @click.option("--captions", metavar="INPUT", help="Captions like those to be scanned, to make int8 with.")
 @click.option("--variant", metavar="NAME", help="Of the weights, such as fp16.  [default: the plain or only one]")
-@click.option("--unet", type=ANY_PATH, help="Another UNet: a diffusers folder, or a single file.")
+@click.option("--unet", type=ANY_PATH, help="Another UNet or transformer: a diffusers folder, or a single file.")
 @click.option("--vae", type=ANY_PATH, help="Another VAE: a diffusers folder, or a single file.")
 @click.option("--lora", multiple=True, metavar="FILE[:WEIGHT]", help="Fused into the weights; may be repeated.")
 @click.option("--layout", type=ANY_PATH, help="A diffusers folder with the configuration of a single file.")
@@ -55,6 +56,8 @@ class Pixels(click.ParamType[Any]):
 @click.option("--original-size", type=Pixels(), help="What SDXL is told its image was.  [default: the images' size]")
 @click.option("--crop", type=Pixels(), help="Top and left of the crop that SDXL is told.  [default: 0x0]")
 @click.option("--target-size", type=Pixels(), help="What SDXL is told to make.  [default: the images' size]")
+@click.option("--max-sequence-length", type=int, help="Tokens of a T5 text encoder.  [default: the pipeline's]")
+@click.option("--guidance", type=float, help="What FLUX dev is told of it.  [default: the pipeline's]")
 @click.option("--dry-run", is_flag=True, help="Say what would be exported, or why not; read no weights.")
 def export(source: Path, out: Path | None, dtype: str, captions: str | None, dry_run: bool, **asked: Any) -> None:
     """Export a checkpoint (SOURCE: diffusers folder, single file, or hub id) to a bundle OUT that runs without torch.
@@ -88,7 +91,7 @@ def _say(line: str) -> None:
 def _options(asked: Mapping[str, Any]) -> Any:
     from engines.families import Options
 
-    return Options(**{name: asked[name] for name in ("size", "original_size", "crop", "target_size")})
+    return Options(**{item.name: asked[item.name] for item in fields(Options)})
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from scanner.report.read import read_night
 @options.ids
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="With --report: the N highest.")
 @click.option("--seeds", type=click.IntRange(2), default=4, show_default=True, help=f"Seeds, from {FIRST_SEED} up.")
-@click.option("--guidance-scale", type=float, default=7.5, show_default=True, help="1 = no guidance.")
+@click.option("--guidance-scale", type=float, help="1 = no guidance.  [default: 7.5; 1 where it is distilled]")
 @click.option("--num-inference-steps", type=click.IntRange(1), default=50, show_default=True, help="Of each image.")
 @click.option("--descriptor", type=places.FILE, help="ONNX copy detector (image in, embedding out), such as SSCD.")
 @options.batch_size
@@ -46,7 +46,7 @@ def verify(
     ids: tuple[str, ...],
     top: int,
     seeds: int,
-    guidance_scale: float,
+    guidance_scale: float | None,
     num_inference_steps: int,
     descriptor: Path | None,
     batch_size: int | None,
@@ -67,7 +67,8 @@ def verify(
     opened = Model(model, backend, precision, batch_size=batch_size)
     if report is not None:
         check_model(night.summary, model, opened.bundle.manifest.fingerprint)
-    sampling = Sampling(tuple(range(FIRST_SEED, FIRST_SEED + seeds)), guidance_scale, num_inference_steps)
+    guidance = opened.denoiser.guidance(guidance_scale)
+    sampling = Sampling(tuple(range(FIRST_SEED, FIRST_SEED + seeds)), guidance, num_inference_steps)
     sampler = Sampler(opened.denoiser, sampling, None if descriptor is None else Descriptor(descriptor))
     with progress() as watch:
         found = sampler.verify_all(chosen, watch)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from engines import Bundle, Engine
+from scanner.config import ScanConfig
 from scanner.diffusion.families import Conditioning, Network, family, tokenized
 from scanner.diffusion.prediction import Array, Prediction
 from scanner.diffusion.schedule import Schedule
@@ -39,7 +40,9 @@ class Denoiser:
         self._bundle = bundle
         self._family = family(manifest.family)
         self._fixed = manifest.fixed or {}
-        self._engines = {name: _engine(bundle, name, network) for name, network in self._family.networks.items()}
+        lacking = self._family.optional - manifest.components.keys()
+        networks = {name: network for name, network in self._family.networks.items() if name not in lacking}
+        self._engines = {name: _engine(bundle, name, network) for name, network in networks.items()}
         self._tokenizers = {name: _tokenizer(text) for name, text in bundle.tokenizers.items()}
         network = self._engines[self._family.denoiser]
         self.provider, self.rebuilds = network.provider, network.rebuilds
@@ -55,6 +58,19 @@ class Denoiser:
         other = copy.copy(self)
         other.batch_size = batch_size
         return other
+
+    def guidance(self, asked: float | None) -> float:
+        """The guidance scale of steps that are taken: what was asked for, else as the model's sampler takes them.
+
+        Raises ModelError for one that a model with distilled guidance was not made for.
+        """
+        usual = 1.0 if self._family.distilled else ScanConfig.guidance_scale
+        if self._family.distilled and asked not in (None, 1):
+            raise ModelError(
+                f"{self._bundle.folder}: guidance is distilled into this model, and its sampler takes steps without "
+                f"another; guidance scale {asked:g} was asked, needed 1: name --guidance-scale 1"
+            )
+        return usual if asked is None else asked
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Tokenise and run each text encoder once."""

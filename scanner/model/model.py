@@ -96,6 +96,8 @@ class Model:
         if self.prepared is not None:
             return self
         bundle = self.bundle
+        if self.config.first_steps > 1:  # of one step, guidance is but a unit
+            self.denoiser.guidance(self.config.guidance_scale)
         size = fastest(bundle, self.denoiser, watch) if self.batch_size is None else self.batch_size
         settled = self.adapted(backend=bundle.backend, precision=bundle.precision, batch_size=size)
         samples = max(size, CALL // int(np.prod(bundle.manifest.latent_shape)))

@@ -44,13 +44,16 @@ def encoded(conditioning: Conditioning, fixed: Fixed) -> Conditioning:
 
 @dataclass(frozen=True)
 class Family:
-    """`networks`: the components that run in a scan, of which `denoiser` is one.
+    """`networks`: the components that run in a scan, of which `denoiser` is one; a bundle may lack those in `optional`.
 
     `encode(run, tokenizers, prompts, fixed)` gives the prompts' Conditioning. `null(conditioning, fixed)`: what the
-    unconditional prediction is conditioned on, of the empty prompt's conditioning.
+    unconditional prediction is conditioned on, of the empty prompt's conditioning. `distilled`: guidance is within the
+    network, so that its sampler takes no second prediction.
     """
 
     networks: Mapping[str, Network]
     encode: Callable[[Engines, Tokenizers, Sequence[str], Fixed], Conditioning]
     denoiser: str = "unet"
     null: Callable[[Conditioning, Fixed], Conditioning] = encoded
+    optional: frozenset[str] = frozenset()
+    distilled: bool = False

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +24,26 @@ def tokenized(tokenizer: Tokenizer, prompts: Sequence[str]) -> list[Encoding]:
     return tokenizer.encode_batch([_beginning(prompt, enough) for prompt in prompts])
 
 
-def token_ids(tokenizer: Tokenizer, prompts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Token ids, int64 [B, L], and whether a prompt was longer, [B]."""
+class Tokens(NamedTuple):
+    """Token ids, int64 [B, L]; 0 where they pad the prompt, else 1, int64 [B, L]; whether a prompt was longer, [B]."""
+
+    ids: NDArray[np.int64]
+    mask: NDArray[np.int64]
+    truncated: NDArray[np.bool_]
+
+
+def tokens(tokenizer: Tokenizer, prompts: Sequence[str]) -> Tokens:
+    """What a text encoder gets of prompts."""
     encodings = tokenized(tokenizer, prompts)
-    ids = np.array([encoding.ids for encoding in encodings], np.int64)
-    return ids, np.array([bool(encoding.overflowing) for encoding in encodings])
+    ids, mask = ([getattr(encoding, name) for encoding in encodings] for name in ("ids", "attention_mask"))
+    truncated = np.array([bool(encoding.overflowing) for encoding in encodings])
+    return Tokens(np.array(ids, np.int64), np.array(mask, np.int64), truncated)
+
+
+def token_ids(tokenizer: Tokenizer, prompts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Of a text encoder without a mask: token ids, int64 [B, L], and whether a prompt was longer, [B]."""
+    ids, _, truncated = tokens(tokenizer, prompts)
+    return ids, truncated
 
 
 def _beginning(prompt: str, enough: re.Pattern[str]) -> str:
