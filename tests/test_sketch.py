@@ -9,7 +9,7 @@ from ideal import PREDICTION_TYPES, IdealDenoiser, first_step
 from scanner.diffusion import sketch as module
 from scanner.diffusion.baselines import SKETCH, Covariance, Prior
 from scanner.diffusion.sketch import sketch
-from scanner.diffusion.trace import predict_prior
+from scanner.diffusion.start import predict_prior
 from scanner.store import ledger
 
 PICTURES = np.random.default_rng(3).standard_normal((12, 4, 8, 8)).astype(np.float32)
