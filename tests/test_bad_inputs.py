@@ -7,7 +7,7 @@ import pytest
 
 from tools.bad_inputs import COLUMNS, SECTIONS, rows
 
-DOCUMENT = list(csv.DictReader((Path(__file__).parent.parent / "docs/bad-inputs.csv").open(newline="")))
+DOCUMENT = list(csv.DictReader((Path(__file__).parent.parent / "docs/bad-inputs.csv").read_text().splitlines(True)))
 
 
 @pytest.fixture(scope="module")
