@@ -60,10 +60,21 @@ class ScanConfig:
         """UNet passes per prompt."""
         return unet_passes(len(self.seeds), self.first_steps) + len(self.seeds) * len(self.timesteps[1:])
 
-    def scan_id(self, manifest_fingerprint: str, backend: str, precision: str, reference: str | None = None) -> str:
+    def passes_with(self, base: bool) -> int:
+        """UNet passes per prompt, with those of a base model, where there is one: one more for each seed."""
+        return self.passes + (len(self.seeds) if base else 0)
+
+    def scan_id(
+        self,
+        manifest_fingerprint: str,
+        backend: str,
+        precision: str,
+        reference: str | None = None,
+        base: str | None = None,
+    ) -> str:
         """blake2b-128 of all that the scores depend on, so that scores of different engines never mix.
 
-        `reference`: fingerprint of the reference captions, where there are any.
+        `reference`: fingerprint of the reference captions, `base`: of the base model's manifest, where there are any.
         """
         what = asdict(self)
         if not self.timesteps:  # as before there was a choice
@@ -71,12 +82,22 @@ class ScanConfig:
         what |= {"manifest": manifest_fingerprint, "backend": backend, "precision": precision}
         if reference is not None:
             what["reference"] = reference
+        if base is not None:
+            what["base"] = base
         return identity(what)
 
 
 @dataclass(frozen=True)
 class Reference:
     """A file of ordinary captions, and the fingerprint of those that were in it."""
+
+    path: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Base:
+    """Where the model lay that another was compared with, and the fingerprint of its manifest."""
 
     path: str
     fingerprint: str
@@ -91,23 +112,26 @@ class MadeWith:
     precision: str
     config: ScanConfig
     reference: Reference | None
+    base: Base | None = None
 
     @classmethod
     def of_json(cls, raw: Mapping[str, Any]) -> "MadeWith":
         """From these keys of a run's record or a report's summary. Raises KeyError or TypeError."""
-        reference = raw.get("reference")  # an older overscan did not note it
+        reference, base = raw.get("reference"), raw.get("base")  # an older overscan did not note them
         return cls(
             model=raw["model"],
             backend=raw["backend"],
             precision=raw.get("precision", "float32"),  # an older overscan knew no other on its backends
             config=ScanConfig.of_json(raw["config"]),
             reference=None if reference is None else Reference(reference["path"], reference["fingerprint"]),
+            base=None if base is None else Base(base["path"], base["fingerprint"]),
         )
 
     def scan_id(self, manifest_fingerprint: str) -> str:
         """The scan_id that a model would have made with these settings, unscreened: the scan's own, or another."""
         reference = None if self.reference is None else self.reference.fingerprint
-        return self.config.scan_id(manifest_fingerprint, self.backend, self.precision, reference)
+        base = None if self.base is None else self.base.fingerprint
+        return self.config.scan_id(manifest_fingerprint, self.backend, self.precision, reference, base)
 
 
 def unet_passes(seeds: int, first_steps: int) -> int:

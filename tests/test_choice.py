@@ -7,11 +7,12 @@ import pytest
 from reports import RECORD, stored_scan
 
 from scanner.audit.choice import best, possible
-from scanner.config import Reference, ScanConfig
+from scanner.config import Base, Reference, ScanConfig
 from scanner.diffusion.scores import SCORES, best_score, best_scores
 
 FIRST_STEP = {name for name, score in SCORES.items() if score.steps == 1}
 TOLD = {name for name, score in SCORES.items() if score.told}
+OF_BASE = {name for name, score in SCORES.items() if score.needs == "base"}
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,8 @@ TOLD = {name for name, score in SCORES.items() if score.told}
 )
 def test_a_score_that_the_settings_do_not_allow_is_not_possible(config, reference, lacking):
     record = replace(RECORD, config=config, reference=Reference("r", "f") if reference else None)
-    assert SCORES.keys() - set(possible(record)) == lacking
+    assert SCORES.keys() - set(possible(record)) == lacking | OF_BASE
+    assert SCORES.keys() - set(possible(replace(record, base=Base("/base", "f")))) == lacking
 
 
 def test_a_score_that_no_canary_has_is_not_possible():

@@ -11,7 +11,7 @@ import reports
 from scanner.audit.decision import Night
 from scanner.audit.rank import Rule
 from scanner.audit.summary import Judgement, as_json, of_json
-from scanner.config import MadeWith, Reference, ScanConfig
+from scanner.config import Base, MadeWith, Reference, ScanConfig
 from scanner.errors import ScannerError
 from scanner.evidence.chosen import check_model, choose, limit
 from scanner.identity import prompt_id
@@ -70,11 +70,13 @@ def test_score_and_threshold_are_the_reports_or_those_asked():
         limit(replace(SUMMARY, rule=Rule("agreement_v1", fdr=0.05), lowest_flagged=None), None, None)
 
 
+@pytest.mark.parametrize("base", [None, Base("/base", "b")])
 @pytest.mark.parametrize("reference", [None, Reference("r.txt", "f")])
-def test_the_model_is_the_reports_in_whatever_settings(reference):
+def test_the_model_is_the_reports_in_whatever_settings(reference, base):
     config = ScanConfig(seeds=(0, 1, 2), first_steps=2)
-    scan_id = config.scan_id("ours", "openvino", "bfloat16", None if reference is None else reference.fingerprint)
-    made = MadeWith("/bundle", "openvino", "bfloat16", config, reference)
+    compared = [None if item is None else item.fingerprint for item in (reference, base)]
+    scan_id = config.scan_id("ours", "openvino", "bfloat16", *compared)
+    made = MadeWith("/bundle", "openvino", "bfloat16", config, reference, base)
     summary = of_json(json.loads(json.dumps(as_json(replace(SUMMARY, made_with=made, full_scan_id=scan_id)))))
     check_model(summary, Path("elsewhere"), "ours")
     with pytest.raises(ScannerError, match=r"^other: not the model of the report, which is of /bundle: .* --model"):

@@ -143,7 +143,7 @@ def test_evaluate_writes_tables_and_plots(evaluated):
     ]  # fmt: skip
     assert (out_folder / "detection.md").read_text() == out
     table = pl.read_parquet(out_folder / "detection.parquet")
-    assert set(table["score"]) == {name for name, by in SCORES.items() if not by.told}  # no timesteps are named
+    assert set(table["score"]) == {name for name, by in SCORES.items() if not by.told and by.needs != "base"}
     at_most = pl.all_horizontal(pl.col("auroc_low") <= pl.col("auroc"), pl.col("auroc") <= pl.col("auroc_high"))
     assert table.select(at_most.all()).item()
     told = json.loads((out_folder / "detection.json").read_text())
@@ -162,7 +162,8 @@ def test_evaluate_prints_a_markdown_table(evaluated):
     )
     number, interval = r"-?\d\.\d+", r"\(\d\.\d+-\d\.\d+\)"
     row = rf"\| `\w+_v[12]` \| \d \| \d \| \d+ (\| {number} {interval} ){{4}}\| {number} \| {number} \|"
-    count = len([setting for setting in settings() if not SCORES[setting.score].told])  # no timesteps are named
+    measured = [by for by in (SCORES[setting.score] for setting in settings()) if not by.told and by.needs != "base"]
+    count = len(measured)  # neither timesteps nor a base are named
     rows = lines[4 : 4 + count]
     assert all(re.fullmatch(row, line) for line in rows), rows
     assert lines[4 + count + 1] == f"### Difference from `{NORM}` at equal passes"

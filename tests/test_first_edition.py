@@ -78,6 +78,7 @@ def test_a_screened_scan_keeps_its_threshold(old):
         "refined": 3,
         "screened_out": 3,
         "passes_per_prompt": 2.0,
+        "passes": 1,
     }
 
 

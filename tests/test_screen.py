@@ -88,6 +88,7 @@ def test_what_it_costs_is_told(folder):
         "refined": 6,
         "screened_out": 54,
         "passes_per_prompt": pytest.approx(1 + 0.1 * 3),
+        "passes": 1,
     }
     assert (result.unique, result.already_scored, result.scored) == (60, 60, 0)
     assert (result.skipped, result.other_scans) == ({"screened_out": 54}, 0)

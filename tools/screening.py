@@ -53,7 +53,7 @@ def scored(model: Model, prompts: Sequence[str]) -> Mapping[str, np.ndarray]:
     scorer = model.scorer()
     values: dict[str, list[np.ndarray]] = {name: [] for pair in PAIRS for name in pair}
     for i in range(0, len(prompts), CHUNK):
-        whole = scorer.trace(scorer.denoiser.encode(prompts[i : i + CHUNK]))
+        whole = scorer.trace(scorer.encode(prompts[i : i + CHUNK]))
         one = whole.part(1, 1)
         for name, parts in values.items():
             parts.append(SCORES[name](one if SCORES[name].seeds == 1 else whole))

@@ -52,8 +52,8 @@ class Calibration:
         prompts = _characters(scores).filter(pl.col(score).is_finite()).select(*KEPT, score)
         if prompts.is_empty():
             raise ScannerError(
-                f"no null caption has {score}: calibrate with what it needs (two seeds or more, --reference, or more "
-                "--first-steps; see docs/scores.md), or name another --score"
+                f"no null caption has {score}: calibrate with what it needs (two seeds or more, --reference, "
+                "--base-model, --timesteps, or more --first-steps; see docs/scores.md), or name another --score"
             )
         null = np.sort(prompts[score].cast(pl.Float64).to_numpy())
         return cls(scan_id, score, null, prompts, canaries.select("canary", score), source)

@@ -10,8 +10,7 @@ def possible(record: RunRecord) -> tuple[str, ...]:
 
     None that no canary of the run has: the model's path starts without signal, and the score is of the noise.
     """
-    config, reference = record.config, record.reference is not None
-    able = possible_scores(config, reference)
+    able = possible_scores(record.config, record.reference is not None, record.base is not None)
     return tuple(name for name in able if not record.canaries or _had(record, name))
 
 

@@ -81,8 +81,8 @@ def rank(scores: pl.DataFrame, rule: Rule, calibration: Calibration | None = Non
     places = ordered.select(placed).to_series()  # the score by which each prompt is judged
     if not places.is_finite().any() and not _nothing_left(scores):
         raise ScannerError(
-            f"no prompt has {rule.score}: scan with what it needs (two seeds or more, --reference, or more "
-            "--first-steps; see docs/scores.md), or name another --score"
+            f"no prompt has {rule.score}: scan with what it needs (two seeds or more, --reference, --base-model, "
+            "--timesteps, or more --first-steps; see docs/scores.md), or name another --score"
         )
     if calibration is not None:
         ordered = _judge(ordered, places, rule, calibration)

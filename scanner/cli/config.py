@@ -196,7 +196,10 @@ def _source(context: click.Context, key: str) -> str:
 def _scan_id(values: dict[str, Any]) -> str | None:
     if values["model"] is None or values.get("screen") is not None:  # a screened scan's depends on its threshold
         return None
-    names = ("reference", "seeds", "first_steps", "timesteps", "guidance_scale", "batch_size", "backend", "precision")
+    names = (
+        "reference", "base_model", "seeds", "first_steps", "timesteps", "guidance_scale", "batch_size", "backend",
+        "precision",
+    )  # fmt: skip
     return options.scan_model(values["model"], **{name: values[name] for name in names}).scan_id
 
 

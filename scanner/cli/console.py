@@ -87,8 +87,9 @@ def _shards(shards: Sequence[ShardStatus]) -> list[str]:
 def _screening(screening: Screened) -> str:
     out, refined, passes = screening.screened_out, screening.refined, screening.passes_per_prompt
     below = f"{screening.score} below {screening.threshold:.4g}"
+    first = "one pass" if screening.passes == 1 else f"{screening.passes} passes"
     return (
-        f"screened out    {out:,} of {out + refined:,}, with {below} after one pass; {passes:.2f} UNet passes per "
+        f"screened out    {out:,} of {out + refined:,}, with {below} after {first}; {passes:.2f} UNet passes per "
         "prompt on average" + (f"; {screening.sample:.3g} of all by chance got all" if screening.sample else "")
     )
 
@@ -107,7 +108,7 @@ def status_table(found: StoreStatus) -> str:
     """A store's scans and tables as lines."""
     lines = [f"store {found.store}"]
     for scan in found.scans:
-        config, reference = scan.config, scan.reference
+        config, reference, base = scan.config, scan.reference, scan.base
         counts = ", ".join(f"{count:,} {status}" for status, count in scan.rows.items()) or "none yet"
         lines += [
             f"\nscan {shown(scan.scan_id)}",
@@ -116,6 +117,7 @@ def status_table(found: StoreStatus) -> str:
             f"  settings  seeds {', '.join(map(str, config.seeds))}; first {config.first_steps} of "
             f"{config.num_inference_steps} steps{_told(config)}; guidance scale {config.guidance_scale}",
             *([] if reference is None else [f"  reference {reference.path} ({shown(reference.fingerprint)})"]),
+            *([] if base is None else [f"  base      {base.path} ({shown(base.fingerprint)})"]),
             *([] if scan.screening is None else [f"  {_screening(scan.screening)}"]),
             f"  last run  {scan.last_run} ({scan.runs} in all)",
             f"  rows      {counts}",

@@ -29,6 +29,7 @@ from scanner.model import Model
 @click.option("-o", "--out", required=True, type=places.OUT_FOLDER, help="Folder for the tables and plots.")
 @click.option("--peers", is_flag=True, help="Also the detectors of the literature, and what the text alone tells.")
 @options.reference
+@options.base_model
 @options.timesteps
 @options.batch_size
 @options.backend
@@ -41,6 +42,7 @@ def evaluate(
     out: Path,
     peers: bool,
     reference: Path | str | None,
+    base_model: Path | str | None,
     timesteps: tuple[int, ...],
     batch_size: int | None,
     backend: str,
@@ -52,7 +54,7 @@ def evaluate(
     """
     labelled = _labelled(labels, memorized, ordinary)
     usual = () if reference is None else tuple(captions.reference(reference))
-    opened = Model(model, backend, precision, ScanConfig(timesteps=timesteps), usual, batch_size)
+    opened = Model(model, backend, precision, ScanConfig(timesteps=timesteps), usual, batch_size, base_model)
     with stoppable() as stop, progress() as watch:
         scores = evaluation.score(opened, labelled["prompt"].to_list(), watch, stop, out)
         theirs = compared.measure(opened, labelled, watch, stop, out) if peers else None

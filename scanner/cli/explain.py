@@ -58,8 +58,8 @@ def explain(
         explained.check(out)
 
     def announce(variants: int, more: int) -> None:
-        at_most = f"; at most {more * opened.config.passes:,} more to find edits" if more else ""
-        cost = f"{variants:,} with each word left out: {variants * opened.config.passes:,} UNet passes{at_most}"
+        at_most = f"; at most {more * opened.passes:,} more to find edits" if more else ""
+        cost = f"{variants:,} with each word left out: {variants * opened.passes:,} UNet passes{at_most}"
         click.echo(f"{len(texts):,} captions, {cost}", err=True)
 
     with progress() as watch:

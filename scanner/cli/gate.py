@@ -67,12 +67,12 @@ def answers(scorer: Scorer, lines: Iterable[str], score: str, threshold: float) 
 
 def _rule(threshold: float | Path, score: str | None, scorer: Scorer) -> tuple[str, float]:
     """The score to look at, and from where up. Raises ScannerError for a kept threshold of another scan."""
-    config, reference = scorer.config, scorer.start.reference is not None
+    config, reference, base = scorer.config, scorer.start.reference is not None, scorer.base is not None
     if isinstance(threshold, Path):
         kept = read_kept(threshold)
         kept.check(scorer.scan_id, score)
         return kept.score, kept.value
-    able = possible_scores(config, reference)
+    able = possible_scores(config, reference, base)
     if score is None:
         best = best_score(config, reference)
         raise ScannerError(f"a threshold is a number of one score: name it, such as --score {best}")

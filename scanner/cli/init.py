@@ -33,6 +33,7 @@ MORE: Mapping[click.Command, Mapping[str, Any]] = {  # what people change; examp
         "seeds": 2,
         "screen": 0.05,
         "reference": "ordinary.txt",
+        "base_model": "last-night",
         "backend": "auto",
         "precision": "auto",
         "workers": 1,

@@ -62,6 +62,9 @@ ids = click.option(
     help="With --report: prompt_id, or 8 or more first characters; several by commas, or repeated.",
 )
 reference = click.option("--reference", type=places.INPUT, help="Ordinary captions, for the _ref and _white scores.")
+base_model = click.option(
+    "--base-model", type=places.MODEL, help="The model that this one was made from, for the scores that compare."
+)
 score = click.option("--score", type=ScoreName(list(SCORES)), help="What to order by.  [default: the best of the scan]")
 batch_size = click.option(
     "--batch-size", type=click.IntRange(1), help="UNet samples per run.  [default: by a trial, or by latent size]"
@@ -91,7 +94,9 @@ precision = click.option(
     "--precision", type=PRECISION, default="auto", show_default=True, help="What the networks compute in."
 )
 
-MODEL_OPTIONS = (model, reference, seeds, first_steps, timesteps, guidance_scale, batch_size, backend, precision)
+MODEL_OPTIONS = (
+    model, reference, base_model, seeds, first_steps, timesteps, guidance_scale, batch_size, backend, precision
+)  # fmt: skip
 SCAN_OPTIONS = (
     model,
     click.option("-s", "--store", required=True, type=places.STORE, help="Folder that keeps the scores."),
@@ -100,6 +105,7 @@ SCAN_OPTIONS = (
     ),
     click.option("--dialect", metavar="WORDS", help="Of CSV files, as in docs/inputs.md.  [default: guessed per file]"),
     reference,
+    base_model,
     seeds,
     first_steps,
     timesteps,
@@ -158,6 +164,7 @@ def scan_model(
     path: Path,
     *,
     reference: Path | str | None,
+    base_model: Path | str | None,
     seeds: int,
     first_steps: int,
     timesteps: tuple[int, ...],
@@ -169,7 +176,7 @@ def scan_model(
     """The model that MODEL_OPTIONS ask for. Raises ScannerError."""
     ordinary = () if reference is None else tuple(captions.reference(reference))
     config = scan_config(seeds, first_steps, timesteps, guidance_scale)
-    return Model(path, backend, precision, config, ordinary, batch_size)
+    return Model(path, backend, precision, config, ordinary, batch_size, base_model)
 
 
 def executor(

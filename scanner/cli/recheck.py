@@ -63,6 +63,7 @@ class Again:
 @click.option("--null", multiple=True, help="Benign captions.  [default: those of the former calibration]")
 @click.option("--baseline", type=places.FETCHED, help="Accepted findings: they stay known under the new checkpoint.")
 @click.option("--fail-on", metavar="new|any|N", help="As of `overscan report`.")
+@click.option("--base-model", type=places.MODEL, help="What it is compared with.  [default: the former scan's base]")
 @click.option("--screen-model", type=places.MODEL, help="What makes a screened scan's first pass, if another did.")
 @click.option("--backend", help="What runs the networks.  [default: the former scan's]")
 @click.option("--precision", type=options.PRECISION, help="What they compute in.  [default: the former scan's]")
@@ -76,6 +77,7 @@ def recheck(
     null: tuple[str, ...],
     baseline: Path | None,
     fail_on: str | None,
+    base_model: Path | str | None,
     screen_model: Path | None,
     backend: str | None,
     precision: str | None,
@@ -96,13 +98,16 @@ def recheck(
     with stoppable() as stop, progress() as watch:
         made = again.made
         made = replace(made, backend=backend or made.backend, precision=precision or made.precision)
-        one = _scanner(made, again.screen, model, store, batch_size, watch, stop)
+        base = made.base.path if base_model is None and made.base is not None else base_model
+        one = _scanner(made, again.screen, model, base, store, batch_size, watch, stop)
         calibration = _calibrated(again.null, one, out, before.summary.score, model)
         done = _scanned(again.runs, one)
     click.echo(summary(done), err=True)
     stored, now = read_store(store, done.scan_id), datetime.now(UTC)
     if stored.scan_id == before.summary.scan_id:
         click.echo("note: the model and the settings are the former report's: no score can have changed", err=True)
+    if base_model is None and stored.record.base != made.base:
+        click.echo(f"note: another base model lies at {base} than the former scan was compared with", err=True)
     rule, chosen = _carried(before.summary, stored, calibration, f"{now:%Y-%m-%d}")
     after = decide(stored, rule, now.date(), calibration=calibration, baseline=known, kept=chosen)
     after = after.noting(notes(before, after))
@@ -161,6 +166,7 @@ def _scanner(
     made: MadeWith,
     screen: Screen | None,
     model: Path,
+    base: Path | str | None,
     store: Path,
     batch_size: int | None,
     watch: Watch,
@@ -173,7 +179,8 @@ def _scanner(
         return scan(
             run.inputs, purpose=purpose, watch=watch, stop=stop, model=model, store=store, column=run.column,
             dialect=run.dialect, limit=run.limit, reference=reference, config=made.config, backend=made.backend,
-            precision=made.precision, batch_size=batch_size, screen=screen if purpose == "scan" else None,
+            precision=made.precision, batch_size=batch_size, base_model=base,
+            screen=screen if purpose == "scan" else None,
         )  # fmt: skip
 
     return one

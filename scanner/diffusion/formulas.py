@@ -90,6 +90,27 @@ def overestimation_white_spectral(trace: Trace) -> Array:
     return np.asarray(trace.reference.spectral.distance(trace.told[0] - trace.reference.mean).mean(-1))
 
 
+def overestimation_base(trace: Trace) -> Array:
+    """||(X_c - X_u) - the base model's X_c - X_u||, in standard deviations as of `overestimation_spectral`.
+
+    What training since the base has changed for every prompt alike, such as a style, is in X_c and X_u and cancels.
+    """
+    assert trace.base is not None
+    assert trace.prior is not None
+    before = trace.base.cond.x0 - trace.base.uncond.x0
+    return np.asarray(trace.prior.spectral.distance(trace.text_estimate[0] - before).mean(-1))
+
+
+def estimate_change(trace: Trace) -> Array:
+    """||X_c - the base model's X_c||, that is s/a*||eps_cond - the base model's||, in the same standard deviations.
+
+    0 where training since the base has left the caption as it was, whatever it did to the empty prompt.
+    """
+    assert trace.base is not None
+    assert trace.prior is not None
+    return np.asarray(trace.prior.spectral.distance(trace.cond.x0[0] - trace.base.cond.x0).mean(-1))
+
+
 def seed_independence(trace: Trace) -> Array:
     """1 - slope of the conditional on the unconditional clean estimate over seeds.
 

@@ -16,7 +16,8 @@ from scanner.diffusion.trace import Trace
 class Score:
     """A row of SCORES. `compute(trace)` gives [B] for a trace of at least so many `seeds` and `steps`.
 
-    `every_step`: it looks at all scanned steps, not only at so many. `needs`: the baseline that it measures by.
+    `every_step`: it looks at all scanned steps, not only at so many. `needs`: what it compares with, beside the empty
+    prompt; of the base, at one pass more for each seed, and in the measure of the prior, which every scan has.
     `guided`: it is undefined without guidance. `of_eps`: without signal to start from (a flow model's path, zero
     terminal SNR), as the noise that it is of says nothing of the prompt there. `sampled`: it is of the sampler's own
     first timestep, else of the noisiest that the network is told. `told`: so many timesteps must be named.
@@ -26,7 +27,7 @@ class Score:
     seeds: int = 1
     steps: int = 1
     every_step: bool = False
-    needs: Literal["prior", "reference"] | None = None
+    needs: Literal["prior", "reference", "base"] | None = None
     guided: bool = False
     of_eps: bool = False
     sampled: bool = True
@@ -65,6 +66,8 @@ SCORES: Mapping[str, Score] = {
     "estimate_ratio_white_v2": Score(formulas.estimate_ratio_white_spectral, seeds=2, needs="reference", sampled=False),
     "low_noise_norm_v1": Score(formulas.low_noise_norm, sampled=False, told=1),
     "two_noise_v1": Score(formulas.two_noise, needs="prior", sampled=False, told=2),
+    "overestimation_base_v1": Score(formulas.overestimation_base, needs="base", sampled=False),
+    "estimate_change_v1": Score(formulas.estimate_change, needs="base", sampled=False),
 }
 # how far a score may move with the batch size: float32 rounding, amplified from eps to the clean estimate
 RELATIVE, ABSOLUTE = 1e-4, 2e-5
@@ -78,12 +81,12 @@ BEST_TOLD_SCORES = (  # the same where a scan names its timesteps
 )  # fmt: skip
 
 
-def possible_scores(config: ScanConfig, reference: bool) -> tuple[str, ...]:
-    """The scores that a scan with such settings, with a reference or not, can give a prompt.
+def possible_scores(config: ScanConfig, reference: bool, base: bool = False) -> tuple[str, ...]:
+    """The scores that a scan with such settings, with a reference and a base model or not, can give a prompt.
 
     Whether the first of its timesteps is the sampler's own, so that it has scores that are of that, a model knows.
     """
-    held = ("prior", "reference", None) if reference else ("prior", None)
+    held = (None, "prior", *(["reference"] if reference else []), *(["base"] if base else []))
     able = {name: by for name, by in SCORES.items() if by.seeds <= len(config.seeds) and by.steps <= config.first_steps}
     able = {name: by for name, by in able.items() if by.needs in held and by.told <= len(config.timesteps)}
     return tuple(name for name, by in able.items() if config.guidance_scale != 1 or not by.guided)

@@ -68,7 +68,7 @@ class Start:
     """What all prompts share: x_T [S, C, H, W], the unconditional prediction there, of its shape, and baselines.
 
     `told`: one or two timesteps of the network beside x_T, the noisier first, in place of the sampler's own first;
-    `low_uncond`: the unconditional prediction at the second.
+    `low_uncond`: the unconditional prediction at the second; `base_uncond`: the base model's at the first.
     """
 
     x_T: Array
@@ -77,6 +77,7 @@ class Start:
     reference: Reference | None = None
     told: tuple[int, ...] = ()
     low_uncond: Prediction | None = None
+    base_uncond: Prediction | None = None
 
 
 def start(denoiser: Denoises, seeds: Sequence[int], num_inference_steps: int, told: Sequence[int] = ()) -> Start:
@@ -137,6 +138,19 @@ def predict_reference(
     if bad := int((~np.isfinite(cond).all((1, 2, 3, 4))).sum()):
         raise ScannerError(f"{bad} of {len(captions)} reference captions overflow in this model: {REMEDY}")
     return Reference(cond)
+
+
+def predict_base(
+    base: Denoises, seeds: Sequence[int], num_inference_steps: int, told: Sequence[int] = ()
+) -> Prediction:
+    """What a base model predicts for the empty prompt where all prompts start: float32 [S, C, H, W] each.
+
+    `told`: as of `start`. Raises ScannerError where it overflows.
+    """
+    uncond = start(base, seeds, num_inference_steps, told[:1]).uncond
+    if not np.isfinite(uncond.x0).all():
+        raise ScannerError(f"the base model's predictions for the empty prompt overflow: {REMEDY}")
+    return uncond
 
 
 def first_timestep(denoiser: Denoises, shared: Start, num_inference_steps: int) -> int:

@@ -56,7 +56,7 @@ class Trace:
     for the empty one): float32 [K, B, S, C, H, W]. `in_eps`: whether eps is what tells prompts apart; else the clean
     estimates are, since the path starts where eps says nothing. `sampled`: whether the first step is the sampler's own,
     and not another timestep that the network was told. `low`: x_T and predictions [B, S, C, H, W] at the least noisy
-    of the timesteps that a scan names.
+    of the timesteps that a scan names. `base`: those of the base model where the first of `timesteps` is told.
     """
 
     timesteps: tuple[int, ...]
@@ -72,6 +72,7 @@ class Trace:
     reference: Reference | None = None
     sampled: bool = True
     low: Step | None = None
+    base: Step | None = None
 
     def part(self, seeds: int, steps: int) -> "Trace":
         """The part of it that a scan with fewer seeds and steps would have seen."""
@@ -86,6 +87,7 @@ class Trace:
             uncond=self.uncond.at(kept),
             reference=None if self.reference is None else self.reference.part(seeds),
             low=None if self.low is None else _of_seeds(self.low, seeds),
+            base=None if self.base is None else _of_seeds(self.base, seeds),
         )
 
     @property
@@ -140,7 +142,7 @@ def trace(
     if sampled:
         steps = list(islice(denoise(denoiser, conditioning, shared, guidance_scale, num_inference_steps), first_steps))
     elif first_steps == 1:
-        steps = [_told(denoiser, conditioning, shared, shared.told[0], shared.uncond)]
+        steps = [at_start(denoiser, conditioning, shared, shared.told[0], shared.uncond)]
     else:
         raise ScannerError(
             f"first_steps {first_steps} with timesteps {', '.join(map(str, shared.told))}: only the sampler's first "
@@ -148,7 +150,7 @@ def trace(
         )
     low = steps[0] if shared.told else None
     if shared.low_uncond is not None:
-        low = _told(denoiser, conditioning, shared, shared.told[-1], shared.low_uncond)
+        low = at_start(denoiser, conditioning, shared, shared.told[-1], shared.low_uncond)
     timesteps = [step.timestep for step in steps]
     return Trace(
         timesteps=tuple(timesteps),
@@ -167,8 +169,8 @@ def trace(
     )
 
 
-def _told(denoiser: Denoises, conditioning: Sized, shared: Start, timestep: int, uncond: Prediction) -> Step:
-    """x_T and what the network predicts there when it is told another timestep than x_T's own."""
+def at_start(denoiser: Denoises, conditioning: Sized, shared: Start, timestep: int, uncond: Prediction) -> Step:
+    """x_T and what a network predicts there when it is told a timestep; `uncond`: for the empty prompt, as before."""
     shape = (len(conditioning), *shared.x_T.shape)
     x_T = np.broadcast_to(shared.x_T, shape)
     without = Prediction(*(np.broadcast_to(array, shape) for array in uncond))

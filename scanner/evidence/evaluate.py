@@ -41,7 +41,8 @@ class Setting(NamedTuple):
     @property
     def passes(self) -> int:
         """UNet passes per prompt."""
-        return unet_passes(self.seeds, self.steps) + self.seeds * max(0, SCORES[self.score].told - 1)
+        by = SCORES[self.score]
+        return unet_passes(self.seeds, self.steps) + self.seeds * (max(0, by.told - 1) + (by.needs == "base"))
 
 
 Scored = dict[Setting, NDArray[np.float64]]  # [n] each, in the order of the labels
@@ -77,13 +78,13 @@ def score(
 ) -> Scored:
     """Every setting from two traces per prompt: most seeds of one step, few seeds of most steps.
 
-    `model`: with or without a reference; of its settings only the timesteps matter: where it names some, a third trace
-    is of these, and so are the scores that are not of the sampler's own first. `folder`: of the results; what is
-    computed is kept in it, and not computed again. Once `stop()` is true, the prompts in hand are finished and
+    `model`: with or without a reference or a base; of its settings only the timesteps matter: where it names some, a
+    third trace is of these, and so are the scores that are not of the sampler's own first. `folder`: of the results;
+    what is computed is kept in it, and not computed again. Once `stop()` is true, the prompts in hand are finished and
     Interrupted raised.
     """
     whole = replace(WIDE, first_steps=max(STEPS), timesteps=model.config.timesteps)
-    able = possible_scores(whole, bool(model.reference))
+    able = possible_scores(whole, bool(model.reference), model.base is not None)
     wanted = [setting for setting in settings() if setting.score in able]
     norms = [Setting(NORM, n, 1) for n in range(1, max(SEEDS) + 1)]  # for any number of passes
     wanted += [setting for setting in norms if setting not in wanted]
@@ -99,16 +100,18 @@ def score(
 
 
 def _scorers(model: Model, watch: Watch) -> list[Scorer]:
-    """Of most seeds, of most steps, and where timesteps are named, of these."""
-    wide = model.adapted(config=WIDE).prepare(watch)
-    others = [DEEP, *([replace(WIDE, timesteps=model.config.timesteps)] if model.config.timesteps else [])]
-    return [wide.scorer(), *(wide.adapted(config=config).scorer(watch) for config in others)]
+    """Of most seeds, of most steps, and where timesteps are named, of these: a base is compared at the noisiest."""
+    told, base = model.config.timesteps, model.base
+    wide = model.adapted(config=WIDE, base=None if told else base).prepare(watch)
+    scorers = [wide.scorer(), wide.adapted(config=DEEP, base=None).scorer(watch)]
+    if told:
+        scorers.append(wide.adapted(config=replace(WIDE, timesteps=told), base=base).scorer(watch))
+    return scorers
 
 
 def _values(scorers: Sequence[Scorer], prompts: Sequence[str], wanted: Sequence[Setting]) -> NDArray[np.float64]:
     """The prompts' scores of each setting, [B, settings]."""
-    conditioning = scorers[0].denoiser.encode(prompts)
-    wide, deep, *named = (scorer.trace(conditioning) for scorer in scorers)
+    wide, deep, *named = (scorer.trace(scorer.encode(prompts)) for scorer in scorers)
     values = []
     for setting in wanted:
         by = SCORES[setting.score]

@@ -116,8 +116,8 @@ def explain(
     explained = _side_by_side([_explain(case, scores, threshold) for case in cases], scores)
     if cases and all(found.score is None for found in explained):
         raise ScannerError(
-            f"no caption has {score}: give what it needs (two seeds or more, --reference, or more --first-steps; see "
-            "docs/scores.md), or name another --score"
+            f"no caption has {score}: give what it needs (two seeds or more, --reference, --base-model, --timesteps, "
+            "or more --first-steps; see docs/scores.md), or name another --score"
         )
     by_text = {found.text: found for found in explained}
     return [

@@ -131,7 +131,7 @@ def _described(file: str, paired: PairedImage, place: int) -> dict[str, object]:
 
 def _measure(scorer: Scorer, texts: Sequence[str], rows: pl.DataFrame, gallery: Gallery) -> pl.DataFrame:
     """The quantities of the rows of a chunk of prompts."""
-    trace = scorer.trace(scorer.denoiser.encode(texts))
+    trace = scorer.trace(scorer.encode(texts))
     assert trace.prior is not None
     prior, x0_hat = trace.prior, trace.hat.x0[0]
     plain, cosine = (part.mean(1) for part in injection(x0_hat, gallery.x_0, prior.mean))  # [B, N]

@@ -9,13 +9,23 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from engines import Bundle, open_bundle
+from engines import Bundle, EngineError, open_bundle
 from scanner.config import ScanConfig
 from scanner.diffusion.baselines import Prior, Reference
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.prediction import Array
-from scanner.diffusion.start import PRIOR_SEEDS, Start, Watch, predict_prior, predict_reference, start, unwatched
+from scanner.diffusion.start import (
+    PRIOR_SEEDS,
+    Start,
+    Watch,
+    predict_base,
+    predict_prior,
+    predict_reference,
+    start,
+    unwatched,
+)
 from scanner.identity import captions_fingerprint
+from scanner.model.base import check
 from scanner.model.batch_size import fastest
 from scanner.model.cache import cached
 from scanner.model.scorer import Scorer
@@ -45,8 +55,9 @@ class Model:
     """A bundle or checkpoint, what runs it, and the settings of its scores: a value, small until it is prepared.
 
     `reference`: ordinary captions, for the scores that compare with them. `batch_size`: UNet samples per run; None: by
-    a trial. Pickling keeps what is prepared and leaves opened engines behind, so another process opens its own and
-    computes nothing twice.
+    a trial. `base`: the bundle or checkpoint that this one was made from, for the scores that compare with it; opened
+    as this one is, it reads prompts by its own tokenizer and text encoder. Pickling keeps what is prepared and leaves
+    opened engines behind, so another process opens its own and computes nothing twice.
 
     >>> model = Model("bundle", backend="cpu", batch_size=16).prepare()
     >>> model.prepared.provider
@@ -59,6 +70,7 @@ class Model:
     config: ScanConfig = ScanConfig()  # noqa: RUF009 (frozen)
     reference: tuple[str, ...] = ()
     batch_size: int | None = None
+    base: str | Path | None = None
     prepared: Prepared | None = field(default=None, repr=False, compare=False)
 
     @classmethod
@@ -78,13 +90,37 @@ class Model:
         """The opened engines. Raises EngineError or ModelError."""
         return Denoiser(self.bundle, self.batch_size)
 
+    @cached_property
+    def base_model(self) -> "Model | None":
+        """The base, verified, for the same backend and precision; None without one. Raises EngineError."""
+        if self.base is None:
+            return None
+        bundle = self.bundle
+        opened = Model(self.base, bundle.backend, bundle.precision, batch_size=self.batch_size)
+        try:
+            _ = opened.bundle
+        except EngineError as error:
+            raise type(error)(f"base model: {error}") from error
+        return opened
+
+    @property
+    def base_denoiser(self) -> Denoiser | None:
+        """The base's opened engines; None without a base. Raises EngineError or ModelError."""
+        return None if self.base_model is None else self.base_model.denoiser
+
+    @property
+    def passes(self) -> int:
+        """UNet passes per prompt."""
+        return self.config.passes_with(self.base is not None)
+
     @property
     def scan_id(self) -> str:
         """Identity of all that the scores depend on, so that scores of different engines never mix."""
         if self.prepared is not None:
             return self.prepared.scan_id
         compared, bundle = captions_fingerprint(self.reference) if self.reference else None, self.bundle
-        return self.config.scan_id(bundle.manifest.fingerprint, bundle.backend, bundle.precision, compared)
+        base = None if self.base_model is None else self.base_model.bundle.manifest.fingerprint
+        return self.config.scan_id(bundle.manifest.fingerprint, bundle.backend, bundle.precision, compared, base)
 
     def prepare(self, watch: Watch = unwatched) -> "Model":
         """Itself, with backend, precision and batch size settled and all computed that comes before the first prompt.
@@ -98,20 +134,27 @@ class Model:
         bundle = self.bundle
         if self.config.first_steps > 1:  # of one step, guidance is but a unit
             self.denoiser.guidance(self.config.guidance_scale)
+        if self.base_model is not None:
+            check(bundle, self.base_model.bundle, self.config)
+            _ = self.base_model.denoiser  # in memory before the trial of batch sizes, which heeds what is left
         size = fastest(bundle, self.denoiser, watch) if self.batch_size is None else self.batch_size
         settled = self.adapted(backend=bundle.backend, precision=bundle.precision, batch_size=size)
         samples = max(size, CALL // int(np.prod(bundle.manifest.latent_shape)))
         chunk = max(1, (samples if self.batch_size is None else size) // len(self.config.seeds))
         first, scan_id = settled._baselines(watch), settled.scan_id
-        canaries = Scorer(settled.denoiser, self.config, first, scan_id, chunk).canaries(watch)
+        scorer = Scorer(settled.denoiser, self.config, first, scan_id, chunk, settled.base_denoiser)
+        canaries = scorer.canaries(watch)
         prepared = Prepared(scan_id, settled.denoiser.provider, first, chunk, canaries)
         return settled.adapted(prepared=prepared)
 
     def scorer(self, watch: Watch = unwatched) -> Scorer:
         """What gives prompts their scores; prepares first, where that is not done. Raises as `prepare`."""
         model = self.prepare(watch)
-        assert model.prepared is not None
-        return Scorer(model.denoiser, model.config, model.prepared.start, model.scan_id, model.prepared.chunk)
+        prepared = model.prepared
+        assert prepared is not None
+        return Scorer(
+            model.denoiser, model.config, prepared.start, prepared.scan_id, prepared.chunk, model.base_denoiser
+        )
 
     def adapted(self, **changes: Any) -> "Model":
         """Itself with other settings, not prepared for them; engines that are open are shared.
@@ -124,11 +167,13 @@ class Model:
                 vars(other)[name] = vars(self)[name]
         if "denoiser" in vars(other) and other.batch_size is not None:
             vars(other)["denoiser"] = other.denoiser.resized(other.batch_size)
+        if other.base == self.base and (base := vars(self).get("base_model")) is not None:
+            vars(other)["base_model"] = base.adapted(batch_size=other.batch_size)
         return other
 
     def close(self) -> None:
         """Let go of opened engines; they open again when needed."""
-        for name in ("bundle", "denoiser"):
+        for name in ("bundle", "denoiser", "base_model"):
             vars(self).pop(name, None)
 
     def __getstate__(self) -> Mapping[str, Any]:
@@ -139,6 +184,8 @@ class Model:
         denoiser, steps, manifest = self.denoiser, self.config.num_inference_steps, self.bundle.manifest
         told = self.config.timesteps
         first = start(denoiser, self.config.seeds, steps, told)
+        if (base := self.base_denoiser) is not None:
+            first = replace(first, base_uncond=predict_base(base, self.config.seeds, steps, told))
         model = (manifest.fingerprint, self.backend, self.precision, str(steps), *map(str, told[:1]))
 
         def estimates() -> Array:

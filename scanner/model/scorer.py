@@ -1,6 +1,8 @@
 """Prompts in, scores out: a pure function of frames."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -11,8 +13,8 @@ from scanner.diffusion.families import Conditioning
 from scanner.diffusion.formulas import gram
 from scanner.diffusion.scores import SCORES
 from scanner.diffusion.sketch import NAME, sketch
-from scanner.diffusion.start import Start, Watch, unwatched
-from scanner.diffusion.trace import Trace, trace
+from scanner.diffusion.start import Start, Watch, first_timestep, unwatched
+from scanner.diffusion.trace import Trace, at_start, trace
 
 CANARIES = (
     "a dog",
@@ -26,12 +28,19 @@ CANARIES = (
 )
 
 
+class Encoded(NamedTuple):
+    """Prompts as the model reads them, and as its base does, where there is one."""
+
+    own: Conditioning
+    base: Conditioning | None
+
+
 @dataclass(frozen=True)
 class Scorer:
     """Scores of prompts under one model and configuration, as `scanner.model.Model.scorer` makes it.
 
     `start`: what all prompts share; `scan_id`: identity of all that the scores depend on; `chunk`: prompts per call,
-    which fill a given batch, else one or more.
+    which fill a given batch, else one or more; `base`: the model that the denoiser is compared with.
     """
 
     denoiser: Denoiser
@@ -39,16 +48,19 @@ class Scorer:
     start: Start
     scan_id: str
     chunk: int
+    base: Denoiser | None = None
 
     def __call__(self, prompts: pl.DataFrame) -> pl.DataFrame:
         """[prompt_id, text, ...] -> [prompt_id, truncated, scores..., q1, q2, q3 per seed, sketch, status].
 
         `status`: scored, or `non_finite` for a prompt whose predictions overflow, which has null scores and no sketch.
         """
-        conditioning = self.denoiser.encode(prompts["text"].to_list())
-        first = self.trace(conditioning)
+        encoded = self.encode(prompts["text"].to_list())
+        first = self.trace(encoded)
         raw = gram(first)
         finite = np.all([np.isfinite(array).all(1) for array in raw.values()], axis=0)
+        if first.base is not None:
+            finite &= np.isfinite(first.base.cond.x0).all((1, 2, 3, 4))
         columns = {
             name: pl.Series(np.where(finite, score(first), np.float32(np.nan)), nan_to_null=True)
             for name, score in SCORES.items()
@@ -59,7 +71,7 @@ class Scorer:
             pl.Series(finite), pl.Series([None], dtype=pl.Binary)
         )
         status = pl.Series(np.where(finite, "scored", "non_finite"))
-        named = {"prompt_id": prompts["prompt_id"], "truncated": conditioning.truncated}
+        named = {"prompt_id": prompts["prompt_id"], "truncated": encoded.own.truncated}
         return pl.DataFrame({**named, **columns, "status": status})
 
     def canaries(self, watch: Watch = unwatched) -> pl.DataFrame:
@@ -71,14 +83,24 @@ class Scorer:
             parts.append(self(part))
         return pl.concat(parts).select("prompt_id", *SCORES).rename({"prompt_id": "canary"})
 
-    def trace(self, conditioning: Conditioning) -> Trace:
-        """The first steps for encoded prompts, with what is usual for the model."""
+    def encode(self, prompts: Sequence[str]) -> Encoded:
+        """Prompts as `trace` takes them."""
+        return Encoded(self.denoiser.encode(prompts), None if self.base is None else self.base.encode(prompts))
+
+    def trace(self, encoded: Encoded) -> Trace:
+        """The first steps for encoded prompts, with what is usual for the model, and what its base predicts there."""
         config = self.config
-        return trace(
+        first = trace(
             self.denoiser,
-            conditioning,
+            encoded.own,
             self.start,
             config.guidance_scale,
             config.num_inference_steps,
             config.first_steps,
         )
+        if self.base is None:
+            return first
+        assert encoded.base is not None
+        assert self.start.base_uncond is not None
+        timestep = first_timestep(self.base, self.start, config.num_inference_steps)
+        return replace(first, base=at_start(self.base, encoded.base, self.start, timestep, self.start.base_uncond))

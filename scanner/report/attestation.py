@@ -42,7 +42,7 @@ def statement(report: Path, stored: StoredScan, by: str | None = None) -> dict[s
     summary = read_summary(report)
     if summary.scan_id != stored.scan_id:
         raise ScannerError(f"{report}: of scan {summary.scan_id}, the store's is {stored.scan_id}: name its --scan-id")
-    runs = (stored.record, *stored.earlier)
+    runs, base = (stored.record, *stored.earlier), stored.record.base
     return {
         "_type": TYPE,
         "subject": [_described(report / name, name) for name in FILES],
@@ -52,7 +52,8 @@ def statement(report: Path, stored: StoredScan, by: str | None = None) -> dict[s
             "by": by,
             "method": METHOD,
             "dataset": {"files": [*_dataset(runs)], "notes": stored.notes},
-            "model": _model(stored.record),
+            "model": _model(stored.record.model),
+            "base": None if base is None else _model(base.path),
             "runs": [_run(run) for run in runs],
             "result": summary_as_json(summary),
             "limits": [*LIMITS],
@@ -70,8 +71,8 @@ def differences(found: Mapping[str, Any], report: Path) -> list[str]:
             raise ScannerError(f"a statement of {found['predicateType']}; this overscan reads {PREDICATE}")
         predicate = found["predicate"]
         named = [(f"report file {item['name']}", report / item["name"], item) for item in found["subject"]]
-        for what in ("dataset", "model"):
-            named += [(f"{what} file {item['name']}", Path(item["name"]), item) for item in predicate[what]["files"]]
+        for what in ("dataset", "model", "base"):
+            named += [(f"{what} file {item['name']}", Path(item["name"]), item) for item in _files(predicate, what)]
         return [said for what, path, item in named if (said := _difference(what, path, item)) is not None]
     except (KeyError, TypeError, AttributeError) as error:
         raise ScannerError(f"no statement of evidence ({error!r})") from error
@@ -80,8 +81,16 @@ def differences(found: Mapping[str, Any], report: Path) -> list[str]:
 def count(found: Mapping[str, Any]) -> int:
     """Files whose hashes a statement has."""
     predicate = found["predicate"]
-    items = [*found["subject"], *predicate["dataset"]["files"], *predicate["model"]["files"]]
+    items = [*found["subject"], *(item for what in ("dataset", "model", "base") for item in _files(predicate, what))]
     return sum("digest" in item for item in items)
+
+
+def _files(predicate: Mapping[str, Any], what: str) -> Sequence[Mapping[str, Any]]:
+    """Those of a part of a statement; of a base model, none where there is none, or the statement is older."""
+    if what == "base" and predicate.get(what) is None:
+        return []
+    files: Sequence[Mapping[str, Any]] = predicate[what]["files"]
+    return files
 
 
 def _difference(what: str, path: Path, item: Mapping[str, Any]) -> str | None:
@@ -106,9 +115,9 @@ def _dataset(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
         yield {"name": file} if is_url(file) else _described(Path(file), file)
 
 
-def _model(record: RunRecord) -> dict[str, Any]:
+def _model(path: str) -> dict[str, Any]:
     """The bundle's manifest, which holds the hashes of its other files; of a checkpoint, every file."""
-    folder = Path(record.model)
+    folder = Path(path)
     manifest = folder / MANIFEST
     files = [manifest] if manifest.exists() else sorted(path for path in folder.rglob("*") if path.is_file())
     return {"name": folder.name, "files": [_described(path, str(path)) for path in files]}
@@ -122,6 +131,7 @@ def _run(record: RunRecord) -> dict[str, Any]:
         "left_out": list(record.left_out),
         "settings": asdict(record.config),
         "reference": reference,
+        "base": None if record.base is None else asdict(record.base),
         "computed_by": {"backend": record.backend, "precision": record.precision, "provider": record.provider},
         "versions": dict(record.versions),
     }

@@ -122,8 +122,8 @@ def counts_by_status(contents: Contents) -> dict[str, int]:
 
 def facts_of(scan_id: str, record: RunRecord, earlier: Sequence[RunRecord] = ()) -> dict[str, str]:
     """A run's record in words. `earlier`: other runs of the scan, whose captions are reported too."""
-    config, reference = record.config, record.reference
-    named = {} if reference is None else {"Reference": f"{reference.path} ({shown(reference.fingerprint)})"}
+    config, compared = record.config, {"Reference": record.reference, "Base model": record.base}
+    named = {label: f"{with_.path} ({shown(with_.fingerprint)})" for label, with_ in compared.items() if with_}
     return {
         "Dataset": "; ".join(dict.fromkeys(_inputs(run) for run in (record, *earlier))),
         "Model": record.model,

@@ -35,7 +35,8 @@ class Places:
         inputs = (item for record in records for item in record.inputs)
         bases = list(dict.fromkeys(base for item in inputs if (base := _base(item, known))))
         named = [path for record in records for path in (
-            record.model, record.reference and record.reference.path, record.screening and record.screening.model
+            record.model, record.reference and record.reference.path, record.base and record.base.path,
+            record.screening and record.screening.model,
         )]  # fmt: skip
         return cls(_labels(bases), {path: _name(path) for path in named if path})
 
@@ -72,7 +73,8 @@ def redact_summary(summary: Summary, places: Places) -> Summary:
     made, judged = summary.made_with, summary.calibration
     if made is not None:
         reference = made.reference and replace(made.reference, path=_name(made.reference.path))
-        made = replace(made, model=_name(made.model), reference=reference)
+        base = made.base and replace(made.base, path=_name(made.base.path))
+        made = replace(made, model=_name(made.model), reference=reference, base=base)
     if judged is not None:
         judged = replace(judged, source={key: _named(value) for key, value in judged.source.items()})
     return replace(summary, made_with=made, calibration=judged, notes=tuple(map(places.hide, summary.notes)))

@@ -39,7 +39,7 @@ def local(model: Model, chunks: Chunks, stop: Callable[[], bool]) -> Iterator[pl
     for chunk in chunks:
         started = time.perf_counter()
         frame = scorer(chunk)
-        samples, seconds = samples + len(chunk) * model.config.passes, seconds + time.perf_counter() - started
+        samples, seconds = samples + len(chunk) * model.passes, seconds + time.perf_counter() - started
         yield frame
         if stop():
             break

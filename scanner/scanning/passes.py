@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import polars as pl
 
-from scanner.config import Reference
+from scanner.config import Base, Reference
 from scanner.dataset import readers
 from scanner.dataset.shards import Shard
 from scanner.diffusion.start import Watch
@@ -119,6 +119,9 @@ class Passes:
         named = None
         if model.reference and request.reference is not None:
             named = Reference(readers.absolute([request.reference])[0], captions_fingerprint(model.reference))
+        base = None
+        if model.base_model is not None:
+            base = Base(absolute(model.base_model.path), model.base_model.bundle.manifest.fingerprint)
         return RunRecord(
             purpose=purpose,
             inputs=tuple(request.files),
@@ -143,6 +146,7 @@ class Passes:
             prompts=pending.unique,
             left=pending.left,
             held=pending.held,
+            base=base,
         )
 
 

@@ -35,6 +35,7 @@ class Asked(TypedDict, total=False):
     column: str | None
     dialect: str | None
     reference: str | Path | None
+    base_model: str | Path | None
     config: ScanConfig
     screen: Screen | None
     backend: str
@@ -50,9 +51,10 @@ class Request:
     """A scan's inputs, model, store and settings.
 
     `column`: of the captions, None: guessed. `dialect`: of CSV files, None: guessed. `reference`: a file of ordinary
-    captions, for the scores that compare with them. `screen`: only prompts that stand out in a first pass get all of
-    `config`'s passes. `limit`: only so many rows. `strict`: files that cannot be read are an error, else they are left
-    out and named. `shard`: the part of the unique prompts that this scan scores; others score the others.
+    captions, `base_model`: the model that this one was made from, for the scores that compare with them. `screen`: only
+    prompts that stand out in a first pass get all of `config`'s passes. `limit`: only so many rows. `strict`: files
+    that cannot be read are an error, else they are left out and named. `shard`: the part of the unique prompts that
+    this scan scores; others score the others.
     """
 
     inputs: Inputs
@@ -61,6 +63,7 @@ class Request:
     column: str | None = None
     dialect: str | None = None
     reference: str | Path | None = None
+    base_model: str | Path | None = None
     config: ScanConfig = ScanConfig()  # noqa: RUF009 (frozen)
     screen: Screen | None = None
     backend: str = "auto"
@@ -101,15 +104,17 @@ class Request:
     def full_model(self) -> Model:
         """What computes the scan's scores, not opened yet."""
         reference = tuple(self.ordinary)
-        return Model(self.model, self.backend, self.precision, self.config, reference, self.batch_size)
+        return Model(self.model, self.backend, self.precision, self.config, reference, self.batch_size, self.base_model)
 
     @property
     def first_model(self) -> Model:
-        """What scores every prompt: the first pass, where there is a screen; a reference only if its score needs it."""
+        """What scores every prompt: the first pass, where there is a screen; compared with what its score needs."""
         if self.screen is None:
             return self.full_model
-        reference = tuple(self.ordinary) if SCORES[self.screen_score].needs == "reference" else ()
-        model = replace(self.full_model, config=self.screen.first_pass(self.config), reference=reference)
+        needs = SCORES[self.screen_score].needs
+        reference = tuple(self.ordinary) if needs == "reference" else ()
+        base = self.base_model if needs == "base" else None
+        model = replace(self.full_model, config=self.screen.first_pass(self.config), reference=reference, base=base)
         if not self.screen.own_engine:
             return model
         return replace(model, path=self.screen.model or self.model, precision=self.screen.precision or "auto")
@@ -118,14 +123,21 @@ class Request:
         """`full_model`, on the engines that the first pass has opened where they are the same."""
         if self.screen is None or self.screen.own_engine:
             return self.full_model
-        return first.adapted(config=self.config, reference=tuple(self.ordinary), batch_size=self.batch_size)
+        reference = tuple(self.ordinary)
+        return first.adapted(config=self.config, reference=reference, base=self.base_model, batch_size=self.batch_size)
 
     def screening(self, full: Model, first: Model) -> Screening:
         """The policy of a screened scan, before it has a threshold. Raises ScannerError or EngineError."""
         assert self.screen is not None
         asked = self.screen
         return Screening(
-            full.scan_id, first.scan_id, absolute(first.path), self.screen_score, asked.share, sample=asked.sample
+            full.scan_id,
+            first.scan_id,
+            absolute(first.path),
+            self.screen_score,
+            asked.share,
+            sample=asked.sample,
+            passes=first.passes,
         )
 
 
@@ -137,7 +149,11 @@ def _check(screen: Screen, request: Request) -> None:
         raise ScannerError(f"screen by {score!r}: needed a score of one seed and one step: {able}")
     if SCORES[score].needs == "reference" and request.reference is None:
         raise ScannerError(f"screen by {score}: it needs a reference: name one, or screen by another score")
-    if not screen.own_engine and request.config.passes == 1:
+    based = SCORES[score].needs == "base"
+    if based and request.base_model is None:
+        raise ScannerError(f"screen by {score}: it needs a base model: name one, or screen by another score")
+    first = screen.first_pass(request.config).passes_with(based)
+    if not screen.own_engine and first == request.config.passes_with(request.base_model is not None):
         raise ScannerError(
             "screen: a scan of one seed and one step is what a first pass costs: ask for more seeds or first steps, or "
             "name another model or precision for the first pass"

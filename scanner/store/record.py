@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from scanner.config import SCREENED_OUT, MadeWith, Reference, ScanConfig
+from scanner.config import SCREENED_OUT, Base, MadeWith, Reference, ScanConfig
 from scanner.dataset import reading as read
 from scanner.dataset.reading import Reading
 from scanner.dataset.shards import WHOLE, Shard
@@ -25,8 +25,8 @@ class Screening:
     """The policy of a screened scan: prompts whose `score` of the first pass is below `threshold` get no other pass.
 
     `full_scan_id`: of the same scan unscreened, whose calibrations hold; `first_scan_id`: of the first pass, by
-    `model`; `share`: what the threshold was chosen for, None: not chosen yet; `sample`: the share of all prompts, by
-    their ids, that get all passes whatever the first finds.
+    `model`, of so many `passes` per prompt; `share`: what the threshold was chosen for, None: not chosen yet; `sample`:
+    the share of all prompts, by their ids, that get all passes whatever the first finds.
     """
 
     full_scan_id: str
@@ -36,6 +36,7 @@ class Screening:
     share: float
     threshold: float | None = None
     sample: float = 0.0
+    passes: int = 1
 
     @property
     def scan_id(self) -> str:
@@ -49,7 +50,7 @@ class Screening:
 class Screened(Screening):
     """A screening and what it came to.
 
-    `passes_per_prompt`: one for everyone, and all of the scan's for the refined, whose first pass is thus paid twice.
+    `passes_per_prompt`: the first pass for everyone, and all of the scan's for the refined, who pay both.
     """
 
     refined: int = 0
@@ -92,6 +93,7 @@ class RunRecord:
     prompts: int | None = None
     left: int = 0
     held: int = 0
+    base: Base | None = None
     version: int = VERSION
 
     @property
@@ -102,7 +104,7 @@ class RunRecord:
     @property
     def made_with(self) -> MadeWith:
         """What the run's scan_id was made of, and the model's name."""
-        return MadeWith(self.model, self.backend, self.precision, self.config, self.reference)
+        return MadeWith(self.model, self.backend, self.precision, self.config, self.reference, self.base)
 
     def full_scan_id(self, scan_id: str) -> str:
         """Of the same scan unscreened, given the run's own."""
@@ -113,7 +115,8 @@ class RunRecord:
         if self.screening is None:
             return None
         refined, out = statuses.get("scored", 0) + statuses.get("non_finite", 0), statuses.get(SCREENED_OUT, 0)
-        average = 1 + self.config.passes * refined / max(1, refined + out)
+        whole = self.config.passes_with(self.base is not None)
+        average = self.screening.passes + whole * refined / max(1, refined + out)
         return Screened(**vars(self.screening), refined=refined, screened_out=out, passes_per_prompt=average)
 
 
@@ -157,6 +160,7 @@ def of_json(text: str) -> RunRecord:
             prompts=raw.get("prompts"),
             left=raw.get("left", 0),
             held=raw.get("held", 0),
+            base=made.base,
             version=raw.get("version", 1),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -165,6 +169,12 @@ def of_json(text: str) -> RunRecord:
 
 def _screening(raw: Mapping[str, Any]) -> Screening:
     return Screening(
-        raw["full_scan_id"], raw["first_scan_id"], raw["model"], raw["score"], raw["share"], raw["threshold"],
-        raw.get("sample", 0.0),
-    )  # fmt: skip
+        full_scan_id=raw["full_scan_id"],
+        first_scan_id=raw["first_scan_id"],
+        model=raw["model"],
+        score=raw["score"],
+        share=raw["share"],
+        threshold=raw["threshold"],
+        sample=raw.get("sample", 0.0),
+        passes=raw.get("passes", 1),  # before there were base models
+    )

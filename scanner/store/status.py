@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import polars as pl
 
-from scanner.config import Reference, ScanConfig
+from scanner.config import Base, Reference, ScanConfig
 from scanner.dataset.shards import Shard
 from scanner.objects import Folder
 from scanner.places import inside
@@ -51,6 +51,7 @@ class ScanStatus:
     lacks: tuple[str, ...]
     calibrations: int
     shards: tuple[ShardStatus, ...] = ()
+    base: Base | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,7 @@ def _scan(ledger: Ledger, runs: list[Run], counts: pl.DataFrame, possible: Colle
         lacks=tuple(name for name in possible if name not in held) if len(scored) else (),
         calibrations=sum(run.record.purpose == "calibration" for run in runs),
         shards=shards(ledger, newest.scan_id, [run.record for run in runs]),
+        base=record.base,
     )
 
 

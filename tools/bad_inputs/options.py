@@ -29,6 +29,7 @@ ARGUMENTS = [
     Case("no such column", "scan titles.csv ... --column title", file("titles.csv", "caption\na cat\n")),
     Case("no such reference", "scan captions.txt ... --reference none.txt"),
     Case("reference of one caption", "scan captions.txt ... --reference one.txt", file("one.txt", "a cat\n")),
+    Case("no such base model", "scan captions.txt ... --base-model none"),
     Case("no null captions", "calibrate ... --out new.parquet"),
     Case("unknown score", f"{REPORT} --score norm"),
     Case("score that the scan could not compute", f"{REPORT} --score overestimation_ref_v1"),
