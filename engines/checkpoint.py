@@ -22,7 +22,6 @@ ADDON_TENSOR = re.compile(r"lora|lokr|hada_|loha|oft_|ia3|ip_adapter|image_proj\
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 LONGEST = 4096  # tokens
 DIVERGED = "the weights are damaged or their training diverged; take another copy or an earlier checkpoint"
-SPLIT = re.compile(r"_\d+$")  # <cat>, <cat>_1, <cat>_2: one concept of three vectors
 
 
 def find_exporter(folder: Path, index: Mapping[str, Any]) -> Exporter:
@@ -91,8 +90,8 @@ def _refuse_addons(folder: Path, exporter: Exporter) -> None:
         if path.name == "adapter_config.json" or (path.suffix in WEIGHTS and is_addon(path, inside)):
             raise EngineError(
                 f"{path}: a LoRA, an adapter, an embedding or other weights that are added to a model: to scan both, "
-                "export with --lora, or load it into the pipeline, fuse it and save the pipeline; to scan the model "
-                "alone, move it to another folder"
+                "export with --lora or --embedding, or load it into the pipeline, fuse it and save the pipeline; to "
+                "scan the model alone, move it to another folder"
             )
 
 
@@ -124,12 +123,6 @@ def check_tokenizer(path: Path, tokenizer: Any, config: Any, length: int) -> Non
         raise EngineError(
             f"{path}: {_many(len(beyond), 'token')} without an embedding, such as {token!r} with id {number}; the text "
             f"encoder has {config.vocab_size}: resize_token_embeddings, with the tokens' vectors, and save again"
-        )
-    added = set(tokenizer.added_tokens_encoder)
-    if split := sorted(token for token in added if SPLIT.search(token) and SPLIT.sub("", token) in added):
-        raise EngineError(
-            f"{path}: {SPLIT.sub('', split[0])!r} stands for several tokens ({', '.join(split)}: a textual inversion "
-            "of several vectors), which the pipeline writes out and overscan does not: save the pipeline without it"
         )
 
 

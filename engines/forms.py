@@ -16,6 +16,7 @@ from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from
 
 from engines.bundle import is_checkpoint
 from engines.checkpoint import find_exporter, is_addon
+from engines.embedding import TOKENIZERS, Embedding, add, vectors
 from engines.hub import INDEX, fetched
 from engines.interface import EngineError
 from engines.lora import Lora, fuse, layers
@@ -38,6 +39,7 @@ class Changes:
     unet: Path | None = None
     vae: Path | None = None
     loras: tuple[Lora, ...] = ()
+    embeddings: tuple[Embedding, ...] = ()
     config: Path | None = None
 
     @property
@@ -45,9 +47,9 @@ class Changes:
         """What the manifest says of them: file names and hashes."""
         parts = {name: file for name in ("unet", "vae") if (file := getattr(self, name)) is not None}
         said = {name: _said(path) for name, path in parts.items()}
-        return said | {
-            f"lora {i}": f"{_said(lora.file)} weight {lora.weight:g}" for i, lora in enumerate(self.loras, 1)
-        }
+        said |= {f"lora {i}": f"{_said(lora.file)} weight {lora.weight:g}" for i, lora in enumerate(self.loras, 1)}
+        words = ((at.file, f" word {at.word}" if at.word else "") for at in self.embeddings)
+        return said | {f"embedding {i}": f"{_said(file)}{word}" for i, (file, word) in enumerate(words, 1)}
 
 
 UNCHANGED = Changes()
@@ -83,6 +85,8 @@ def assembled(source: Path, changes: Changes, variant: str | None, out: Path) ->
         if changes.loras:
             for name in parts.networks:
                 _fuse(parts, name, changes.loras, index["_class_name"], variant)
+        for embedding in changes.embeddings:
+            _embed(parts, embedding, variant)
         yield folder
 
 
@@ -93,7 +97,7 @@ def _configs(source: Path, changes: Changes) -> Path:
     if is_addon(source, Path(source.name)):
         raise EngineError(
             f"{source}: a LoRA, an embedding or other weights that are added to a model: name the model as SOURCE, "
-            f"and a LoRA with --lora {source}"
+            f"and a LoRA with --lora {source}, an embedding with --embedding {source}"
         )
     if changes.config is None:
         raise EngineError(
@@ -138,7 +142,7 @@ def _of_file(parts: Parts, name: str, file: Path) -> Any:
     except Exception as error:  # the libraries' errors for files of another layout share no base class
         raise EngineError(
             f"{file}: holds no {parts.classes[name]} that fits {parts.path(name)} ({error}): name a file of the model "
-            "that the configuration is of"
+            "that the configuration is of; one that holds the denoising network alone is for --unet"
         ) from error
 
 
@@ -152,13 +156,24 @@ def _fuse(parts: Parts, name: str, loras: tuple[Lora, ...], pipeline: str, varia
         _write(parts, name, module)
 
 
-def _write(parts: Parts, name: str, module: Any) -> None:
+def _embed(parts: Parts, embedding: Embedding, variant: str | None) -> None:
+    """Write tokenizers and text encoders with a word more."""
+    word, held = vectors(embedding, parts)
+    for name, tensor in held.items():
+        tokenizer, place = TOKENIZERS[name], parts.folder / name
+        module, made = load(parts, name, variant_of(place, variant), "float32"), parts.tokenizer(tokenizer)
+        add(word, tensor, made, module)
+        _write(parts, name, module)
+        _write(parts, tokenizer, made)
+
+
+def _write(parts: Parts, name: str, made: Any) -> None:
     place = parts.folder / name
     if place.is_symlink():
         place.unlink()
     elif place.exists():
         shutil.rmtree(place)
-    module.save_pretrained(place, safe_serialization=True)
+    made.save_pretrained(place)
     parts.module.cache_clear()
 
 

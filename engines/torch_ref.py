@@ -22,6 +22,7 @@ from torch import nn
 
 from engines.bundle import Bundle
 from engines.checkpoint import check_tokenizer, read_index
+from engines.embedding import written_out
 from engines.families import DEFAULTS, Described, Exporter, Network, Options
 from engines.grids import Sampling, read_sampling
 from engines.interface import Arrays, EngineError, TensorSpec
@@ -180,4 +181,4 @@ def _tokenizer_json(tokenizer: Any, length: int, lowercased: bool) -> str:
     backend.enable_padding(
         length=length, pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token, direction=tokenizer.padding_side
     )
-    return str(backend.to_str())
+    return str(written_out(backend).to_str())

@@ -51,6 +51,7 @@ class Pixels(click.ParamType[Any]):
 @click.option("--unet", type=ANY_PATH, help="Another UNet or transformer: a diffusers folder, or a single file.")
 @click.option("--vae", type=ANY_PATH, help="Another VAE: a diffusers folder, or a single file.")
 @click.option("--lora", multiple=True, metavar="FILE[:WEIGHT]", help="Fused into the weights; may be repeated.")
+@click.option("--embedding", multiple=True, metavar="FILE[:WORD]", help="A textual inversion; may be repeated.")
 @click.option("--layout", type=ANY_PATH, help="A diffusers folder with the configuration of a single file.")
 @click.option("--size", type=Pixels(), help="Of the model's images, in pixels.  [default: the pipeline's]")
 @click.option("--original-size", type=Pixels(), help="What SDXL is told its image was.  [default: the images' size]")
@@ -112,6 +113,7 @@ def _dry_run(source: Path, dtype: str, asked: Mapping[str, Any]) -> None:
 
 def _export(source: Path, out: Path, dtype: str, asked: Mapping[str, Any]) -> None:
     with _extra():
+        from engines.embedding import Embedding
         from engines.export import export as export_bundle
         from engines.forms import Changes
         from engines.lora import Lora
@@ -124,7 +126,8 @@ def _export(source: Path, out: Path, dtype: str, asked: Mapping[str, Any]) -> No
         for row in check(Model.of(checkpoint), Model(bundle, "cpu", batch_size=1)).iter_rows(named=True):
             _say(f"{row['score']}: largest {row['kind']} error {row['largest_error']:.1e}")
 
-    changes = Changes(asked["unet"], asked["vae"], tuple(map(Lora.of, asked["lora"])), asked["layout"])
+    loras, embeddings = tuple(map(Lora.of, asked["lora"])), tuple(map(Embedding.of, asked["embedding"]))
+    changes = Changes(asked["unet"], asked["vae"], loras, embeddings, asked["layout"])
     given = {"options": _options(asked), "variant": asked["variant"], "changes": changes}
     export_bundle(source, out, dtype, check=check_scores, say=_say, **given)
 
