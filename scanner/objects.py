@@ -7,7 +7,7 @@ store: processes that share nothing else can settle there who was first.
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -15,15 +15,12 @@ from pathlib import Path
 from typing import IO, Any
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import LocalStore, from_url
 
-from engines.cache import cache_folder
-from engines.partial import partial_folder, prefix, sweep
 from scanner import places
 from scanner.disk import writing
-from scanner.errors import PlaceError, RemoteError
-from scanner.identity import identity
+from scanner.errors import RemoteError
 from scanner.places import PATIENCE, Place, failure, inside, is_url, place_of
 
 READ = 1 << 22  # bytes of an object that are asked for at a time
@@ -74,6 +71,26 @@ class Folder:
                 return False
         return True
 
+    def look(self, name: str) -> dict[str, Any] | None:
+        """What `listed` says of a name; None where nothing is. Where a bucket is not, only a listing says so."""
+        with self._refusals():
+            try:
+                return dict(obstore.head(self._store, name))
+            except FileNotFoundError:
+                return None
+
+    def exchange(self, name: str, data: bytes, seen: dict[str, Any] | None) -> bool:
+        """Put bytes at a name that is still as `look` saw it; false where somebody was first. Not on a disk."""
+        if seen is None:
+            return self.create(name, data)
+        same: Any = {key: seen[key] for key in ("e_tag", "version") if seen[key] is not None}
+        with self._refusals():
+            try:
+                obstore.put(self._store, name, data, mode=same, use_multipart=False)
+            except PreconditionError:
+                return False
+        return True
+
     def put(self, name: str, file: Path) -> None:
         """Put a file's bytes at a name."""
         with self._refusals(), file.open("rb") as opened:
@@ -101,6 +118,11 @@ class Folder:
         """All that is in it: `path`, `last_modified`, `size` in bytes, and `e_tag`, which changes with the content."""
         with self._refusals():
             return [dict(found) for batch in obstore.list(self._store) for found in batch]
+
+    def delete(self, name: str) -> None:
+        """Remove one name; that others have removed it is no error."""
+        with self._refusals(), suppress(FileNotFoundError):
+            obstore.delete(self._store, name)
 
     def remove(self, start: str = "") -> None:
         """Remove all in the folder `start`, or in all; what others remove at the same time is no error."""
@@ -188,63 +210,3 @@ def size_of(file: str) -> int:
         return int(obstore.head(_store(folder), name)["size"])
     except BaseError as error:
         raise OSError(_line(error)) from error
-
-
-def here(place: Place) -> Path:
-    """A folder, or a file, as a local path: fetched into the cache folder where it is on an object store.
-
-    What is fetched is found again by its URL and the e_tags of all that is in it. Raises ScannerError.
-    """
-    if not is_url(place):
-        return Path(place)
-    url = str(place_of(place))
-    folder, only = Folder(url), ""
-    listed = folder.listed()
-    if not listed:  # a file, of its folder
-        parent, _, only = url.rpartition("/")
-        folder = Folder(parent)
-        listed = [found for found in folder.listed() if found["path"] == only]
-    if not listed:
-        raise PlaceError(f"{url}: nothing is there: name another place")
-    key = identity({"url": url, "files": sorted([found["path"], found["size"], found["e_tag"]] for found in listed)})
-    kept = cache_folder() / "fetched" / key
-    if not kept.is_dir():
-        with writing(kept):
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            sweep(kept.parent, prefix(kept))
-            with partial_folder(kept.parent, prefix(kept), 0o700) as partial:
-                for found in listed:
-                    folder.fetch(found["path"], partial / found["path"])
-                try:
-                    partial.rename(kept)
-                except OSError:  # another process was first
-                    if not kept.is_dir():
-                        raise
-    return kept / only
-
-
-@contextmanager
-def written(out: Place) -> Iterator[Path]:
-    """A local folder to write to, which becomes the folder `out`: `out` itself, or one whose files are put there after.
-
-    It holds what is there already. On an object store files appear one by one; those that are gone are removed last.
-    """
-    if not is_url(out):
-        yield Path(out)
-        return
-    url = str(place_of(out))
-    work = cache_folder() / "written"
-    work.mkdir(parents=True, exist_ok=True)
-    folder = Folder(url)
-    with partial_folder(work, "out-", 0o700) as partial:
-        local = partial / url.rpartition("/")[2]
-        local.mkdir()
-        before = folder.names()
-        for name in before:
-            folder.fetch(name, local / name)
-        yield local
-        after = sorted(str(file.relative_to(local)) for file in local.rglob("*") if file.is_file())
-        for name in after:
-            folder.put(name, local / name)
-        for name in set(before) - set(after):
-            folder.remove(name)

@@ -17,6 +17,7 @@ NOT_THERE = re.compile(r"NoSuchBucket|NoSuchContainer|ContainerNotFound|bucket d
 REFUSED = re.compile(
     r"\b40[13] |Forbidden|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|Unauth|credential", re.I
 )
+OF_A_STORE = re.compile(r"Error performing [A-Z]+ |Generic \w+ error|Generic \{ store|object-store error")
 UNREACHED = re.compile(r"error sending request|HTTP error|client error|timed? ?out|dns error|Connection|\b5\d\d ", re.I)
 
 
@@ -39,6 +40,13 @@ def absolute(place: Place) -> str:
     return str(place) if is_url(place) else str(Path(place).absolute())
 
 
+def same(one: Place, other: Place) -> bool:
+    """Whether two places are one, links of a disk followed."""
+    if is_url(one) or is_url(other):
+        return str(one).rstrip("/") == str(other).rstrip("/")
+    return Path(one).resolve() == Path(other).resolve()
+
+
 def options(place: Place) -> dict[str, str] | None:
     """What deltalake is told of a place: nothing of a local one."""
     if not is_url(place):
@@ -51,7 +59,7 @@ def failure(place: Place, error: BaseException) -> ScannerError | None:
     if not is_url(place):
         return None
     said = "\n".join(map(str, chain(error)))
-    why = " ".join(COLOURS.sub("", str(error)).split())[:300]
+    why = " ".join(COLOURS.sub("", str(error)).partition("Debug source")[0].split())[:300]
     if NOT_THERE.search(said):
         return PlaceError(f"{place}: no such bucket or container ({why}): make it, or name another place")
     if REFUSED.search(said):
@@ -65,6 +73,11 @@ def failure(place: Place, error: BaseException) -> ScannerError | None:
             "same command again; what is committed stays"
         )
     return None
+
+
+def unread(place: Place, error: BaseException) -> ScannerError | None:
+    """The same, of reading what others wrote: an error about a file may quote it, and so hold any word."""
+    return failure(place, error) if any(OF_A_STORE.search(str(found)) for found in chain(error)) else None
 
 
 def beside(place: Place, suffix: str) -> Place:

@@ -18,11 +18,12 @@ from test_readers import write_tar
 
 from scanner import ScanConfig, places, read_store, scan
 from scanner.config import Screen
+from scanner.copies import here
 from scanner.dataset import captions, readers
 from scanner.dataset.shards import Shard
 from scanner.demo import BUNDLE, CAPTIONS
 from scanner.errors import PlaceError, RemoteError
-from scanner.objects import Folder, here, opened
+from scanner.objects import Folder, opened
 from scanner.scanning.execute import local
 
 CAPTION = pl.read_parquet(CAPTIONS)["caption"].unique(maintain_order=True)[:40].to_list()

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from scanner.audit import calibrate, kept
 from scanner.audit.baseline import read_baseline
+from scanner.copies import here, is_file
 from scanner.identity import shown
+from scanner.places import Place
 from scanner.store.status import StoreStatus
 
 
@@ -43,18 +45,18 @@ KINDS: Mapping[str, tuple[Callable[[Path], str], str]] = {
 }
 
 
-def examine(files: Mapping[str, Path | None], store: StoreStatus) -> list[Held]:
+def examine(files: Mapping[str, Place | None], store: StoreStatus) -> list[Held]:
     """The named files against the newest scan of a store. Raises ScannerError for one that is there and is none."""
-    return [_held(what, path, store) for what, path in files.items() if path is not None]
+    return [_held(what, place, store) for what, place in files.items() if place is not None]
 
 
-def _held(what: str, path: Path, store: StoreStatus) -> Held:
+def _held(what: str, place: Place, store: StoreStatus) -> Held:
     read, remedy = KINDS[what]
-    if not path.is_file():
-        return Held(what, str(path), None, False, "not there")
-    of = read(path)
+    if not is_file(place):
+        return Held(what, str(place), None, False, "not there")
+    of = read(here(place))
     holds = of in (store.newest, store.calibrates)
-    return Held(what, str(path), of, holds, "" if holds else remedy)
+    return Held(what, str(place), of, holds, "" if holds else remedy)
 
 
 def sentence(held: Held) -> str:

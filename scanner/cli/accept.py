@@ -10,8 +10,10 @@ from scanner.audit import baseline as baselines
 from scanner.audit.baseline import Accepted
 from scanner.audit.decision import Night
 from scanner.cli import options, places
+from scanner.copies import change
 from scanner.errors import ScannerError
 from scanner.identity import LEAST
+from scanner.places import Place
 from scanner.report.read import read_night
 
 
@@ -29,7 +31,7 @@ from scanner.report.read import read_night
 @click.option("--json", is_flag=True, help="Print what was done as JSON.")
 def accept(
     report: Path,
-    baseline: Path,
+    baseline: Place,
     ids: tuple[str, ...],
     reason: str | None,
     expires: datetime | None,
@@ -43,7 +45,7 @@ def accept(
     last = None if expires is None else f"{expires:%Y-%m-%d}"
     entry = Accepted(now.isoformat(), night.summary.scan_id, night.summary.score, reason, last)
     chosen = _chosen(night, ids)
-    grown, added = baselines.accept(baseline, chosen, entry)
+    grown, added = change(baseline, lambda path: baselines.accept(path, chosen, entry))
     held = len(grown.prompt_ids)
     click.echo(f"{len(chosen):,} accepted, {added:,} of them not known before; {baseline} holds {held:,}", err=True)
     if json:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from scanner import copies
 from scanner.audit import calibrate as calibrations
 from scanner.cli.console import summary
 from scanner.cli.options import CREW, examples, executor, scan_config, scan_options
@@ -14,6 +15,7 @@ from scanner.cli.places import OUT_FILE
 from scanner.cli.progress import progress
 from scanner.cli.signals import stoppable
 from scanner.diffusion.scores import SCORES
+from scanner.places import Place
 from scanner.scanning.run import scan
 from scanner.store.stored import canaries_of
 
@@ -29,7 +31,7 @@ from scanner.store.stored import canaries_of
 @click.option("--json", is_flag=True, help="Print what was written as JSON.")
 def calibrate(
     inputs: tuple[str, ...],
-    out: Path,
+    out: Place,
     seeds: int,
     first_steps: int,
     timesteps: tuple[int, ...],
@@ -44,7 +46,7 @@ def calibrate(
     """
     crew = {name: options.pop(name) for name in CREW}
     config = scan_config(seeds, first_steps, timesteps, guidance_scale)
-    calibrations.check_place(out)
+    copies.check(out, calibrations.check_place)
     with stoppable() as stop, progress() as watch:
         result = scan(
             inputs,
@@ -57,7 +59,12 @@ def calibrate(
         )
     source = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "inputs": list(inputs), "model": str(options["model"])}
     names = list(SCORES)
-    n = calibrations.write(out, result.scan_id, result.scores, names, canaries_of([result.record], names), source)
+    canaries = canaries_of([result.record], names)
+
+    def write(path: Path) -> int:
+        return calibrations.write(path, result.scan_id, result.scores, names, canaries, source)
+
+    n = copies.change(out, write)
     click.echo(f"{summary(result)}\n{calibrations.reach(n)}", err=True)
     facts = {"calibration": str(out), "scan_id": result.scan_id, "null_captions": n}
     click.echo(dumps(facts, indent=1) if json else str(out))

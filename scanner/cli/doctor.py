@@ -3,7 +3,6 @@
 import sys
 from dataclasses import asdict
 from json import dumps
-from pathlib import Path
 
 import click
 from rich.text import Text
@@ -11,7 +10,8 @@ from rich.text import Text
 from scanner import doctor as checks
 from scanner.cli.console import out_console
 from scanner.cli.options import backend, examples
-from scanner.cli.places import ANY_PATH
+from scanner.cli.places import ANY_PLACE
+from scanner.places import Place
 
 COLOURS: dict[checks.Status, str] = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
@@ -22,11 +22,11 @@ COLOURS: dict[checks.Status, str] = {"ok": "green", "note": "yellow", "problem":
         "overscan doctor -m bundle -s store --backend openvino",
     )
 )
-@click.option("-m", "--model", type=ANY_PATH, help="Bundle or checkpoint to try.  [default: the bundled model]")
-@click.option("-s", "--store", type=ANY_PATH, help="Store to look at.")
+@click.option("-m", "--model", type=ANY_PLACE, help="Bundle or checkpoint to try.  [default: the bundled model]")
+@click.option("-s", "--store", type=ANY_PLACE, help="Store to look at.")
 @backend
 @click.option("--json", is_flag=True, help="Print JSON.")
-def doctor(model: Path | None, store: Path | None, backend: str, json: bool) -> None:
+def doctor(model: Place | None, store: Place | None, backend: str, json: bool) -> None:
     """Tell what is wrong with this installation, and what to do about it.
 
     The exit code is 4 where a scan with these options could not run, or could not be relied on.

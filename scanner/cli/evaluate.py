@@ -26,7 +26,7 @@ from scanner.model import Model
 @click.option("--memorized", multiple=True, type=places.INPUT, help="Instead of LABELS: captions, in any form.")
 @click.option("--ordinary", multiple=True, type=places.INPUT, help="With --memorized: captions that are not.")
 @options.model
-@click.option("-o", "--out", required=True, type=places.OUT_FOLDER, help="Folder for the tables and plots.")
+@click.option("-o", "--out", required=True, type=places.OUT_HERE, help="Folder for the tables and plots.")
 @click.option("--peers", is_flag=True, help="Also the detectors of the literature, and what the text alone tells.")
 @options.reference
 @options.base_model

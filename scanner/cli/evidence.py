@@ -7,8 +7,10 @@ import click
 
 from scanner.cli import places
 from scanner.cli.options import examples
+from scanner.copies import change
 from scanner.errors import ScannerError
 from scanner.files import replacing
+from scanner.places import Place
 from scanner.report import attestation
 from scanner.report.read import read_summary
 from scanner.store.stored import read_store
@@ -27,7 +29,7 @@ SHOWN = 20  # differences that a message names
 @click.option("-o", "--out", type=places.OUT_FILE, help="File for the statement.")
 @click.option("--by", help="Who ran it, in your words.")
 @click.option("--check", type=places.FILE, help="Instead: whether all is still as this statement says.")
-def evidence(report: Path, store: Path | None, out: Path | None, by: str | None, check: Path | None) -> None:
+def evidence(report: Path, store: Place | None, out: Place | None, by: str | None, check: Path | None) -> None:
     """State what REPORT rests on, with hashes of its files, the dataset's and the model's; or check such a statement.
 
     The form is in-toto's, for whoever signs or archives it. It holds paths, no captions.
@@ -44,7 +46,12 @@ def evidence(report: Path, store: Path | None, out: Path | None, by: str | None,
         raise click.UsageError("needed --store and --out, or --check")
     stored = read_store(store, read_summary(report).scan_id)
     made = attestation.statement(report, stored, by)
-    with replacing(out) as partial:
-        partial.write_text(dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = dumps(made, indent=1, ensure_ascii=False) + "\n"
+
+    def write(path: Path) -> None:
+        with replacing(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+
+    change(out, write)
     click.echo(f"{attestation.count(made):,} files hashed", err=True)
     click.echo(str(out))

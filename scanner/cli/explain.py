@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from scanner import copies
 from scanner.cli.console import out_console
 from scanner.cli.options import as_text, examples, model_options, scan_model
 from scanner.cli.options import ids as ids_option
@@ -17,6 +18,7 @@ from scanner.diffusion.scores import SCORES, best_score
 from scanner.evidence import explain as evidence
 from scanner.evidence import explained
 from scanner.evidence.chosen import check_scan, choose, limit
+from scanner.places import Place
 from scanner.report.read import read_night
 
 
@@ -37,7 +39,7 @@ from scanner.report.read import read_night
 @click.option("--json", is_flag=True, help="Print JSON.")
 def explain(
     prompt: tuple[str, ...], report: Path | None, ids: tuple[str, ...], top: int, threshold: float | None,
-    score: str | None, out: Path | None, json: bool, model: Path, **settings: Any,
+    score: str | None, out: Place | None, json: bool, model: Path, **settings: Any,
 ) -> None:  # fmt: skip
     """Say which words of a caption make its score, and the fewest to delete to get it under a threshold.
 
@@ -65,7 +67,8 @@ def explain(
     with progress() as watch:
         found = evidence.explain(opened.scorer(watch), texts, score, threshold, announce, watch)
     if out is not None:
-        explained.write(out, evidence.variants(found))
+        variants = evidence.variants(found)
+        copies.change(out, lambda path: explained.write(path, variants))
     if json:
         facts = {"scan_id": opened.scan_id, "score": score, "threshold": threshold}
         click.echo(dumps(facts | {"captions": [asdict(item) for item in found]}, indent=1, ensure_ascii=False))

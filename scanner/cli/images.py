@@ -1,14 +1,14 @@
 """`overscan images`."""
 
-from pathlib import Path
-
 import click
 
 from scanner.audit.choice import best
 from scanner.cli import options, places
 from scanner.cli.progress import progress
+from scanner.copies import written
 from scanner.evidence import images as paired_images
 from scanner.model import Model
+from scanner.places import Place, inside
 from scanner.store.stored import read_store
 
 
@@ -34,13 +34,13 @@ from scanner.store.stored import read_store
 @options.backend
 @options.precision
 def images(
-    store: Path,
+    store: Place,
     scan_id: str | None,
-    model: Path,
+    model: Place,
     images: str,
     top: int,
     score: str | None,
-    out: Path,
+    out: Place,
     batch_size: int | None,
     backend: str,
     precision: str,
@@ -52,9 +52,9 @@ def images(
     stored = read_store(store, scan_id)
     score = best(stored) if score is None else score
     opened = Model(model, backend, precision, batch_size=batch_size)
-    with progress() as watch:
+    with written(out) as folder, progress() as watch:
         found = paired_images.look(stored, opened, images, score, top, watch)
-    paths = paired_images.write(out, found)
+        paths = [inside(out, path.name) for path in paired_images.write(folder, found)]
     for status, count in found["status"].value_counts(sort=True).iter_rows():
         click.echo(f"{status:<11} {count:,}")
     click.echo(f"Written: {', '.join(map(str, paths))}", err=True)

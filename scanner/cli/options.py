@@ -25,12 +25,16 @@ class Threshold(click.types.FloatParamType):
 
     name = "number or file"
 
+    def __init__(self, file: places.Place = places.FILE):
+        """`file`: what a path is."""
+        self.file = file
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The number, or the path."""
         try:
             return float(value)
         except (TypeError, ValueError):
-            return places.FILE.convert(value, param, ctx)
+            return self.file.convert(value, param, ctx)
 
 
 class Timesteps(click.types.StringParamType):

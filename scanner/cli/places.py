@@ -14,10 +14,10 @@ from click.core import ParameterSource
 
 from engines.bundle import is_checkpoint
 from engines.manifest import FILE as MANIFEST
+from scanner.copies import here
 from scanner.dataset.readers.find import SCHEMES
 from scanner.disk import local
 from scanner.errors import ConfigError, ScannerError
-from scanner.objects import here
 from scanner.places import is_url, place_of
 
 SIMILAR = 0.8  # of two names, as difflib measures it: `bundl` and `bundle` are 0.91 alike
@@ -55,7 +55,7 @@ class Input(Place):
 
 
 class Fetched(Place):
-    """A file that is read, from wherever it lies."""
+    """A file or a folder that is read, from wherever it lies."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """A local path: of a copy, where the file is on an object store. Raises ScannerError."""
@@ -141,15 +141,17 @@ def _stay_inside(place: str, param: click.Parameter, ctx: click.Context) -> None
         )
 
 
-FILE = Place(dir_okay=False)
-FOLDER = Place(file_okay=False)
+FILE = Fetched(urls=True, dir_okay=False)
+FOLDER = Fetched(urls=True, file_okay=False)
 ANY_PATH = Place()
-OUT_FILE = Place(writes=True, dir_okay=False)
-OUT_FOLDER = Place(writes=True, file_okay=False)
+OUT_FILE = Place(writes=True, urls=True, dir_okay=False)
+OUT_FOLDER = Place(writes=True, urls=True, file_okay=False)
+OUT_HERE = Place(writes=True, file_okay=False)  # a folder that is gone on in
 NEW = Place(writes=True)
-FETCHED = Fetched(urls=True, dir_okay=False)
-OUT_PLACE = Place(writes=True, urls=True, file_okay=False)
 FILLED_STORE = Place(urls=True)
+FILLED_FILE = Place(urls=True, dir_okay=False)
+FILLED_FOLDER = Place(urls=True, file_okay=False)
+ANY_PLACE = Place(urls=True)
 STORE = Place(writes=True, urls=True)
 INPUT = Input(urls=True)
 MODEL = ModelFolder(urls=True)

@@ -22,9 +22,11 @@ from scanner.cli.console import summary
 from scanner.cli.progress import progress
 from scanner.cli.signals import stoppable
 from scanner.config import MadeWith, Screen
+from scanner.copies import here, written
 from scanner.diffusion.scores import SCORES
 from scanner.diffusion.start import Watch
 from scanner.errors import InputError, ScannerError
+from scanner.places import Place, inside, same
 from scanner.report.read import read_night
 from scanner.report.terminal import change_lines
 from scanner.scanning.passes import Purpose
@@ -56,12 +58,12 @@ class Again:
         "overscan recheck --report monday -m new-bundle -s store -o monday-again",
     )
 )
-@click.option("--report", required=True, type=places.FOLDER, help="Report folder of the former checkpoint.")
+@click.option("--report", required=True, type=places.FILLED_FOLDER, help="Report folder of the former checkpoint.")
 @options.model
 @click.option("-s", "--store", required=True, type=places.STORE, help="Store of the former checkpoint's scan.")
 @click.option("-o", "--out", required=True, type=places.OUT_FOLDER, help="Folder for its report and calibration.")
 @click.option("--null", multiple=True, help="Benign captions.  [default: those of the former calibration]")
-@click.option("--baseline", type=places.FETCHED, help="Accepted findings: they stay known under the new checkpoint.")
+@click.option("--baseline", type=places.FILE, help="Accepted findings: they stay known under the new checkpoint.")
 @click.option("--fail-on", metavar="new|any|N", help="As of `overscan report`.")
 @click.option("--base-model", type=places.MODEL, help="What it is compared with.  [default: the former scan's base]")
 @click.option("--screen-model", type=places.MODEL, help="What makes a screened scan's first pass, if another did.")
@@ -70,15 +72,15 @@ class Again:
 @options.batch_size
 @click.option("--json", is_flag=True, help="Print the changes as JSON.")
 def recheck(
-    report: Path,
-    model: Path,
-    store: Path,
-    out: Path,
+    report: Place,
+    model: Place,
+    store: Place,
+    out: Place,
     null: tuple[str, ...],
     baseline: Path | None,
     fail_on: str | None,
     base_model: Path | str | None,
-    screen_model: Path | None,
+    screen_model: Place | None,
     backend: str | None,
     precision: str | None,
     batch_size: int | None,
@@ -89,32 +91,34 @@ def recheck(
     Scans with the new model, calibrates it on the same benign captions, decides by the same rule, and compares by rank
     and p-value: scores of two models do not compare by value. Interrupted, the same command goes on.
     """
-    if out.resolve() == report.resolve():
+    if same(out, report):
         raise ScannerError(f"{out}: the former report, which stays to compare with: name another --out")
     fails = None if fail_on is None else policy.FailOn.parse(fail_on)
     known = None if baseline is None else read_baseline(baseline)
-    before = read_night(report)
+    before = read_night(here(report))
     again = _again(before.summary, store, null, screen_model)
-    with stoppable() as stop, progress() as watch:
-        made = again.made
-        made = replace(made, backend=backend or made.backend, precision=precision or made.precision)
-        base = made.base.path if base_model is None and made.base is not None else base_model
-        one = _scanner(made, again.screen, model, base, store, batch_size, watch, stop)
-        calibration = _calibrated(again.null, one, out, before.summary.score, model)
-        done = _scanned(again.runs, one)
-    click.echo(summary(done), err=True)
-    stored, now = read_store(store, done.scan_id), datetime.now(UTC)
-    if stored.scan_id == before.summary.scan_id:
-        click.echo("note: the model and the settings are the former report's: no score can have changed", err=True)
-    if base_model is None and stored.record.base != made.base:
-        click.echo(f"note: another base model lies at {base} than the former scan was compared with", err=True)
-    rule, chosen = _carried(before.summary, stored, calibration, f"{now:%Y-%m-%d}")
-    after = decide(stored, rule, now.date(), calibration=calibration, baseline=known, kept=chosen)
-    after = after.noting(notes(before, after))
-    facts = reports.facts_of(stored.scan_id, stored.record, stored.earlier)
-    paths = reports.write(out, reports.contents_of(after, facts, now), after.summary)
-    if chosen is not None:
-        kept.write(out / THRESHOLD, chosen)
+    with written(out) as folder:
+        with stoppable() as stop, progress() as watch:
+            made = again.made
+            made = replace(made, backend=backend or made.backend, precision=precision or made.precision)
+            base = made.base.path if base_model is None and made.base is not None else base_model
+            one = _scanner(made, again.screen, model, base, store, batch_size, watch, stop)
+            calibration = _calibrated(again.null, one, folder, before.summary.score, model)
+            done = _scanned(again.runs, one)
+        click.echo(summary(done), err=True)
+        stored, now = read_store(store, done.scan_id), datetime.now(UTC)
+        if stored.scan_id == before.summary.scan_id:
+            click.echo("note: the model and the settings are the former report's: no score can have changed", err=True)
+        if base_model is None and stored.record.base != made.base:
+            click.echo(f"note: another base model lies at {base} than the former scan was compared with", err=True)
+        rule, chosen = _carried(before.summary, stored, calibration, f"{now:%Y-%m-%d}")
+        after = decide(stored, rule, now.date(), calibration=calibration, baseline=known, kept=chosen)
+        after = after.noting(notes(before, after))
+        facts = reports.facts_of(stored.scan_id, stored.record, stored.earlier)
+        files = reports.write(folder, reports.contents_of(after, facts, now), after.summary)
+        paths = [inside(out, file.name) for file in files]
+        if chosen is not None:
+            kept.write(folder / THRESHOLD, chosen)
     _say(before, after, json)
     click.echo(f"Written: {', '.join(map(str, paths))}", err=True)
     if fails is not None and (violation := fails.violation(after.ranked)):
@@ -122,7 +126,7 @@ def recheck(
         click.get_current_context().exit(1)
 
 
-def _again(former: Summary, store: Path, nulls: tuple[str, ...], screen_model: Path | None) -> Again:
+def _again(former: Summary, store: Place, nulls: tuple[str, ...], screen_model: Place | None) -> Again:
     """What the former report was made from, as the store tells. Raises ScannerError where it does not, or cannot."""
     if former.made_with is None:
         raise ScannerError("an older overscan wrote the report, which does not say of which settings: report again")
@@ -140,7 +144,7 @@ def _again(former: Summary, store: Path, nulls: tuple[str, ...], screen_model: P
     return Again(former.made_with, tuple(distinct(runs)), tuple(null), _screen(runs[0], ledger, screen_model))
 
 
-def _screen(run: RunRecord, ledger: Ledger, model: Path | None) -> Screen | None:
+def _screen(run: RunRecord, ledger: Ledger, model: Place | None) -> Screen | None:
     """The same share by the same score; its threshold is chosen anew, as scores of two models do not compare."""
     screening = run.screening
     if screening is None or screening.model == run.model:
@@ -165,9 +169,9 @@ def _named(run: RunRecord, nulls: tuple[str, ...]) -> RunRecord:
 def _scanner(
     made: MadeWith,
     screen: Screen | None,
-    model: Path,
+    model: Place,
     base: Path | str | None,
-    store: Path,
+    store: Place,
     batch_size: int | None,
     watch: Watch,
     stop: Callable[[], bool],
@@ -197,7 +201,7 @@ def _scanned(runs: tuple[RunRecord, ...], one: Callable[[RunRecord, Purpose], Sc
 
 
 def _calibrated(
-    null: tuple[RunRecord, ...], one: Callable[[RunRecord, Purpose], ScanResult], out: Path, score: str, model: Path
+    null: tuple[RunRecord, ...], one: Callable[[RunRecord, Purpose], ScanResult], out: Path, score: str, model: Place
 ) -> Calibration | None:
     """The null of the new model, scored and written; None where the former report had none."""
     if not null:

@@ -24,10 +24,10 @@ from scanner.audit.rank import Rule
 from scanner.audit.summary import Summary, as_json
 from scanner.cli import options
 from scanner.cli.console import out_console
-from scanner.cli.places import FETCHED, FILE, FOLDER, OUT_FILE, OUT_PLACE
+from scanner.cli.places import FILE, FOLDER, OUT_FILE, OUT_FOLDER
+from scanner.copies import change, check, written
 from scanner.diffusion.scores import DEFAULT_SCORE
 from scanner.errors import ScannerError
-from scanner.objects import written
 from scanner.places import Place, inside
 from scanner.report.read import former, history
 from scanner.store.stored import StoredScan, read_store
@@ -46,21 +46,21 @@ RATES = ("fdr", "fpr")
 @options.filled_store
 @click.option("--scan-id", help="Scan to report, 8 or more first characters.  [default: the one that began last]")
 @click.option("--last-run", is_flag=True, help="Only captions of the scan's newest run.  [default: of all its runs]")
-@click.option("-o", "--out", required=True, type=OUT_PLACE, help="Folder for the report's files.")
+@click.option("-o", "--out", required=True, type=OUT_FOLDER, help="Folder for the report's files.")
 @options.score
 @click.option("--top", type=int, help="Ranking: flag the N highest prompts.")
 @click.option("--quantile", type=float, help=f"Ranking: flag from this quantile up.  [default: {DEFAULT_QUANTILE}]")
 @click.option(
     "--threshold", type=options.Threshold(), metavar="N|FILE", help="Flag from this score up, or as `threshold` kept."
 )
-@click.option("--calibration", type=FETCHED, help="Null scores of `overscan calibrate`: adds p_value and q_value.")
+@click.option("--calibration", type=FILE, help="Null scores of `overscan calibrate`: adds p_value and q_value.")
 @click.option(
     "--fdr", type=float, help=f"Flag at this false discovery rate.  [default with --calibration: {DEFAULT_FDR}]"
 )
 @click.option("--fpr", type=float, help="Flag at this false positive rate.")
 @click.option("--base-rate", type=float, help="Memorized share of the captions: says how many flags are true.")
 @click.option("--tpr", type=float, help="Share of the memorized ones that the rule finds.  [default: 1, at most]")
-@click.option("--baseline", type=FETCHED, help="Findings in this file are known, not new.")
+@click.option("--baseline", type=FILE, help="Findings in this file are known, not new.")
 @click.option("--write-baseline", type=OUT_FILE, help="Accept this night's findings: add them to a baseline.")
 @click.option("--allow", type=FILE, help="CSV of prompt_id,reason,expires: prompts that may stay until then.")
 @click.option("--fail-on", metavar="new|any|N", help="Exit with 1: on new findings, on any not allowed, on N new ones.")
@@ -80,13 +80,13 @@ def report(
     base_rate: float | None,
     tpr: float | None,
     baseline: Path | None,
-    write_baseline: Path | None,
+    write_baseline: Place | None,
     allow: Path | None,
     fail_on: str | None,
     nights: Path | None,
-    metrics: Path | None,
-    junit: Path | None,
-    sarif: Path | None,
+    metrics: Place | None,
+    junit: Place | None,
+    sarif: Place | None,
     redact: bool,
     json: bool,
     **limits: Any,
@@ -103,8 +103,8 @@ def report(
         score = kept.score
     rule = Rule(DEFAULT_SCORE if score is None else score, **chosen)
     prior = _prior(base_rate, tpr)
-    if write_baseline is not None and write_baseline.exists():
-        baselines.read_baseline(write_baseline)  # refused before any work, if it is another file
+    if write_baseline is not None:
+        check(write_baseline, _refuse_another)
     fails = None if fail_on is None else policy.FailOn.parse(fail_on)
     stored, made = read_store(store, scan_id, last_run), datetime.now(UTC)
     facts = reports.facts_of(stored.scan_id, stored.record, stored.earlier)
@@ -135,12 +135,18 @@ def report(
     paths += handed
     if write_baseline is not None:
         seen = night.ranked.filter(pl.col("finding").is_in(["new", "known"]))["prompt_id"].to_list()
-        baselines.accept(write_baseline, seen, Accepted(made.date().isoformat(), stored.scan_id, score))
+        entry = Accepted(made.date().isoformat(), stored.scan_id, score)
+        change(write_baseline, lambda path: baselines.accept(path, seen, entry))
         paths.append(write_baseline)
     _say(found, contents, paths, json)
     if fails is not None and (violation := fails.violation(night.ranked)):
         click.echo(violation, err=True)
         click.get_current_context().exit(1)
+
+
+def _refuse_another(path: Path) -> None:
+    if path.exists():
+        baselines.read_baseline(path)
 
 
 def _say(found: Summary, contents: reports.Contents, paths: list[Place], json: bool) -> None:

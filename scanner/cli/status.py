@@ -2,7 +2,6 @@
 
 from dataclasses import asdict
 from json import dumps
-from pathlib import Path
 
 import click
 
@@ -10,7 +9,8 @@ from scanner.audit import stale
 from scanner.audit.choice import possible
 from scanner.cli.console import status_table
 from scanner.cli.options import Threshold, examples, filled_store
-from scanner.cli.places import FETCHED
+from scanner.cli.places import FILLED_FILE
+from scanner.places import Place, place_of
 from scanner.store.ledger import Ledger
 from scanner.store.status import status as read_status
 
@@ -21,19 +21,19 @@ from scanner.store.status import status as read_status
     )
 )
 @filled_store
-@click.option("--calibration", type=FETCHED, help="Say whether it is of the newest scan.  [default: as of `report`]")
-@click.option("--threshold", type=Threshold(), metavar="FILE", help="The same of a kept threshold.")
-@click.option("--baseline", type=FETCHED, help="The same of accepted findings.")
+@click.option("--calibration", type=FILLED_FILE, help="Whether it is of the newest scan.  [default: as of `report`]")
+@click.option("--threshold", type=Threshold(FILLED_FILE), metavar="FILE", help="The same of a kept threshold.")
+@click.option("--baseline", type=FILLED_FILE, help="The same of accepted findings.")
 @click.option("--json", is_flag=True, help="Print JSON.")
 def status(
-    store: Path, calibration: Path | None, threshold: Path | float | None, baseline: Path | None, json: bool
+    store: Place, calibration: Place | None, threshold: Place | float | None, baseline: Place | None, json: bool
 ) -> None:
     """Tell what a store holds, and which kept files are stale: of another model or setting than the newest scan.
 
     The files are those that the settings of `overscan report` name, where no option does.
     """
     found = read_status(Ledger(store), possible)
-    kept = threshold if isinstance(threshold, Path) else None  # a bare number is of no scan
+    kept = None if isinstance(threshold, float) else threshold  # a bare number is of no scan
     named = {"calibration": calibration, "threshold": kept, "baseline": baseline}
     files = {what: _of_report(what) if path is None else path for what, path in named.items()}
     held, lacking = stale.examine(files, found), stale.uncalibrated(found)
@@ -46,8 +46,8 @@ def status(
         click.echo("\n" + "\n".join(said))
 
 
-def _of_report(what: str) -> Path | None:
+def _of_report(what: str) -> Place | None:
     """The file that the settings file's `report` names, if any."""
     settings = click.get_current_context().find_root().default_map or {}
     value = (settings.get("report") or {}).get(what)
-    return Path(value) if isinstance(value, str) else None
+    return place_of(value) if isinstance(value, str) else None

@@ -11,8 +11,10 @@ from scanner.audit import calibrate, kept
 from scanner.audit.choice import best
 from scanner.audit.rank import Rule
 from scanner.cli import options
-from scanner.cli.places import FETCHED, OUT_FILE
+from scanner.cli.places import FILE, OUT_FILE
+from scanner.copies import change
 from scanner.errors import ScannerError
+from scanner.places import Place
 from scanner.store.stored import read_store
 
 DEFAULT_QUANTILE = 0.999
@@ -30,12 +32,12 @@ DEFAULT_QUANTILE = 0.999
 @options.score
 @click.option("--quantile", type=float, help=f"At this quantile of the captions.  [default: {DEFAULT_QUANTILE}]")
 @click.option("--fpr", type=float, help="At this false positive rate, by --calibration.")
-@click.option("--calibration", type=FETCHED, help="Null scores of `overscan calibrate`, for --fpr.")
+@click.option("--calibration", type=FILE, help="Null scores of `overscan calibrate`, for --fpr.")
 @click.option("--json", is_flag=True, help="Print what was written as JSON.")
 def threshold(
     store: Path,
     scan_id: str | None,
-    out: Path,
+    out: Place,
     score: str | None,
     quantile: float | None,
     fpr: float | None,
@@ -58,6 +60,6 @@ def threshold(
     rule = Rule(best(stored) if score is None else score, **limits)
     null = None if calibration is None or rule.fpr is None else calibrate.read(calibration, rule.score)
     chosen = kept.choose(stored, rule, f"{datetime.now(UTC):%Y-%m-%d}", null)
-    kept.write(out, chosen)
+    change(out, lambda path: kept.write(path, chosen))
     click.echo(f"{chosen.score} from {chosen.value:.4g} up: {chosen.how}", err=True)
     click.echo(dumps(asdict(chosen), indent=1) if json else str(out))

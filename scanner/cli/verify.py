@@ -6,12 +6,14 @@ import click
 
 from scanner.cli import options, places
 from scanner.cli.progress import progress
+from scanner.copies import written
 from scanner.evidence import verify_page
 from scanner.evidence.chosen import check_model, choose
 from scanner.evidence.similarity import Descriptor
 from scanner.evidence.verification import verdict
 from scanner.evidence.verify import FIRST_SEED, Sampler, Sampling, with_images
 from scanner.model import Model
+from scanner.places import Place, inside
 from scanner.report.read import read_night
 
 
@@ -38,8 +40,8 @@ from scanner.report.read import read_night
 @options.backend
 @options.precision
 def verify(
-    model: Path,
-    out: Path,
+    model: Place,
+    out: Place,
     prompt: tuple[str, ...],
     image: tuple[Path, ...],
     report: Path | None,
@@ -70,9 +72,9 @@ def verify(
     guidance = opened.denoiser.guidance(guidance_scale)
     sampling = Sampling(tuple(range(FIRST_SEED, FIRST_SEED + seeds)), guidance, num_inference_steps)
     sampler = Sampler(opened.denoiser, sampling, None if descriptor is None else Descriptor(descriptor))
-    with progress() as watch:
+    with written(out) as folder, progress() as watch:
         found = sampler.verify_all(chosen, watch)
-    paths = verify_page.write(out, found, sampling, Path(model).name)
+        paths = [inside(out, path.name) for path in verify_page.write(folder, found, sampling, Path(model).name)]
     for one in found:
         click.echo(f"{one.mean_correlation:.3f}  {verdict(one)}  {one.prompt}")
     click.echo("Written: " + ", ".join(map(str, paths)), err=True)

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from scanner.dataset import images
-from scanner.dataset.readers import find, tar, values
+from scanner.dataset.readers import tar, values
 from scanner.diffusion.prediction import Array
 from scanner.errors import InputError
+from scanner.places import is_url
 
 MEMBERS = "members"  # of webdataset tars, where others name a column of paths
 
@@ -44,7 +45,7 @@ def _paths(file: str, rows: Collection[int], column: str, height: int, width: in
             yield PairedImage(row, None, "no_image", f"{column} is empty")
             continue
         try:
-            if find.is_url(name) or find.is_url(file):
+            if is_url(name) or is_url(file):
                 raise InputError(f"{name}: not a local file; needed images on this machine: download them first")
             yield PairedImage(row, name, "paired", None, images.read(Path(file).parent / name, height, width))
         except InputError as error:
@@ -80,7 +81,7 @@ def _archive(file: str, rows: Collection[int]) -> tuple[str, dict[str, int] | No
     if file.lower().endswith((".tar", ".tgz", ".tar.gz")):
         return file, None
     archive = Path(file).with_suffix(".tar")
-    if find.is_url(file) or not archive.exists():
+    if is_url(file) or not archive.exists():
         raise InputError(f"{file}: no tar, nor {archive.name} beside it; needed one for --images {MEMBERS}")
     return str(archive), {key: row for row, key in _column(file, rows, "key") if key is not None}
 

@@ -4,8 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from engines import is_checkpoint
+from engines import BundleError, is_checkpoint
+from scanner.copies import here
 from scanner.demo import BUNDLE
+from scanner.errors import ScannerError
+from scanner.places import Place
 
 Status = Literal["ok", "note", "problem"]
 
@@ -14,14 +17,27 @@ Status = Literal["ok", "note", "problem"]
 class Asked:
     """The scan that should run; the bundled model where none is named."""
 
-    model: Path | None = None
-    store: Path | None = None
+    model: Place | None = None
+    store: Place | None = None
     backend: str = "auto"
 
     @property
+    def folder(self) -> Path:
+        """The model's, on this machine. Raises BundleError where it cannot be fetched."""
+        try:
+            return BUNDLE if self.model is None else here(self.model)
+        except ScannerError as error:
+            raise BundleError(str(error)) from error
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """What the backends of checkpoints are tried on. Raises BundleError."""
+        return self.folder if is_checkpoint(self.folder) else None
+
+    @property
     def bundle(self) -> Path:
-        """What the backends are tried on."""
-        return self.model if self.model is not None and not is_checkpoint(self.model) else BUNDLE
+        """What the other backends are tried on. Raises BundleError."""
+        return self.folder if self.checkpoint is None else BUNDLE
 
 
 @dataclass(frozen=True)

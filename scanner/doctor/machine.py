@@ -12,6 +12,7 @@ from pathlib import Path
 from engines.cache import cache_folder
 from engines.cores import usable_cores
 from scanner.doctor.finding import Asked, Finding
+from scanner.places import is_url
 
 CPUINFO, CPU_QUOTA = Path("/proc/cpuinfo"), Path("/sys/fs/cgroup/cpu.max")
 # instructions that the runtimes use, as Linux names them
@@ -80,9 +81,9 @@ def disk(asked: Asked) -> Iterator[Finding]:
         "temporary files": (Path(tempfile.gettempdir()), "set TMPDIR"),
     }
     for name, (folder, way_out) in places.items():
-        if folder is None:
+        if folder is None or is_url(folder):
             continue
-        free = shutil.disk_usage(_existing(folder)).free
+        free = shutil.disk_usage(_existing(Path(folder))).free
         found = f"{free / 1e9:.1f} GB free for {folder}"
         if free < NONE_LEFT:
             yield Finding(f"disk, {name}", "problem", found, f"no scan fits: make room, or {way_out}")

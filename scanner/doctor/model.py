@@ -1,9 +1,10 @@
 """The model, what can run it here, and the store."""
 
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from engines import BACKENDS, Bundle, BundleError, EngineError, is_checkpoint, prove, read_bundle
+from engines import BACKENDS, Bundle, BundleError, EngineError, prove, read_bundle
 from engines.installed import repair_line
 from scanner.demo import BUNDLE
 from scanner.doctor.finding import Asked, Finding
@@ -11,21 +12,24 @@ from scanner.doctor.machine import writable
 from scanner.errors import ScannerError
 from scanner.identity import shown
 from scanner.model import Model
+from scanner.objects import Folder
+from scanner.places import Place, is_url
 from scanner.store.ledger import Ledger
 from scanner.store.status import status
 
 CHECKPOINT_BACKENDS = ("torch", "torch-cuda")
+TABLES, LOG = ("scores", "runs"), "_delta_log"
 
 
 def bundle(asked: Asked) -> Iterator[Finding]:
     """Every file of the bundle, against the hashes in its manifest."""
-    folder = asked.model or asked.bundle
-    if is_checkpoint(folder):
-        remedy = f"for the faster backends: overscan export {folder} BUNDLE"
-        yield Finding("model", "note", f"{folder}: a diffusers checkpoint, which only torch runs", remedy)
-        return
+    folder = asked.model or BUNDLE
     try:
-        manifest, _ = read_bundle(folder, asked.backend)
+        if asked.checkpoint is not None:
+            remedy = f"for the faster backends: overscan export {folder} BUNDLE"
+            yield Finding("model", "note", f"{folder}: a diffusers checkpoint, which only torch runs", remedy)
+            return
+        manifest, _ = read_bundle(asked.folder, asked.backend)
     except EngineError as error:
         yield Finding("model", "problem", str(error), _reinstall(asked))
         return
@@ -40,13 +44,13 @@ def _reinstall(asked: Asked) -> str:
 
 def backends(asked: Asked) -> Iterator[Finding]:
     """Each backend that could run the model, tried with its text encoder."""
-    checkpoint = asked.model if asked.model is not None and is_checkpoint(asked.model) else None
     for name in BACKENDS:
-        folder = checkpoint if name in CHECKPOINT_BACKENDS else asked.bundle
-        if folder is None:
-            yield Finding(f"backend {name}", "ok", "not tried: it runs diffusers checkpoints, name one with --model")
-            continue
         try:
+            folder = asked.checkpoint if name in CHECKPOINT_BACKENDS else asked.bundle
+            if folder is None:
+                found = "not tried: it runs diffusers checkpoints, name one with --model"
+                yield Finding(f"backend {name}", "ok", found)
+                continue
             running = _words(prove(Model(folder, name).bundle))
         except BundleError:  # the model's own finding says it
             yield Finding(f"backend {name}", "note", "not tried: the model cannot be read")
@@ -64,7 +68,7 @@ def _words(opened: Bundle) -> str:
 def taken(asked: Asked) -> Iterator[Finding]:
     """The backend that a scan with these arguments would run on: opened as a scan opens it."""
     try:
-        opened = prove(Model(asked.model or BUNDLE, asked.backend).bundle)
+        opened = prove(Model(asked.folder, asked.backend).bundle)
     except EngineError as error:
         remedy = "see what each backend says, or name another --backend"
         yield Finding("a scan", "problem", f"could not run with --backend {asked.backend}: {error}", remedy)
@@ -77,25 +81,46 @@ def store(asked: Asked) -> Iterator[Finding]:
     folder = asked.store
     if folder is None:
         return
+    if is_url(folder):
+        yield from _remote_store(str(folder))
+        return
+    folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         yield Finding("store", "problem", f"{folder} is no folder", "name another --store")
         return
     if not writable(folder):
         yield Finding("store", "problem", f"{folder} cannot be written", "name a --store of yours, or change its owner")
         return
-    if not _tables(folder):
-        yield Finding("store", "note", f"{folder}: no store there yet", "none needed: `overscan scan` makes it")
-        return
+    yield _held(folder, all((folder / name / LOG).is_dir() for name in TABLES))
+
+
+def _remote_store(url: str) -> Iterator[Finding]:
+    """A store needs puts that are refused where something is: tried with an object that is gone afterwards."""
+    folder, name = Folder(url), f".tried-{secrets.token_hex(8)}"
     try:
-        held = status(Ledger(folder))
+        first = folder.create(name, b"1")
+        second = folder.create(name, b"2")
+        folder.delete(name)
+        made = all(folder.names(f"{table}/{LOG}/") for table in TABLES)
     except ScannerError as error:
         yield Finding("store", "problem", str(error))
         return
+    if (first, second) == (True, False):
+        yield _held(url, made)
+    else:
+        found = f"{url}: an object store without conditional puts (If-None-Match), so scans at once would lose rows"
+        yield Finding("store", "problem", found, "name a --store on another one, or on a disk")
+
+
+def _held(folder: Place, made: bool) -> Finding:
+    """What a store holds, or why it cannot be read."""
+    if not made:
+        return Finding("store", "note", f"{folder}: no store there yet", "none needed: `overscan scan` makes it")
+    try:
+        held = status(Ledger(folder))
+    except ScannerError as error:
+        return Finding("store", "problem", str(error))
     rows = sum(sum(scan.rows.values()) for scan in held.scans)
     size = sum(table.bytes for table in held.tables.values())
     found = f"{folder}: {len(held.scans):,} scans, {rows:,} rows, {size / 1e6:,.1f} MB"
-    yield Finding("store", "ok", found)
-
-
-def _tables(folder: Path) -> bool:
-    return all((folder / name / "_delta_log").is_dir() for name in ("scores", "runs"))
+    return Finding("store", "ok", found)

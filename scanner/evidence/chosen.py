@@ -1,7 +1,6 @@
 """Some of a report's prompts, for a closer look under the report's own model, settings and threshold."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import polars as pl
 
@@ -10,6 +9,7 @@ from scanner.audit.summary import Summary
 from scanner.dataset.captions import prompt_ids
 from scanner.errors import ScannerError
 from scanner.identity import LEAST
+from scanner.places import Place
 
 
 def choose(night: Night, ids: Sequence[str], top: int) -> list[str]:
@@ -51,7 +51,7 @@ def check_scan(summary: Summary, scan_id: str) -> None:
         )
 
 
-def check_model(summary: Summary, model: Path, manifest_fingerprint: str) -> None:
+def check_model(summary: Summary, model: Place, manifest_fingerprint: str) -> None:
     """Raises ScannerError unless a report's scan is of `model`, in whatever settings, backend and precision."""
     made = summary.made_with
     if made is None:

@@ -1,7 +1,7 @@
 """Explained captions as tables for a terminal and as data files."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import polars as pl
 from rich.console import Group, RenderableType
@@ -12,6 +12,7 @@ from scanner.errors import ScannerError, first_line
 from scanner.evidence.explain import MOST_DELETED, Explanation, Word
 from scanner.files import replacing
 from scanner.pages.safe import printable
+from scanner.places import Place
 
 BAR = 20  # characters of the most important word's bar
 STRONG, SOME = 0.5, 0.2  # shares of the most important word's importance that are coloured
@@ -67,10 +68,11 @@ def _edit(found: Explanation, threshold: float | None) -> Text:
     )
 
 
-def check(out: Path) -> None:
+def check(out: Place) -> None:
     """Raises ScannerError for a file of no known format."""
-    if out.suffix not in WRITERS:
-        raise ScannerError(f"{out}: a file in {out.suffix or 'no known format'}; needed one of {', '.join(WRITERS)}")
+    suffix = PurePath(out).suffix
+    if suffix not in WRITERS:
+        raise ScannerError(f"{out}: a file in {suffix or 'no known format'}; needed one of {', '.join(WRITERS)}")
 
 
 def write(out: Path, variants: pl.DataFrame) -> None:

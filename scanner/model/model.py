@@ -11,6 +11,7 @@ import polars as pl
 
 from engines import Bundle, EngineError, open_bundle
 from scanner.config import ScanConfig
+from scanner.copies import here
 from scanner.diffusion.baselines import Prior, Reference
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.prediction import Array
@@ -29,7 +30,6 @@ from scanner.model.base import check
 from scanner.model.batch_size import fastest
 from scanner.model.cache import cached
 from scanner.model.scorer import Scorer
-from scanner.objects import here
 
 CALL = 65536  # latent elements of a call: in smaller ones the cost per call shows beside a small UNet
 

@@ -14,9 +14,10 @@ from typing import Any
 from engines.manifest import FILE as MANIFEST
 from engines.manifest import sha256
 from scanner.audit.summary import as_json as summary_as_json
+from scanner.copies import here
 from scanner.dataset import readers
-from scanner.dataset.readers.names import is_url
-from scanner.errors import InputError, ScannerError, first_line
+from scanner.errors import InputError, PlaceError, ScannerError, first_line
+from scanner.places import Place, inside, is_url
 from scanner.report.formats import FILES
 from scanner.report.read import read_summary
 from scanner.store.record import RunRecord
@@ -72,7 +73,7 @@ def differences(found: Mapping[str, Any], report: Path) -> list[str]:
         predicate = found["predicate"]
         named = [(f"report file {item['name']}", report / item["name"], item) for item in found["subject"]]
         for what in ("dataset", "model", "base"):
-            named += [(f"{what} file {item['name']}", Path(item["name"]), item) for item in _files(predicate, what)]
+            named += [(f"{what} file {item['name']}", item["name"], item) for item in _files(predicate, what)]
         return [said for what, path, item in named if (said := _difference(what, path, item)) is not None]
     except (KeyError, TypeError, AttributeError) as error:
         raise ScannerError(f"no statement of evidence ({error!r})") from error
@@ -93,11 +94,13 @@ def _files(predicate: Mapping[str, Any], what: str) -> Sequence[Mapping[str, Any
     return files
 
 
-def _difference(what: str, path: Path, item: Mapping[str, Any]) -> str | None:
+def _difference(what: str, place: Place, item: Mapping[str, Any]) -> str | None:
     if "digest" not in item:
         return None
     try:
-        return None if sha256(path) == item["digest"]["sha256"] else f"{what}: another content"
+        return None if sha256(here(place)) == item["digest"]["sha256"] else f"{what}: another content"
+    except PlaceError as error:
+        return f"{what}: {error}"
     except OSError as error:
         return f"{what}: {first_line(error)}"
 
@@ -117,10 +120,11 @@ def _dataset(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
 
 def _model(path: str) -> dict[str, Any]:
     """The bundle's manifest, which holds the hashes of its other files; of a checkpoint, every file."""
-    folder = Path(path)
+    folder = here(path)
     manifest = folder / MANIFEST
     files = [manifest] if manifest.exists() else sorted(path for path in folder.rglob("*") if path.is_file())
-    return {"name": folder.name, "files": [_described(path, str(path)) for path in files]}
+    named = [(file, str(inside(path, file.relative_to(folder).as_posix()))) for file in files]
+    return {"name": Path(path).name, "files": [_described(file, name) for file, name in named]}
 
 
 def _run(record: RunRecord) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Each is a text made of a report's contents. CI pages show what is new only: who 
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 import polars as pl
 
 from scanner.audit.summary import Summary
+from scanner.copies import change
 from scanner.errors import ScannerError, first_line, printable
 from scanner.files import replacing
 from scanner.identity import shown
 from scanner.pages.safe import visible_text
+from scanner.places import Place
 from scanner.report.contents import Contents, counts_by_status
 
 LONGEST = 120  # characters of a caption on a CI page
@@ -100,20 +103,22 @@ def sarif(contents: Contents, summary: Summary) -> str:
 FORMS: Mapping[str, Callable[[Contents, Summary], str]] = {"metrics": prometheus, "junit": junit, "sarif": sarif}
 
 
-def hand_over(places: Mapping[str, Path | None], contents: Contents, summary: Summary) -> list[Path]:
-    """Write those of FORMS that have a place, each whole or not at all; returns the paths. Raises ScannerError."""
+def hand_over(places: Mapping[str, Place | None], contents: Contents, summary: Summary) -> list[Place]:
+    """Write those of FORMS that have a place, each whole or not at all; returns the places. Raises ScannerError."""
     written = []
-    for name, path in places.items():
-        if path is None:
-            continue
-        text = FORMS[name](contents, summary)
-        try:
-            with replacing(path) as partial:
-                partial.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise ScannerError(f"{path}: cannot be written ({first_line(error)}): name another place") from error
-        written.append(path)
+    for name, place in places.items():
+        if place is not None:
+            change(place, partial(_write, FORMS[name](contents, summary)))
+            written.append(place)
     return written
+
+
+def _write(text: str, path: Path) -> None:
+    try:
+        with replacing(path) as beside:
+            beside.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ScannerError(f"{path}: cannot be written ({first_line(error)}): name another place") from error
 
 
 def _new(contents: Contents) -> pl.DataFrame:

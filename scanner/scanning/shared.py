@@ -220,5 +220,8 @@ def sweep(store: Place, retention: timedelta) -> int:
         newest[key] = max(changed, newest.get(key, changed))
     old = [key for key, changed in newest.items() if changed < before]
     for key in old:
-        folder.remove(key if key.endswith(DONE) else f"{key}/")
+        if key.endswith(DONE):
+            folder.delete(key)
+        else:
+            folder.remove(f"{key}/")
     return sum(not key.endswith(DONE) for key in old)

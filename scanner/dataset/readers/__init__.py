@@ -22,7 +22,7 @@ from scanner.dataset.readers.columns import (
 )  # fmt: skip
 from scanner.dataset.readers.dialect import told as told_dialect
 from scanner.dataset.readers.find import absolute
-from scanner.dataset.readers.names import BESIDE, DELTA, shown
+from scanner.dataset.readers.names import BESIDE, DELTA, shown, unreadable
 from scanner.dataset.readers.tally import FileRead, judged, together
 from scanner.dataset.reading import FileReading, Problem, Reading
 from scanner.errors import InputError, printable
@@ -171,10 +171,12 @@ def read(
         try:
             opened = reader(source, column)
         except FAILURES as error:
+            if not isinstance(why_not := unreadable(source, error), InputError):
+                raise why_not from error
             if source in found.walked and (why := _no_dataset(source, kind, error)):
                 passed_over.append(Problem(source, why))
             else:
-                problems.append(Problem(source, str(unreadable(source, error))))
+                problems.append(Problem(source, str(why_not)))
             continue
         if source in found.walked and own.is_table(source, READERS[kind], opened.names):
             passed_over.append(Problem(source, f"{printable(source)}: {own.WRITTEN}"))
@@ -238,11 +240,3 @@ def _judge(rows: Rows, strict: bool) -> Rows:
         alone = len(rows.problems) == 1 and not rows.files
         raise InputError(rows.problems[0].message if alone else rows.summary())
     return rows
-
-
-def unreadable(what: str, error: BaseException) -> InputError:
-    """The error for a file that the reader gave up on; an InputError says it already."""
-    if isinstance(error, InputError):
-        return error
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:200] or type(error).__name__
-    return InputError(f"{printable(what)}: cannot be read ({printable(reason)}): repair or leave out the file")

@@ -8,11 +8,13 @@ from pathlib import Path
 import polars as pl
 
 from scanner.dataset.readers import folders
-from scanner.dataset.readers.names import Found, is_url, named, suffix
+from scanner.dataset.readers.names import Found, named, suffix
 from scanner.errors import InputError, first_line, printable
 from scanner.places import SCHEMES as OBJECTS
+from scanner.places import absolute as absolute_place
+from scanner.places import is_url, unread
 
-__all__ = ["absolute", "is_url", "sources", "suffix"]
+__all__ = ["absolute", "sources", "suffix"]
 
 SCHEMES = (*OBJECTS, "hf://")
 SHOWN = 5  # files passed over that a message names
@@ -20,7 +22,7 @@ SHOWN = 5  # files passed over that a message names
 
 def absolute(inputs: Sequence[str | Path]) -> list[str]:
     """The inputs as they can be read from any folder: absolute paths; URLs as they are."""
-    return [str(item) if is_url(item) else str(Path(item).absolute()) for item in inputs]
+    return [absolute_place(item) for item in inputs]
 
 
 def sources(inputs: Sequence[str | Path], known: Sequence[str]) -> Found:
@@ -78,6 +80,8 @@ def _objects(url: str) -> list[str]:
     try:
         lines = pl.scan_lines(pattern)._ldf.visit().view_current_node()
     except (pl.exceptions.PolarsError, OSError) as error:
+        if of_store := unread(url, error):
+            raise of_store from error
         reason = printable(first_line(error))
         raise InputError(
             f"{printable(url)}: cannot be listed ({reason}): check the address and the credentials"

@@ -18,9 +18,8 @@ else:
 
 from scanner import objects
 from scanner.dataset.readers.columns import ROW, refusal, scanned
-from scanner.dataset.readers.names import is_url
 from scanner.errors import InputError
-from scanner.places import SCHEMES
+from scanner.places import SCHEMES, is_url
 
 BLOCK = 1 << 20  # bytes read at a time
 LONGEST = 1 << 28  # bytes of one line: more is taken for a broken file

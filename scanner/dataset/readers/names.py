@@ -1,11 +1,11 @@
-"""The formats of inputs by their names, and what a search for them found."""
+"""The formats of inputs by their names, what a search for them found, and why one cannot be read."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scanner.errors import InputError, printable
+from scanner.errors import InputError, PlaceError, RemoteError, ScannerError, chain, printable
+from scanner.places import unread
 
 PACKED = (".gz", ".zst", ".bz2", ".xz", ".lz4", ".zip", ".7z")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jxl", ".heic")
@@ -27,11 +27,6 @@ class Found:
 
     def __bool__(self) -> bool:
         return bool(self.files or self.refused)
-
-
-def is_url(source: str | Path) -> bool:
-    """Whether this names an object of a store rather than a path."""
-    return re.match(r"[a-z][a-z0-9]*://", str(source)) is not None
 
 
 def suffix(source: str, known: Sequence[str]) -> str:
@@ -61,3 +56,18 @@ def is_known(name: str, known: Sequence[str]) -> bool:
 def shown(file: str) -> str:
     """A path as text; bytes of it that are no UTF-8 as escapes."""
     return file if file.isascii() else file.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def unreadable(what: str, error: BaseException) -> ScannerError:
+    """The error for a file that the reader gave up on; an InputError says it already.
+
+    An object store that refuses or cannot be reached is none of the file's: RemoteError, as its other files fare alike.
+    """
+    if known := next((found for found in chain(error) if isinstance(found, RemoteError | PlaceError)), None):
+        return known
+    if of_store := unread(what, error):
+        return of_store
+    if isinstance(error, InputError):
+        return error
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:200] or type(error).__name__
+    return InputError(f"{printable(what)}: cannot be read ({printable(reason)}): repair or leave out the file")

@@ -3,7 +3,8 @@
 from pathlib import Path
 from urllib.parse import unquote
 
-from scanner.dataset.readers.names import DELTA, is_url
+from scanner.dataset.readers.names import DELTA
+from scanner.places import is_url
 
 DEPTH = 6  # folders between a table and its files
 
