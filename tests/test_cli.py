@@ -170,6 +170,9 @@ def test_every_help_has_an_example_that_parses_and_says_what_each_option_is(comm
         context = click.Context(found, **found.context_settings)
         given, _, _ = found.make_parser(context).parse_args(words)
         missing = [item.name for item in found.params if item.required and given.get(item.name) in (None, ())]
+        for item in found.params:
+            if isinstance(item.type, ScoreName) and isinstance(given.get(item.name), str):
+                item.type.convert(given[item.name], item, context)  # raises where it is none, or any of several
         assert found is not command or not missing, line
     assert command in [resolved(shlex.split(line))[0] for line in command.epilog.splitlines()[2:]]
 
@@ -197,10 +200,7 @@ def test_out_model_and_store_are_one_letter_everywhere():
         (["report", "--output", "x"], "No such option '--output'. (Did you mean one of: '--out', '--top', '--tpr'?)"),
         (["scna"], "No such command 'scna'. Did you mean 'scan'?"),
         (["scan", "--config", "x"], "--config goes before the command: overscan --config ..."),
-        (
-            ["report", "--score", "estimate_ratio_prio"],
-            "did you mean estimate_ratio_prior_v1? There are text_",
-        ),
+        (["report", "--score", "guidance_spred"], "did you mean guidance_spread_v1? There are text_noise_norm_v1"),
         (["report", "--score", "confidence"], "'confidence' is no score here. There are text_noise_norm_v1, overest"),
         (["scan", "--screen-score", "agreement"], "'agreement' is no score here. There are text_noise_norm_v1, "),
         (["explain", "--score", "agreemnet_v1"], "'agreemnet_v1' is no score here; did you mean agreement_v1? "),

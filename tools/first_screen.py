@@ -25,7 +25,8 @@ from rich.console import Console
 from scanner import Model, Rule, read_store, scan
 from scanner.audit.decision import decide
 from scanner.demo import BUNDLE, CAPTIONS, LABELS
-from scanner.diffusion.scores import DEFAULT_SCORE
+from scanner.diffusion.scores import BEST_SCORES, DEFAULT_SCORE
+from scanner.evidence.evaluate import NORM
 from scanner.evidence.verify import Sampler, Sampling
 from scanner.report import contents_of
 from scanner.report import table as report_table
@@ -39,9 +40,9 @@ LEFT_OUT = re.compile(
     r"^### Collapsed prompts left out: ([\d,]+) memorized, ([\d,]+) not\n(.*?)(?=^### |\Z)", re.M | re.S
 )
 ROWS = {  # score -> what it is called, and how fast it comes
-    "text_noise_norm_v1": ("the norm of the literature", "1 (scripts)"),
-    "estimate_ratio_prior_v1": ("the default", "{small} times as many; {full} at Stable Diffusion 1.5's size"),
-    "estimate_ratio_white_v1": ("with a list of ordinary captions", "the same"),
+    NORM: ("the norm of the literature", "1 (scripts)"),
+    DEFAULT_SCORE: ("the default", "{small} times as many; {full} at Stable Diffusion 1.5's size"),
+    BEST_SCORES[0]: ("with a list of ordinary captions", "the same"),
 }
 INK, PAPER = (60, 60, 60), (255, 255, 255)
 

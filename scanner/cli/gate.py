@@ -24,7 +24,7 @@ from scanner.model.stopping import stopping
 @click.command(
     epilog=options.examples(
         "overscan gate -m bundle --threshold threshold.json < prompts.txt",
-        'overscan gate "christmas tree" -m bundle --score estimate_ratio_prior --threshold 1.7',
+        'overscan gate "christmas tree" -m bundle --score estimate_ratio_prior_v1 --threshold 1.7',
     )
 )
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")

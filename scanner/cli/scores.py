@@ -11,7 +11,7 @@ VERSION = re.compile(r"_v\d+$")
 
 
 class ScoreName(click.ParamType[str]):
-    """One of `names`, such as estimate_ratio_prior_v1; estimate_ratio_prior means it while it is the only version."""
+    """One of `names`, such as agreement_v1; agreement means it while that is the only version."""
 
     name = "score"
 
