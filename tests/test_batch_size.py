@@ -239,9 +239,10 @@ def test_a_scan_tells_what_it_prepares_and_can_be_stopped_there(monkeypatch, tmp
         watch=lambda what, done, total: heard.append((what, done, total)),
     )  # fmt: skip
     assert list(dict.fromkeys(what for what, _, _ in heard)) == [
-        "batch size", "prior", "reference", "canaries", "scan",
+        "batch size", "prior", "reference", "canaries", "captions", "scan",
     ]  # fmt: skip
-    assert all(0 <= done < total for what, done, total in heard if what != "scan")
+    assert all(0 <= done < total for what, done, total in heard if what not in ("captions", "scan"))
+    assert [done for what, *done in heard if what == "captions"] == [[1, 0]]
     assert heard[-2:] == [("scan", 0, 1), ("scan", 1, 1)]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other cache"))
     with pytest.raises(Interrupted, match="interrupted while preparing"):

@@ -56,6 +56,16 @@ def test_each_part_has_its_own_pace_and_start_up_no_speed(clock):
     assert pace("scan", 1, 5) == "1.0 prompts/s, 4.0 s left"
 
 
+def test_where_the_total_is_not_known_there_is_a_speed_and_no_time_left(clock, monkeypatch, capsys):
+    monkeypatch.setattr(module.time, "monotonic", clock)
+    monkeypatch.setattr(module, "Pace", lambda: Pace(clock))
+    with progress() as watch:
+        for done in (0, 1_000_000, 2_000_000):
+            watch("captions", done, 0)
+            clock.now += 6
+    assert capsys.readouterr().err == "captions: 2,000,000, 166,666.7 rows/s\n"
+
+
 def test_where_there_is_no_terminal_a_line_comes_now_and_then(clock, monkeypatch, capsys):
     monkeypatch.setattr(module.time, "monotonic", clock)
     monkeypatch.setattr(module, "Pace", lambda: Pace(clock))
@@ -71,6 +81,8 @@ def test_on_a_terminal_a_bar_tells_the_same(clock, monkeypatch):
     monkeypatch.setattr(module, "err_console", Console(file=shown, force_terminal=True, width=100))
     monkeypatch.setattr(module, "Pace", lambda: Pace(clock))
     with progress() as watch:
+        watch("prior", 3, 64)
+        watch("captions", 7, 0)
         watch("verify", 0, 200)
         clock.now += 10
         watch("verify", 50, 200)

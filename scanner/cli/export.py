@@ -13,6 +13,7 @@ from engines.installed import install_line
 from engines.partial import partial_folder, prefix, sweep
 from scanner.cli.options import examples
 from scanner.cli.places import ANY_PATH, CHECKPOINT, NEW
+from scanner.cli.progress import progress
 from scanner.errors import ScannerError
 from scanner.model import Model
 
@@ -123,7 +124,9 @@ def _export(source: Path, out: Path, dtype: str, asked: Mapping[str, Any]) -> No
         click.echo(
             "comparing the scores of a few prompts with torch: 100 UNet passes, or minutes on a large model", err=True
         )
-        for row in check(Model.of(checkpoint), Model(bundle, "cpu", batch_size=1)).iter_rows(named=True):
+        with progress() as watch:
+            found = check(Model.of(checkpoint), Model(bundle, "cpu", batch_size=1), watch)
+        for row in found.iter_rows(named=True):
             _say(f"{row['score']}: largest {row['kind']} error {row['largest_error']:.1e}")
 
     loras, embeddings = tuple(map(Lora.of, asked["lora"])), tuple(map(Embedding.of, asked["embedding"]))

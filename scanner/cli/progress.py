@@ -12,6 +12,7 @@ from scanner.diffusion.start import Watch
 
 PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
 UNITS: Mapping[str, str] = {  # what the parts of the work count; the others are start-up, whose speed tells nobody
+    "captions": "rows",
     "scan": "prompts",
     "explain": "captions",
     "images": "prompts",
@@ -54,7 +55,7 @@ class Pace:
         if made <= 0 or gone <= 0:
             return ""
         speed, unit = made / gone, UNITS.get(what)
-        words = [] if unit is None else [f"{speed:.1f} {unit}/s"]
+        words = [] if unit is None else [f"{speed:,.1f} {unit}/s"]
         return ", ".join(words + ([f"{duration((total - done) / speed)} left"] if done < total else []))
 
 
@@ -67,10 +68,14 @@ def progress() -> Iterator[Watch]:
 def _bar() -> Iterator[Watch]:
     pace, columns = Pace(), (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TextColumn("{task.fields[pace]}"), console=err_console) as bar:
-        task = bar.add_task("", total=None, pace="")
+        shown, task = "", bar.add_task("", total=None, pace="")
 
         def show(what: str, done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, description=what, pace=pace(what, done, total))
+            nonlocal shown, task
+            if what != shown:  # a bar's total cannot become unknown again
+                bar.remove_task(task)
+                shown, task = what, bar.add_task(what, total=total or None, pace="")
+            bar.update(task, completed=done, total=total or None, pace=pace(what, done, total))
 
         yield show
 
@@ -83,6 +88,6 @@ def _lines() -> Iterator[Watch]:
         words, now = pace(what, done, total), time.monotonic()
         if now - last >= PLAIN_SECONDS:
             last = now
-            click.echo(f"{what}: {done:,}/{total:,}{words and ', '}{words}", err=True)
+            click.echo(f"{what}: {done:,}{f'/{total:,}' if total else ''}{words and ', '}{words}", err=True)
 
     yield line

@@ -29,14 +29,15 @@ def split(frame: pl.LazyFrame, folder: Place) -> None:
                            maintain_order=False, engine="streaming")  # fmt: skip
 
 
-def split_captions(captions: pl.LazyFrame, folder: Place, stop: Callable[[], None] = lambda: None) -> None:
-    """Captions [file, row, text] with their ids into partitions; `stop`, called with every batch, may raise to end it.
+def split_captions(captions: pl.LazyFrame, folder: Place, heard: Callable[[int], None] = lambda rows: None) -> None:
+    """Captions [file, row, text] with their ids into partitions.
 
-    Raises InputError where captions cannot be read.
+    `heard` is told how many rows each batch has, and may raise to end it. Raises InputError where captions cannot be
+    read.
     """
 
     def watched(batch: pl.DataFrame) -> pl.DataFrame:
-        stop()
+        heard(len(batch))
         return batch
 
     try:

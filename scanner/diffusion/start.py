@@ -38,7 +38,7 @@ class Denoises(Protocol):
     def predict(self, x_t: Array, timestep: int, conditioning: Any) -> Prediction: ...
 
 
-Watch = Callable[[str, int, int], None]  # hears of work before the first prompt: what, done, of how many; may raise
+Watch = Callable[[str, int, int], None]  # hears of work: what, done, of how many (0: not known); may raise
 
 
 def unwatched(what: str, done: int, total: int) -> None:

@@ -8,7 +8,7 @@ import polars as pl
 from engines import EngineError
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.scores import SCORES
-from scanner.diffusion.start import start
+from scanner.diffusion.start import Watch, start, unwatched
 from scanner.model import Model, Scorer
 from scanner.model.scorer import CANARIES
 
@@ -17,13 +17,13 @@ NORMS = ("text_noise_norm_v1", "overestimation_v1", "overestimation_prior_v1", "
 TOLERANCE = {"float32": 1e-4, "float16": 5e-2}
 
 
-def compare(reference: Model, candidate: Model, prompts: pl.DataFrame) -> pl.DataFrame:
+def compare(reference: Model, candidate: Model, prompts: pl.DataFrame, watch: Watch = unwatched) -> pl.DataFrame:
     """[score, kind, largest_error, rank_correlation]: relative error for norms, absolute for bounded scores.
 
     Both compute with the candidate's settings and its prior, as 64 UNet passes of torch take minutes on a large model;
     only one of the two is in memory at a time.
     """
-    candidate = candidate.prepare()
+    candidate = candidate.prepare(watch)
     assert candidate.prepared is not None
     prior, found = candidate.prepared.start.prior, candidate.scorer()(prompts)
     latent_std = candidate.bundle.manifest.latent_std  # which a checkpoint does not tell
@@ -50,11 +50,11 @@ def errors(expected: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(rows)
 
 
-def check(reference: Model, candidate: Model) -> pl.DataFrame:
+def check(reference: Model, candidate: Model, watch: Watch = unwatched) -> pl.DataFrame:
     """Compare on the canaries. Raises EngineError where a score differs by more than its precision allows."""
     ids = [f"{i:032}" for i in range(len(CANARIES))]
     prompts = pl.DataFrame({"prompt_id": ids, "text": CANARIES})
-    errors = compare(reference, candidate, prompts)
+    errors = compare(reference, candidate, prompts, watch)
     allowed = TOLERANCE[candidate.bundle.manifest.precision]
     bad = errors.filter(~(pl.col("largest_error") <= allowed))
     if not bad.is_empty():

@@ -65,7 +65,7 @@ def dry_run(
     ledger = Ledger(request.store) if begun else None
     scan_id: str | None = first_model.scan_id
     first_pass, refine = None, None
-    with dataset(request, rows, stop) as data:
+    with dataset(request, rows, stop, watch) as data:
         pending = data.pending(ledger, scan_id)
         seconds = _seconds(first_model, pending, pending.to_score)
         if request.screen is not None:

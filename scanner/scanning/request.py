@@ -16,6 +16,7 @@ from scanner.dataset.partitions import Split, files, split_captions
 from scanner.dataset.reading import FileReading, Reading
 from scanner.dataset.shards import WHOLE, Shard
 from scanner.diffusion.scores import FIRST_PASS_SCORES, SCORES, best_score
+from scanner.diffusion.start import Watch, unwatched
 from scanner.disk import work_files, work_folder
 from scanner.errors import InputError, Interrupted, ScannerError
 from scanner.model import Model
@@ -207,15 +208,27 @@ def reading_stops(stop: Callable[[], bool]) -> Callable[[], None]:
 
 
 @contextmanager
-def dataset(request: Request, rows: readers.Rows, stop: Callable[[], bool]) -> Iterator[Dataset]:
-    """Read the rows of a request; the work files live as long as the context. Raises InputError."""
-    check = reading_stops(stop)
+def dataset(
+    request: Request, rows: readers.Rows, stop: Callable[[], bool], watch: Watch = unwatched
+) -> Iterator[Dataset]:
+    """Read the rows of a request; the work files live as long as the context. Raises InputError.
+
+    `watch` hears of rows as "captions"; how many there are is not known.
+    """
+    stops, done = reading_stops(stop), 0
+
+    def check(more: int) -> None:
+        nonlocal done
+        stops()
+        done += more
+        watch("captions", done, 0)
+
     with work_folder() as folder:
         split = folder / "all"
         try:
             split_captions(captions.texts(rows), split, check)
         except InputError:
-            rows, split = readers.leave_out_damaged(rows, request.strict), folder / "readable"
+            rows, split, done = readers.leave_out_damaged(rows, request.strict), folder / "readable", 0
             split_captions(captions.texts(rows), split, check)
         read = [tally.reading() for tally in rows.read.values()]
         yield dataset_of(request, rows, files(split), read, folder, stop)

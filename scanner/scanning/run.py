@@ -48,7 +48,7 @@ def scan(
     prepare = Model.prepare if shared is None else shared.prepared
     model = first_model = prepare(request.first_model, preparing)
     ledger = Ledger(request.store, tuple(SCORES))
-    with dataset(request, rows, stop) if shared is None else shared.dataset(request, stop) as data:
+    with dataset(request, rows, stop, watch) if shared is None else shared.dataset(request, stop) as data:
         passes, screening = Passes(request, data, ledger, executor, watch, stop), None
         if request.screen is not None:
             passes.score(first_model, FIRST_PASS)

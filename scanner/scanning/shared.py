@@ -176,11 +176,11 @@ class Shared:
     def _new(self, part: str) -> str:
         return f"parts/{part}-{secrets.token_hex(4)}"
 
-    def _beating(self, part: str) -> Callable[[], None]:
+    def _beating(self, part: str) -> Callable[[int], None]:
         """`stop`, which also keeps the claim alive."""
         beaten = time.monotonic()
 
-        def beat() -> None:
+        def beat(rows: int) -> None:
             nonlocal beaten
             self.stop()
             if time.monotonic() - beaten > BEAT:
