@@ -16,7 +16,7 @@ from scanner.origin import elsewhere
 DISTRIBUTION = "overscan"
 OLDEST = (3, 11)
 OURS = ("scanner", "engines")
-DEVELOPERS = ("dev", "train")  # extras that no scan needs
+DEVELOPERS = ("dev", "docs", "release", "train")  # extras that no scan needs
 
 
 def python(asked: Asked) -> Iterator[Finding]:
