@@ -116,10 +116,9 @@ def _export_component(name: str, checkpoint: Checkpoint, folder: Path) -> dict[s
 
 def _does_nothing(squeeze: Any) -> bool:
     """Whether the axes that a node is to take away are there to stay: torch lets them be, and ONNX refuses it."""
-    shape, axes = (
-        squeeze.inputs[0].shape,
-        squeeze.inputs[1:] and onnx_ir.convenience.get_const_tensor(squeeze.inputs[1]),
-    )
+    if len(squeeze.inputs) < 2:  # all axes of 1
+        return False
+    shape, axes = squeeze.inputs[0].shape, onnx_ir.convenience.get_const_tensor(squeeze.inputs[1])
     sizes = [] if shape is None or axes is None else [shape[int(axis)] for axis in axes.numpy().reshape(-1)]
     return bool(sizes) and all(isinstance(size, int) and size != 1 for size in sizes)
 

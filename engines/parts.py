@@ -7,6 +7,7 @@ found, where, and what to do.
 import json
 from collections.abc import Mapping
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,9 @@ class Parts:
             raise EngineError(f"{path}: makes no {kind.__name__} ({error}): copy the whole checkpoint again") from error
 
     def _tokenizer(self, name: str) -> Any:
+        spm = self.folder / name / "spiece.model"
+        if spm.is_file() and not spm.with_name("tokenizer.json").is_file() and find_spec("sentencepiece") is None:
+            raise EngineError(f'{spm}: reading it needs sentencepiece: pip install "overscan[cpu,export]"')
         try:
             return class_of(self.classes[name]).from_pretrained(self.folder / name, local_files_only=True)
         except Exception as error:  # the libraries' errors for missing and damaged files share no base class

@@ -64,7 +64,8 @@ class Pixels(click.ParamType[Any]):
 def export(source: Path, out: Path | None, dtype: str, captions: str | None, dry_run: bool, **asked: Any) -> None:
     """Export a checkpoint (SOURCE: diffusers folder, single file, or hub id) to a bundle OUT that runs without torch.
 
-    Families: Stable Diffusion v1 and v2, Stable Diffusion XL.
+    Families: Stable Diffusion v1 and v2, Stable Diffusion XL, Stable Diffusion 3 and 3.5, PixArt alpha and sigma,
+    FLUX.1 dev and schnell.
 
     int8 is for a scan's first pass, on the openvino backend; SOURCE may be a float32 bundle then.
     """
