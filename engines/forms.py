@@ -19,6 +19,7 @@ from engines.checkpoint import find_exporter, is_addon
 from engines.embedding import TOKENIZERS, Embedding, add, vectors
 from engines.hub import INDEX, fetched
 from engines.interface import EngineError
+from engines.layouts import LAYOUTS, layout_of, write_layout
 from engines.lora import Lora, fuse, layers
 from engines.manifest import sha256
 from engines.partial import partial_folder, prefix
@@ -33,7 +34,8 @@ class Changes:
     """What takes the place of a checkpoint's own parts: folders in diffusers' layout, or single files.
 
     `config`: a diffusers folder of the same model, without weights or with, that a single file's configurations,
-    tokenizers and scheduler are taken from.
+    tokenizers and scheduler are taken from, or the name of one that is at hand; None: by the file's tensors.
+    `tokenizer`: CLIP's, where no folder has it: see `engines.layouts`.
     """
 
     unet: Path | None = None
@@ -41,6 +43,7 @@ class Changes:
     loras: tuple[Lora, ...] = ()
     embeddings: tuple[Embedding, ...] = ()
     config: Path | None = None
+    tokenizer: Path | None = None
 
     @property
     def named(self) -> dict[str, str]:
@@ -62,13 +65,14 @@ def assembled(source: Path, changes: Changes, variant: str | None, out: Path) ->
     What has to be written lies beside `out` meanwhile. Raises EngineError.
     """
     single = source.is_file()
-    if changes.config is not None and not single:
-        raise EngineError(f"--layout {changes.config}: for a single file, which {source} is not: leave it out")
+    for option, given in (("layout", changes.config), ("tokenizer", changes.tokenizer)):
+        if given is not None and not single:
+            raise EngineError(f"--{option} {given}: for a single file, which {source} is not: leave it out")
     if not single and not changes.named:
         yield fetched(source, variant)
         return
-    base = _configs(source, changes) if single else fetched(source, variant)
     with partial_folder(out.parent, prefix(out)) as work:
+        base = configured(source, changes, work) if single else fetched(source, variant)
         folder = work / "checkpoint"
         folder.mkdir()
         for item in base.iterdir():
@@ -90,8 +94,8 @@ def assembled(source: Path, changes: Changes, variant: str | None, out: Path) ->
         yield folder
 
 
-def _configs(source: Path, changes: Changes) -> Path:
-    """Where the configurations of a single file are."""
+def configured(source: Path, changes: Changes, work: Path) -> Path:
+    """Where the configurations of a single file are: a folder, or one that is written to `work`. Raises EngineError."""
     if source.suffix not in FILES:
         raise EngineError(f"{source}: needed a diffusers folder, a hub id, or a file {', '.join(FILES)}")
     if is_addon(source, Path(source.name)):
@@ -99,14 +103,15 @@ def _configs(source: Path, changes: Changes) -> Path:
             f"{source}: a LoRA, an embedding or other weights that are added to a model: name the model as SOURCE, "
             f"and a LoRA with --lora {source}, an embedding with --embedding {source}"
         )
-    if changes.config is None:
-        raise EngineError(
-            f"{source}: one file holds weights and no configuration: name with --layout a diffusers folder of the "
-            "model that it was made from (its json files and tokenizers do, weights are not read)"
-        )
-    if not is_checkpoint(changes.config):
-        raise EngineError(f"{changes.config}: no {INDEX} there; needed a diffusers folder")
-    return changes.config
+    named = changes.config
+    if named is not None and is_checkpoint(named):
+        if changes.tokenizer is not None:
+            raise EngineError(f"--tokenizer {changes.tokenizer}: {named} has one: leave it out")
+        return named
+    if named is not None and str(named) not in LAYOUTS:
+        raise EngineError(f"{named}: no {INDEX} there; needed a diffusers folder, or {', '.join(LAYOUTS)}")
+    write_layout(work / "layout", str(named or layout_of(source)), changes.tokenizer)
+    return work / "layout"
 
 
 def _replace(parts: Parts, name: str, given: Path) -> None:

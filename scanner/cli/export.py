@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -53,7 +54,8 @@ class Pixels(click.ParamType[Any]):
 @click.option("--vae", type=ANY_PATH, help="Another VAE: a diffusers folder, or a single file.")
 @click.option("--lora", multiple=True, metavar="FILE[:WEIGHT]", help="Fused into the weights; may be repeated.")
 @click.option("--embedding", multiple=True, metavar="FILE[:WORD]", help="A textual inversion; may be repeated.")
-@click.option("--layout", type=ANY_PATH, help="A diffusers folder with the configuration of a single file.")
+@click.option("--layout", type=ANY_PATH, help="Of a single file: a diffusers folder, or sd1, sd2-base, sd2-v, sdxl.")
+@click.option("--tokenizer", type=ANY_PATH, help="CLIP's, for a single file without a folder: a folder, or CLIP's BPE.")
 @click.option("--size", type=Pixels(), help="Of the model's images, in pixels.  [default: the pipeline's]")
 @click.option("--original-size", type=Pixels(), help="What SDXL is told its image was.  [default: the images' size]")
 @click.option("--crop", type=Pixels(), help="Top and left of the crop that SDXL is told.  [default: 0x0]")
@@ -97,6 +99,15 @@ def _options(asked: Mapping[str, Any]) -> Any:
     return Options(**{item.name: asked[item.name] for item in fields(Options)})
 
 
+def _changes(asked: Mapping[str, Any]) -> Any:
+    from engines.embedding import Embedding
+    from engines.forms import Changes
+    from engines.lora import Lora
+
+    loras, embeddings = tuple(map(Lora.of, asked["lora"])), tuple(map(Embedding.of, asked["embedding"]))
+    return Changes(asked["unet"], asked["vae"], loras, embeddings, asked["layout"], asked["tokenizer"])
+
+
 @contextmanager
 def _extra() -> Iterator[None]:
     """Say what to install where an import fails."""
@@ -108,17 +119,17 @@ def _extra() -> Iterator[None]:
 
 def _dry_run(source: Path, dtype: str, asked: Mapping[str, Any]) -> None:
     with _extra():
+        from engines.forms import configured
         from engines.outlook import outlook
-    for line in outlook(asked["layout"] or source, dtype, _options(asked)):
-        click.echo(line)
+    with TemporaryDirectory() as work:
+        folder = configured(source, _changes(asked), Path(work)) if source.is_file() else source
+        for line in outlook(folder, dtype, _options(asked)):
+            click.echo(line)
 
 
 def _export(source: Path, out: Path, dtype: str, asked: Mapping[str, Any]) -> None:
     with _extra():
-        from engines.embedding import Embedding
         from engines.export import export as export_bundle
-        from engines.forms import Changes
-        from engines.lora import Lora
     from scanner.fidelity.check import check
 
     def check_scores(checkpoint: Bundle, bundle: Path) -> None:
@@ -130,9 +141,7 @@ def _export(source: Path, out: Path, dtype: str, asked: Mapping[str, Any]) -> No
         for row in found.iter_rows(named=True):
             _say(f"{row['score']}: largest {row['kind']} error {row['largest_error']:.1e}")
 
-    loras, embeddings = tuple(map(Lora.of, asked["lora"])), tuple(map(Embedding.of, asked["embedding"]))
-    changes = Changes(asked["unet"], asked["vae"], loras, embeddings, asked["layout"])
-    given = {"options": _options(asked), "variant": asked["variant"], "changes": changes}
+    given = {"options": _options(asked), "variant": asked["variant"], "changes": _changes(asked)}
     export_bundle(source, out, dtype, check=check_scores, say=_say, **given)
 
 
