@@ -15,6 +15,7 @@ import diffusers
 import torch
 import transformers
 
+from engines.installed import install_line
 from engines.interface import EngineError
 
 RENAMED = {"Transformer2DModel": "PixArtTransformer2DModel"}  # in PixArt's own checkpoints
@@ -65,7 +66,7 @@ class Parts:
     def _tokenizer(self, name: str) -> Any:
         spm = self.folder / name / "spiece.model"
         if spm.is_file() and not spm.with_name("tokenizer.json").is_file() and find_spec("sentencepiece") is None:
-            raise EngineError(f'{spm}: reading it needs sentencepiece: pip install "overscan[cpu,export]"')
+            raise EngineError(f"{spm}: reading it needs sentencepiece: {install_line('cpu', 'export')}")
         try:
             return class_of(self.classes[name]).from_pretrained(self.folder / name, local_files_only=True)
         except Exception as error:  # the libraries' errors for missing and damaged files share no base class
