@@ -4,12 +4,14 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from scanner.audit.rank import Rule
 from scanner.audit.summary import Findings, Summary
 from scanner.config import ScanConfig
-from scanner.report import Contents, NullScores
+from scanner.dataset.images import png
+from scanner.report import Contents, Look, NullScores
 from scanner.store.record import RunRecord
 from scanner.store.stored import StoredScan
 
@@ -89,6 +91,23 @@ def rows_of(ranked):
     rows = ranked.filter("flagged").drop("flagged").with_columns(copy=pl.int_ranges(pl.col("n_rows"))).explode("copy")
     file = pl.when(pl.col("copy") == 0).then(pl.lit("data/a.parquet")).otherwise(pl.lit("data/b.parquet"))
     return rows.with_columns(file=file, row=pl.col("rank") * 10 + pl.col("copy")).drop("copy")
+
+
+def found(texts=("first", "second", "third", "fourth"), **optional):
+    """A report whose first and third captions are one finding, looked at closely."""
+    plain = contents(list(texts))
+    ids = [f"{i:032x}" for i in range(len(texts))]
+    leads = [ids[0] if i == 2 else ids[i] for i in range(len(texts))]
+    ranked = plain.ranked.with_columns(finding_id=pl.Series(leads))
+    look = Look(
+        verdict="All 4 seeds give the same picture",
+        pictures=[(f"seed {seed}", png(np.full((3, 32, 32), seed / 4, np.float32))) for seed in range(4)],
+        measures=[("injection", "6.81")],
+        words=[("<b>a</b>", True), ("word", False)],
+        page="verified.html#p000000000000",
+    )
+    given = {"looks": {ids[0]: look}, "pages": {"Report": "report.html", "Pictures": "verified.html"}}
+    return contents(list(texts), **{"ranked": ranked, "following": "overscan explain", **given, **optional})
 
 
 def judged(texts=HOSTILE):

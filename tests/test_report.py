@@ -10,14 +10,15 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from reports import HOSTILE, RECORD, SUMMARY, contents, judged, rows_of
+from reports import HOSTILE, RECORD, SUMMARY, contents, found, judged, rows_of
 
 from scanner import Rule, rank, read_store, scan, sources
 from scanner.config import Reference
 from scanner.demo import BUNDLE
 from scanner.errors import DiskError, ScannerError
-from scanner.report import Places, facts_of, html, markdown, redact, redact_summary, write
-from scanner.report.contents import rule_in_words
+from scanner.pages import page as pages
+from scanner.report import Places, facts_of, html, markdown, redact, redact_summary, wording, write
+from scanner.report.contents import fingerprint, rule_in_words
 from scanner.report.wording import number
 from scanner.store.ledger import Ledger
 
@@ -176,8 +177,8 @@ def test_the_page_holds_no_caption_as_markup():
     assert "… (9500 more characters)" in page
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', page)
     assert re.fullmatch(
-        r"default-src 'none'; script-src 'sha256-[\w+/]{43}='; style-src 'sha256-[\w+/]{43}='; base-uri 'none'; "
-        r"form-action 'none'; require-trusted-types-for 'script'",
+        r"default-src 'none'; img-src data:; style-src 'sha256-[\w+/]{43}='; script-src 'sha256-[\w+/]{43}='; "
+        r"require-trusted-types-for 'script'; base-uri 'none'; form-action 'none'",
         policy,
     )
 
@@ -248,12 +249,41 @@ def test_the_summary_is_inert_markdown():
     text = markdown.render(judged())
     assert text.startswith("## The 10 that stand out most, to be checked\n\nRule: the highest. Compared with 999 null")
     assert "| rank | agreement_v1 | q_value | finding | n_rows | prompt |\n" in text
-    assert "| 1 | 1.000 | 0.01000 | new | 1 | <code>&#60;script&#62;document&#46;title &#61; 'owned'" in text
-    assert "&#91;x&#93;&#40;https&#58;&#47;&#47;example&#46;invalid&#41; &#64;someone</code> |\n" in text
-    assert "<code>two lines</code>" in text
-    assert not re.search(r"<(?!/?code>)|\]\(|@|`(?!report|flagged|,|\.| )", text)
-    assert all(line.count("|") == 7 for line in text.splitlines() if line.startswith("|"))
+    assert "|    1 |        1.000 | 0.01000 |     new |      1 | `<script>document.title = 'owned'</script>` |" in text
+    assert "&#91;x&#93;(https&#58;//example.invalid) &#64;someone</code> |\n" in text  # it has a |, too
+    assert "`two lines`" in text
+    outside = re.sub(r"(`+).*?(?<!`)\1(?!`)", "", text)  # code spans stay code whatever is in them
+    assert not re.search(r"<(?!/?code>)|\]\(|@|`|://", outside)
+    assert all(re.sub(r"(`+).*?\1", "", line).count("|") == 7 for line in text.splitlines() if line.startswith("|"))
     assert len(markdown.render(contents(["x"] * 5000))) < 3000
+
+
+def test_the_summary_reads_well_as_it_is():
+    lines = markdown.render(found()).splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    assert table == [
+        "| rank | agreement_v1 | captions | n_rows | prompt |",
+        "|-----:|-------------:|---------:|-------:|:---|",
+        "|    1 |        1.000 |        2 |      1 | `first` |",
+        "|    2 |       0.7500 |        1 |      2 | `second` |",
+        "|    4 |       0.2500 |        1 |      1 | `fourth` |",
+    ]
+    assert "&#" not in "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("plain", "`plain`"),
+        ("a `b` c", "``a `b` c``"),
+        ("`edge`", "`` `edge` ``"),
+        ("a|b", "<code>a&#124;b</code>"),
+        ("a\\", "<code>a&#92;</code>"),
+        (" ", "<code> </code>"),
+    ],
+)
+def test_a_caption_is_a_code_span_that_nothing_in_it_ends(text, written):
+    assert markdown._code(text) == written
 
 
 @pytest.mark.parametrize(
@@ -284,7 +314,7 @@ def _luminance(colour):
 
 @pytest.mark.parametrize("palette", [0, 1], ids=["light", "dark"])
 def test_colours_can_be_told_apart(palette):
-    style = (html.TEMPLATE.parent / "page.css").read_text()
+    style = pages.SHARED.read_text()
     colours = dict(re.findall(r"--(\w+): (#\w+);", re.findall(r":root \{(.*?)\}", style, re.DOTALL)[palette]))
     colours = {name: "#" + "".join(2 * c for c in v[1:]) if len(v) == 4 else v for name, v in colours.items()}
     for needed, names in ((4.5, ("ink", "soft", "flag", "null")), (3.0, ("bar", "focus"))):  # WCAG 2 AA
@@ -334,3 +364,85 @@ def test_a_report_is_not_written_into_a_store(tmp_path):
     with pytest.raises(ScannerError, match="store: a store; a report is a folder of its own: name another"):
         write(tmp_path / "store", contents(), SUMMARY)
     assert sorted(path.name for path in (tmp_path / "store").iterdir()) == before
+
+
+def test_captions_of_one_image_are_one_finding():
+    page = html.render(found())
+    assert payload(page)["lead"] == [0, 1, 0, 3]
+    assert "<b>3</b> findings: images that they seem to lead to" in page
+    assert "<b>4</b> captions flagged" in page
+    rows = re.findall(r'<tr data-prompt="(\w+)">(.*?)</tr>', page, re.DOTALL)
+    assert [int(prompt, 16) for prompt, _ in rows] == [0, 1, 3]
+    assert re.findall(r"<li><bdi[^>]*>(\w+)</bdi> <small>([\d.]+)</small>", rows[0][1]) == [("third", "0.5000")]
+    alone = html.render(contents(["a", "b"]))
+    assert payload(alone)["lead"] == [0, 1]
+    assert "findings" not in re.sub(r"<(style|script).*?</\1>", "", alone, flags=re.DOTALL)
+
+
+def test_what_closer_looks_found_stands_beside_the_caption():
+    page = html.render(found())
+    (row,) = re.findall(r'<tr data-prompt="0{32}">(.*?)</tr>', page, re.DOTALL)
+    assert row.count('<img src="data:image/png;base64,') == 4
+    assert 'class="small" alt="seed 3"' in row
+    assert "All 4 seeds give the same picture" in row
+    assert "<s>&lt;b&gt;a&lt;/b&gt;</s> word" in row
+    assert '<a href="verified.html#p000000000000">' in row
+    assert "injection</dt><dd><bdi>6.81" in row
+    assert page.count("<img") == 4
+
+
+def test_the_box_says_how_to_read_a_score():
+    made = found()
+    ranked = made.ranked.with_columns(
+        overestimation_v1=pl.Series([7.25, 5.0, 3.0, 2.0], dtype=pl.Float32),
+        flagged=pl.Series([True, True, False, False]),
+    )
+    facts = {"Seeds": "0, 1", "Scan": "abc", "Model fingerprint": "def", "Run by": "a <team>"}
+    page = html.render(replace(made, ranked=ranked, flagged=rows_of(ranked), facts=facts))
+    box = re.findall(r'<section class="guide".*?</section>', page, re.DOTALL)[0]
+    assert "arXiv 2509.25705" in box
+    assert len(re.findall(r"[.)]\.? (?=[A-Z])", wording.METHOD)) == 3  # four sentences
+    assert (
+        "The lowest flagged caption has 0.7500 by agreement_v1: 50.00% of the scored captions lie below it, and their "
+        "median is 0.6250. Guidance moves its first estimate of the image by 5.00 data radii" in box
+    )
+    assert "that of the median caption by 4.00." in box
+    assert "seeds 0, 1" in box
+    assert "scan abc; model fingerprint def" in box
+    assert "a &lt;team&gt;" in box
+    assert "<code>overscan explain</code>" in box
+    nothing = html.render(contents(["a"], n_flagged=0))
+    assert "The lowest flagged" not in nothing
+
+
+def test_a_report_can_be_mailed():
+    """No link leaves its folder, and no path of the machine is in one."""
+    for page in (html.render(found()), html.render(judged())):
+        links = [value for _, attributes in tags_of(page) for name, value in attributes if name in ("href", "src")]
+        assert links
+        assert all(re.match(r"#|data:image/png;base64,|[\w-]+\.html(#\w+)?$", link) for link in links)
+
+
+def test_paper_has_the_documents_id_and_numbers_of_pages():
+    made = found()
+    page = html.render(made)
+    assert f'@bottom-left {{ content: "Overscan report {made.id}, 2026-11-24"' in page
+    assert 'counter(page) " of " counter(pages)' in page
+    assert f"document {made.id}" in page
+    assert replace(made, rule="another").id != made.id
+
+
+def test_a_fingerprint_is_of_the_captions_and_their_rows_in_any_order():
+    ranked = contents(["a", "b", "c"]).ranked
+    assert fingerprint(ranked) == fingerprint(ranked.reverse())
+    assert fingerprint(ranked) != fingerprint(ranked.with_columns(n_rows=pl.Series([1, 2, 4])))
+    assert fingerprint(ranked) != fingerprint(ranked.head(2))
+
+
+def test_a_spreadsheet_has_no_empty_scores(tmp_path):
+    made = contents(["a", "b"])
+    flagged = made.flagged.with_columns(other_v1=pl.lit(None, pl.Float32))
+    write(tmp_path, replace(made, flagged=flagged), SUMMARY)
+    assert "other_v1" not in pl.read_csv(tmp_path / "flagged.csv").columns
+    assert "agreement_v1" in pl.read_csv(tmp_path / "flagged.csv").columns
+    assert "other_v1" in pl.read_parquet(tmp_path / "flagged.parquet").columns

@@ -1,15 +1,19 @@
 """What every report format is made from, and the same with its captions taken out."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
+from typing import Any
 
 import polars as pl
 
+from engines.manifest import FILE as MANIFEST
 from scanner.audit.decision import Night
 from scanner.audit.rank import Rule
 from scanner.errors import printable
-from scanner.identity import shown
+from scanner.identity import identity, shown
 from scanner.store.record import RunRecord
 
 RULES = {
@@ -33,6 +37,34 @@ class NullScores:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Look:
+    """What closer looks found of one flagged prompt: of what was not looked at, nothing.
+
+    `pictures`: (words, PNG) in the order shown; `verdict`: what they say; `measures`: (name, value); `words`: those of
+    the caption, each with whether it must go to get it under the threshold; `page`: relative link to all of it.
+    """
+
+    verdict: str = ""
+    pictures: Sequence[tuple[str, bytes]] = field(default=(), repr=False)
+    measures: Sequence[tuple[str, str]] = ()
+    words: Sequence[tuple[str, bool]] = ()
+    page: str | None = None
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What closer looks add to a report.
+
+    `looks`: prompt_id -> what was found; `files`: name -> text, to lie in its folder; `pages`: title -> relative link,
+    of the pages there.
+    """
+
+    looks: Mapping[str, Look] = field(default_factory=dict, repr=False)
+    files: Mapping[str, str] = field(default_factory=dict, repr=False)
+    pages: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Contents:
     """All that a report says.
 
@@ -46,6 +78,8 @@ class Contents:
     `threshold`: the finite score from which prompts are flagged, where there is one.
     `rated`: whether a null of another day tells the threshold's rate of false alarms.
     `nights`: former reports and this one, [date, n_flagged, n_new], oldest first.
+    `looks`: prompt_id -> what closer looks found; `pages`: title -> relative link, of pages in the same folder.
+    `following`: the command to type next.
     """
 
     headline: str
@@ -62,10 +96,20 @@ class Contents:
     rated: bool = False
     nights: pl.DataFrame | None = field(default=None, repr=False)
     redacted: bool = False
+    looks: Mapping[str, Look] = field(default_factory=dict, repr=False)
+    pages: Mapping[str, str] = field(default_factory=dict)
+    following: str | None = None
+
+    @property
+    def id(self) -> str:
+        """Of the document, on each of its printed pages: of what was reported, and when."""
+        return identity({"facts": dict(self.facts), "rule": self.rule, "made": self.made.isoformat()})[:12]
 
 
-def contents_of(night: Night, facts: Mapping[str, str], made: datetime, nights: pl.DataFrame | None = None) -> Contents:
-    """What a report says of a night. `facts`: as of `facts_of`; `nights`: as of `Contents`."""
+def contents_of(
+    night: Night, facts: Mapping[str, str], made: datetime, nights: pl.DataFrame | None = None, **more: Any
+) -> Contents:
+    """What a report says of a night. `facts`: as of `facts_of`; `nights` and `more`: as of `Contents`."""
     summary, calibration = night.summary, night.calibration
     null = None
     if calibration is not None:
@@ -77,7 +121,7 @@ def contents_of(night: Night, facts: Mapping[str, str], made: datetime, nights: 
         score=summary.score,
         rule=rule_in_words(summary.rule) + ("" if summary.kept is None else f", kept: {summary.kept.how}"),
         made=made,
-        facts=facts,
+        facts={**facts, "Captions fingerprint": fingerprint(night.ranked)},
         ranked=night.ranked,
         flagged=night.flagged,
         notes=summary.notes,
@@ -86,6 +130,7 @@ def contents_of(night: Night, facts: Mapping[str, str], made: datetime, nights: 
         null=null,
         rated=summary.kept is not None and summary.kept.fpr is not None,
         nights=nights,
+        **more,
     )
 
 
@@ -96,8 +141,11 @@ def score_columns(frame: pl.DataFrame) -> list[str]:
 
 
 def flagged_prompts(contents: Contents) -> pl.DataFrame:
-    """One row per flagged prompt, best first, as a page shows them."""
+    """One row per flagged prompt, best first, as a page shows them, with the finding_id of each."""
     flagged = contents.ranked.filter("flagged")
+    if "finding_id" not in flagged.columns:
+        flagged = flagged.with_columns(finding_id=pl.lit(None, pl.String))
+    flagged = flagged.with_columns(pl.col("finding_id").fill_null(pl.col("prompt_id")))
     return flagged if contents.compared else flagged.drop("finding", strict=False)
 
 
@@ -120,13 +168,25 @@ def counts_by_status(contents: Contents) -> dict[str, int]:
     return dict(counted.sort("len", "status", descending=[True, False]).iter_rows())
 
 
-def facts_of(scan_id: str, record: RunRecord, earlier: Sequence[RunRecord] = ()) -> dict[str, str]:
-    """A run's record in words. `earlier`: other runs of the scan, whose captions are reported too."""
+def fingerprint(ranked: pl.DataFrame) -> str:
+    """Of the unique captions and their rows, whatever their order: sums of their ids, which are hashes, hashed."""
+    half = pl.col("prompt_id").str.slice(-30, 15).str.to_integer(base=16, strict=False, dtype=pl.UInt64)
+    other = pl.col("prompt_id").str.slice(-15).str.to_integer(base=16, strict=False, dtype=pl.UInt64)
+    rows = pl.col("n_rows").cast(pl.UInt64)
+    sums = ranked.select(a=half.sum(), b=other.sum(), c=(half * rows).sum(), d=(other * rows).sum()).row(0)
+    return identity({"prompts": len(ranked), "sums": [str(number) for number in sums]})[:16]
+
+
+def facts_of(
+    scan_id: str, record: RunRecord, earlier: Sequence[RunRecord] = (), by: str | None = None
+) -> dict[str, str]:
+    """A run's record in words. `earlier`: other runs of the scan, whose captions are reported too; `by`: who ran it."""
     config, compared = record.config, {"Reference": record.reference, "Base model": record.base}
     named = {label: f"{with_.path} ({shown(with_.fingerprint)})" for label, with_ in compared.items() if with_}
     return {
         "Dataset": "; ".join(dict.fromkeys(_inputs(run) for run in (record, *earlier))),
         "Model": record.model,
+        **_model_fingerprint(scan_id, record),
         "Computed by": record.provider,
         "Seeds": ", ".join(map(str, config.seeds)),
         "Steps": f"first {config.first_steps} of {config.num_inference_steps}",
@@ -135,7 +195,18 @@ def facts_of(scan_id: str, record: RunRecord, earlier: Sequence[RunRecord] = ())
         **named,
         "Scan": scan_id,
         "Versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
+        **({} if by is None else {"Run by": by}),
     }
+
+
+def _model_fingerprint(scan_id: str, record: RunRecord) -> dict[str, str]:
+    """Of the bundle, where it still lies where it was scanned from."""
+    try:
+        found = json.loads((Path(record.model) / MANIFEST).read_bytes())["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    same = record.made_with.scan_id(str(found)) == record.full_scan_id(scan_id)
+    return {"Model fingerprint": str(found)} if same else {}
 
 
 def _inputs(record: RunRecord) -> str:

@@ -45,25 +45,30 @@ FORMATS: Mapping[str, Callable[[Contents, Path], None]] = {
 }
 SUMMARY = "summary.json"
 FILES = (*FORMATS, SUMMARY)
+PICTURES = "verified.html"  # beside them, of a report with pictures
 
 
-def write(out: Path, contents: Contents, summary: Summary) -> list[Path]:
+def write(out: Path, contents: Contents, summary: Summary, beside: Mapping[str, str] = {}) -> list[Path]:
     """Write every format and `summary.json` into the folder `out`, all together; returns the paths.
+
+    `beside`: the text of PICTURES, if there are any.
 
     Whoever looks finds the report of before or this one, as `scanner.files.replacing_folder` has it; other files in
     the folder stay. Raises ScannerError where it cannot, and where files of these names are no report's.
     """
     _refuse_others(out)
     try:
-        with replacing_folder(out, FILES.__contains__) as partial:
+        with replacing_folder(out, (*FILES, PICTURES).__contains__) as partial:
             for name, form in FORMATS.items():
                 form(contents, partial / name)
+            for name, text in beside.items():
+                (partial / name).write_bytes(text.encode())
             (partial / SUMMARY).write_text(json.dumps(as_json(summary), indent=1) + "\n")
     except (OSError, pl.exceptions.ComputeError) as error:
         raise ScannerError(
             f"{out}: the report cannot be written ({first_line(error)}): needed a folder to write to"
         ) from error
-    return [out / name for name in FILES]
+    return [out / name for name in (*FILES, *beside)]
 
 
 def _refuse_others(out: Path) -> None:

@@ -7,7 +7,9 @@ and for browsers without scripts.
 import base64
 import json
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from markupsafe import Markup
@@ -15,27 +17,55 @@ from markupsafe import Markup
 from scanner.pages import page
 from scanner.pages.safe import visible
 from scanner.report import charts, wording
-from scanner.report.contents import Contents, counts_by_status, flagged_prompts, score_columns
+from scanner.report.contents import Contents, Look, counts_by_status, flagged_prompts, score_columns
 
 TEMPLATE = Path(__file__).parent / "template.html.j2"
 PROMPTS = 10_000  # in the page; all of them are in flagged.parquet
 SOURCES = 20  # dataset rows listed for one prompt
 CHARACTERS = 500  # of a caption; text encoders read fewer
-PRINTED = 100
+PRINTED = 100  # findings of the plain table
 DIGITS = 5  # significant
+SMALL = 128  # pixels across
+Row = dict[str, Any]
 
 
 def render(contents: Contents) -> str:
     """The page. Its security policy admits the one script and the one style sheet in it, by hash, and nothing else."""
     flagged = flagged_prompts(contents)
-    shown = _shown(flagged)
+    shown, n_findings = _shown(flagged), flagged["finding_id"].n_unique()
     return page.render(
-        TEMPLATE, {"style": "page.css", "script": "page.js"},
+        TEMPLATE, {"style": "page.css", "script": "page.js"}, f"Overscan report {contents.id}, {contents.made:%F}",
         contents=contents, wording=wording, figures=_figures(contents, flagged),
+        pages=contents.pages, here="report.html",
         numbers=wording.of_the_numbers(contents), charts=_charts(contents), statuses=counts_by_status(contents),
         columns=_columns(contents, flagged), n_flagged=len(flagged), n_shown=len(shown), findings=_findings(flagged),
-        printed=list(shown.head(PRINTED).iter_rows(named=True)), payload=_packed(_payload(contents, shown)),
+        n_findings=n_findings, grouped=n_findings < len(flagged), guide=wording.guide(contents),
+        printed=_printed(shown, contents.looks), payload=_packed(_payload(contents, shown)),
     )  # fmt: skip
+
+
+def _printed(shown: pl.DataFrame, looks: Mapping[str, Look]) -> list[tuple[Row, list[Row], list[dict[str, object]]]]:
+    """The plain table's findings, the first PRINTED and those looked at: the highest caption, the others, the looks."""
+    findings: dict[str, list[Row]] = {}
+    for row in shown.iter_rows(named=True):
+        findings.setdefault(row["finding_id"], []).append(row)
+    listed = []
+    for place, captions in enumerate(findings.values()):
+        seen = [_look(looks[row["prompt_id"]]) for row in captions if row["prompt_id"] in looks]
+        if place < PRINTED or seen:
+            listed.append((captions[0], captions[1:], seen))
+    return listed
+
+
+def _look(look: Look) -> dict[str, object]:
+    """What the template shows of it: pictures as (words, data, style)."""
+    return vars(look) | {"pictures": [(words, *picture(png)) for words, png in look.pictures]}
+
+
+def picture(png: bytes) -> tuple[str, str]:
+    """A PNG as a page holds it, and its style: small ones are shown pixel by pixel."""
+    width = int.from_bytes(png[16:20], "big")  # of its header
+    return "data:image/png;base64," + base64.b64encode(png).decode(), "small" if width < SMALL else ""
 
 
 def _shown(flagged: pl.DataFrame) -> pl.DataFrame:
@@ -55,14 +85,17 @@ def _columns(contents: Contents, flagged: pl.DataFrame) -> list[tuple[str, str]]
 def _figures(contents: Contents, flagged: pl.DataFrame) -> list[tuple[str, str]]:
     """The few numbers that the page opens with: (number, what it counts)."""
     scored = contents.ranked["rank"].count()
+    findings = flagged["finding_id"].n_unique()
     figures = [
+        *([(f"{findings:,}", "findings: images that they seem to lead to")] if findings < len(flagged) else []),
         (f"{len(flagged):,}", "captions flagged"),
         (f"{len(contents.flagged):,}", "dataset rows bear them"),
         (f"{scored:,}", "unique captions scored"),
         (f"{100 * len(flagged) / max(1, scored):.3g} %", "of them flagged"),
     ]
     if "finding" in flagged.columns:
-        figures.insert(1, (f"{len(flagged.filter(finding='new')):,}", "of them new"))
+        place = [words for _, words in figures].index("captions flagged") + 1
+        figures.insert(place, (f"{len(flagged.filter(finding='new')):,}", "of them new"))
     return figures
 
 
@@ -102,6 +135,7 @@ def _payload(contents: Contents, shown: pl.DataFrame) -> dict[str, object]:
         "rows": kept.to_dict(as_series=False),
         "files": files,
         "sources": sources,
+        "lead": shown.with_row_index("i").select(pl.col("i").first().over("finding_id"))["i"].to_list(),
     }
 
 

@@ -7,22 +7,37 @@
 
   const bytes = Uint8Array.from(atob($("payload").textContent), (c) => c.charCodeAt(0));
   const inflated = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  const { score, scores, rows, files, sources } = JSON.parse(await new Response(inflated).text());
+  const { score, scores, rows, files, sources, lead } = JSON.parse(await new Response(inflated).text());
   const total = rows.rank.length;
+  const members = new Map(); // of each finding, by its first
+  lead.forEach((first, i) => members.has(first) ? members.get(first).push(i) : members.set(first, [i]));
+  const findings = [...members.keys()];
+  const grouped = findings.length < total;
+  // what a finding shows of its captions together
+  const n_rows = rows.n_rows.map((_, i) => (members.get(i) || []).reduce((sum, each) => sum + rows.n_rows[each], 0));
+  const status = rows.finding?.map((_, i) => {
+    const kinds = (members.get(i) || []).map((each) => rows.finding[each]);
+    return ["new", "known", "allowed"].find((kind) => kinds.includes(kind)) ?? null;
+  });
+  const together = { ...rows, n_rows, finding: status };
+  const looks = new Map(); // what closer looks found, as the plain table has it
+  for (const tr of document.querySelectorAll(".static tr[data-prompt]"))
+    if (tr.querySelector(".look")) looks.set(tr.dataset.prompt, [...tr.querySelectorAll(".look")]);
   const headings = [...grid.querySelectorAll("th button")];
   const keys = headings.map((button) => button.dataset.key);
   const scroller = $("scroller"), body = $("body"), search = $("search");
   const SPARE = 8; // rows drawn above and below what is seen
 
-  let view = [...Array(total).keys()]; // indices of the shown prompts, in the shown order
+  let view = findings; // indices of the first prompts of the shown findings, in the shown order
   let sortKey = "rank", descending = false;
   let active = 0, open = -1; // places in `view`
   let rowHeight = 36, detailHeight = 0;
 
-  const haystack = rows.text.map((text, i) => {
+  const described = (i) => {
     const named = [...new Set(sources[i].map(([file]) => file))].map((file) => files[file]);
-    return [text, rows.prompt_id[i], ...named].join("\n").toLowerCase();
-  });
+    return [rows.text[i], rows.prompt_id[i], ...named].join("\n").toLowerCase();
+  };
+  const haystack = new Map(findings.map((first) => [first, members.get(first).map(described).join("\n")]));
   const collator = new Intl.Collator("en", { numeric: true });
 
   const whole = (value) => value.toLocaleString("en", { maximumFractionDigits: 0 });
@@ -30,8 +45,8 @@
     if (value !== 0 && Math.abs(value) < 1e-3) return value.toExponential(1);
     return Math.abs(value) < 1e3 ? value.toPrecision(digits) : whole(value);
   };
-  const format = (key, i) => {
-    const value = rows[key][i];
+  const format = (key, i, all = false) => {
+    const value = (all ? together : rows)[key][i];
     if (value === null) return "";
     if (scores.includes(key)) return real(value, 4);
     if (key.endsWith("_value")) return real(value, 2);
@@ -58,10 +73,11 @@
   function choose() {
     const wanted = search.value.trim().toLowerCase();
     const finding = document.querySelector("#finding input:checked")?.value || "";
-    const keep = (i) => (!finding || rows.finding[i] === finding) && (!wanted || haystack[i].includes(wanted));
-    const column = rows[sortKey], sign = descending ? -1 : 1;
+    const keep = (i) => (!finding || members.get(i).some((each) => rows.finding[each] === finding))
+      && (!wanted || haystack.get(i).includes(wanted));
+    const column = together[sortKey], sign = descending ? -1 : 1;
     const compare = sortKey === "text" || sortKey === "finding" ? collator.compare : (a, b) => a - b;
-    view = [...Array(total).keys()].filter(keep).sort((i, j) => {
+    view = findings.filter(keep).sort((i, j) => {
       const a = column[i], b = column[j];
       if (a === null || b === null) return (a === null) - (b === null) || i - j; // unknown last, either way
       return sign * compare(a, b) || i - j;
@@ -70,8 +86,9 @@
     open = -1;
     scroller.scrollTop = 0;
     grid.setAttribute("aria-rowcount", view.length + 1);
-    $("count").textContent = view.length === total
-      ? `${whole(total)} captions` : `${whole(view.length)} of ${whole(total)} captions`;
+    const kind = grouped ? "findings" : "captions", all = whole(findings.length);
+    $("count").textContent = (view.length === findings.length ? all : `${whole(view.length)} of ${all}`) + ` ${kind}`
+      + (grouped && view.length === findings.length ? `, ${whole(total)} captions` : "");
     draw();
   }
 
@@ -83,12 +100,17 @@
     element.setAttribute("aria-selected", place === active);
     element.setAttribute("aria-expanded", place === open);
     for (const key of keys) {
-      if (key === "text") element.append(make("td", "caption", isolated(rows.text[i])));
-      else if (key === "finding") element.append(make("td", `finding ${format(key, i)}`, format(key, i)));
-      else element.append(make("td", `number ${key}`, format(key, i)));
+      if (key === "text") element.append(make("td", "caption", isolated(rows.text[i]), ...more(i)));
+      else if (key === "finding") element.append(make("td", `finding ${format(key, i, true)}`, format(key, i, true)));
+      else element.append(make("td", `number ${key}`, format(key, i, true)));
     }
     element.append(make("td", "id", copyButton(i, rows.prompt_id[i].slice(0, 8))));
     return element;
+  }
+
+  function more(i) {
+    const others = members.get(i).length - 1;
+    return others ? [make("small", "", `+ ${whole(others)} ${others > 1 ? "captions" : "caption"}`)] : [];
   }
 
   function copyButton(i, label) {
@@ -112,7 +134,32 @@
     if (rows.truncated?.[i]) add("length", "longer than the text encoder reads: its end had no say", true);
     add("prompt id", make("div", "", make("code", "", rows.prompt_id[i]), " ", copyButton(i, "copy")), true);
     add(`dataset rows: ${whole(rows.n_rows[i])}`, sourceList(i), true);
-    return make("tr", "details", spanning(make("td", "", isolated(rows.text[i], "full"), list)));
+    const cell = make("td", "", isolated(rows.text[i], "full"), ...(looks.get(rows.prompt_id[i]) || []).map(copied));
+    const others = members.get(i).slice(1);
+    if (others.length) cell.append(make("p", "keys", "seem to lead to the same image:"), make("ul", "others", ...others.map(other)));
+    cell.append(list);
+    return make("tr", "details", spanning(cell));
+  }
+
+  const copied = (node) => node.cloneNode(true);
+
+  function other(i) {
+    const facts = [format(score, i), ...(rows.finding ? [format("finding", i)] : []), `${format("n_rows", i)} rows`];
+    return make("li", "", isolated(rows.text[i]), make("small", "", facts.join(", ")), " ", copyButton(i, rows.prompt_id[i].slice(0, 8)));
+  }
+
+  function cards() {
+    const seen = document.querySelector(".seen"), pictured = [...looks].filter(([, found]) => found.some((look) => look.querySelector("img")));
+    if (!pictured.length) return;
+    const box = make("div", "cards");
+    for (const [id, found] of pictured) {
+      const i = rows.prompt_id.indexOf(id);
+      if (i < 0) continue;
+      const title = make("h3", "", `${whole(rows.rank[i])}. `, isolated(rows.text[i]), ...more(i));
+      box.append(make("article", "card", title, make("small", "", `score ${format(score, i)}`), ...found.map(copied)));
+    }
+    seen.append(box);
+    seen.hidden = false;
   }
 
   function sourceList(i) {
@@ -229,6 +276,7 @@
   }
 
   document.documentElement.classList.add("scripted");
+  cards();
   choose();
   measure();
 })();

@@ -1,13 +1,15 @@
 """What a report says in plain words. *Flagged is not memorized.*"""
 
-from scanner.report.contents import Contents
+import polars as pl
+
+from scanner.report.contents import Contents, score_columns
 
 MEANING = (
     (
         "Flagged is not memorized",
         "A flagged caption is one whose score stands out: at the first denoising step it takes hold of the picture to "
         "an unusual degree. Captions whose training images the model has memorized tend to do so, and some others do "
-        "too. It is not proof. No image was generated for this report, and no training image was compared.",
+        "too. It is not proof: no image was generated to flag it, and no training image was compared.",
     ),
     (
         "Some flags are expected to be wrong",
@@ -21,6 +23,18 @@ MEANING = (
         "thresholds do not carry over to others.",
     ),
 )
+
+METHOD = (
+    "For each unique caption the text encoder and the first denoising steps were run from a few starting noises; no "
+    "image was generated. There a memorized caption already takes hold of the picture: guidance overestimates it, and "
+    "the estimate is the same whatever the noise (Kim, Kim and Lee, How Diffusion Models Memorize, arXiv 2509.25705). "
+    "The score measures that, higher is more, and the captions that stand out are flagged. Those whose first estimates "
+    "point at the same image are put together as one finding."
+)
+SETTINGS = ("Computed by", "Seeds", "Steps", "Guidance scale", "Reference")  # of the facts
+HASHES = ("Scan", "Model fingerprint", "Captions fingerprint")
+BY = "Run by"
+RADII = "overestimation_v1"  # in data radii
 
 RANKING = (
     "This is a ranking. It says which captions stand out most, and nothing about how many of them are false alarms: "
@@ -38,6 +52,40 @@ REDACTED = (
     "Redacted: captions are replaced by their id and their length, and folders are left out. The id is a hash of the "
     "caption, so whoever guesses a caption can confirm the guess."
 )
+
+
+def guide(contents: Contents) -> list[tuple[str, str]]:
+    """The box on how to read a report: (title, text)."""
+    said = [("Method", METHOD), ("What a score means here", of_the_scale(contents))]
+    settings = [f"{name.lower()} {contents.facts[name]}" for name in SETTINGS if name in contents.facts]
+    hashes = [f"{name.lower()} {contents.facts[name]}" for name in HASHES if name in contents.facts]
+    said += [("Settings", "; ".join(settings)), ("Hashes", "; ".join(hashes)), ("Run by", contents.facts.get(BY, ""))]
+    return [(title, text) for title, text in said if text]
+
+
+def of_the_scale(contents: Contents) -> str:
+    """The lowest flagged score among all of this scan: how many lie below it, and how far its estimate goes."""
+    scored = contents.ranked.filter(pl.col("rank").is_not_null(), pl.col(contents.score).is_not_null())
+    lowest = scored.filter("flagged").tail(1)
+    if lowest.is_empty():
+        return ""
+    score, all_scores = lowest[contents.score][0], scored[contents.score]
+    below = (contents.ranked["rank"].count() - lowest["rank"][0]) / contents.ranked["rank"].count()
+    said = (
+        f"The lowest flagged caption has {number(score)} by {contents.score}: {below:.2%} of the scored captions lie "
+        f"below it, and their median is {number(_median(all_scores))}."
+    )
+    if RADII not in score_columns(scored) or lowest[RADII][0] is None:
+        return said
+    own, usual = number(lowest[RADII][0], 3), number(_median(scored[RADII]), 3)
+    return (
+        f"{said} Guidance moves its first estimate of the image by {own} data radii (the usual distance of an image "
+        f"from the mean of all), that of the median caption by {usual}."
+    )
+
+
+def _median(values: pl.Series) -> float:
+    return float(values.median())  # type: ignore[arg-type]
 
 
 def number(value: float | None, digits: int = 4) -> str:
