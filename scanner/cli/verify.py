@@ -7,11 +7,10 @@ import click
 from scanner.cli import options, places
 from scanner.cli.progress import progress
 from scanner.copies import written
-from scanner.evidence import verify_page
+from scanner.evidence import generated, verify_page
 from scanner.evidence.chosen import check_model, choose
-from scanner.evidence.similarity import Descriptor
 from scanner.evidence.verification import verdict
-from scanner.evidence.verify import FIRST_SEED, Sampler, Sampling, with_images
+from scanner.evidence.verify import FIRST_SEED, Sampling, with_images
 from scanner.model import Model
 from scanner.places import Place, inside
 from scanner.report.read import read_night
@@ -57,7 +56,8 @@ def verify(
 ) -> None:
     """Generate images of chosen prompts over several seeds; compare them, and look at how they came about.
 
-    Images need the extra "images". A page, the images, and verify.json and verify.parquet with the numbers.
+    Images need the extra "images". A page, the images, and verify.json and verify.parquet with the numbers. What was
+    generated is kept in the cache: the same command goes on from there.
     """
     chosen = with_images([options.as_text(text) for text in prompt], image)
     if report is not None:
@@ -71,10 +71,11 @@ def verify(
         check_model(night.summary, model, opened.bundle.manifest.fingerprint)
     guidance = opened.denoiser.guidance(guidance_scale)
     sampling = Sampling(tuple(range(FIRST_SEED, FIRST_SEED + seeds)), guidance, num_inference_steps)
-    sampler = Sampler(opened.denoiser, sampling, None if descriptor is None else Descriptor(descriptor))
     with written(out) as folder, progress() as watch:
-        found = sampler.verify_all(chosen, watch)
-        paths = [inside(out, path.name) for path in verify_page.write(folder, found, sampling, Path(model).name)]
+        found = generated.verify_all(opened, sampling, chosen, descriptor, watch)
+        usual = generated.ordinary(opened, sampling, watch)
+        files = verify_page.write(folder, found, sampling, Path(model).name, usual)
+        paths = [inside(out, path.name) for path in files]
     for one in found:
         click.echo(f"{one.mean_correlation:.3f}  {verdict(one)}  {one.prompt}")
     click.echo("Written: " + ", ".join(map(str, paths)), err=True)

@@ -1,5 +1,6 @@
 """What verifying a prompt found: its images, how alike they are, the denoising path in numbers, and a verdict."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -30,11 +31,14 @@ class Fit(NamedTuple):
 
 @dataclass(frozen=True)
 class Given:
-    """An image to compare with: as the model's VAE reconstructs it, [3, h, w]; else its blur would hide true copies."""
+    """An image to compare with: as the model's VAE reconstructs it, [3, h, w]; else its blur would hide true copies.
+
+    `fit`: None where only what was generated is compared with it, and not the path.
+    """
 
     image: Array
     similarity: Similarity
-    fit: Fit
+    fit: Fit | None
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,11 @@ class Verification:
         return None if self.given is None else int((self.given.similarity.correlation > AGREE).sum())
 
     @property
+    def fit_given(self) -> Fit | None:
+        """The path against the given image, where there is one."""
+        return None if self.given is None else self.given.fit
+
+    @property
     def mean_correlation(self) -> float:
         """Between the images of two different seeds, mean over pairs."""
         pairs = self.among_seeds.correlation[np.triu_indices(len(self.seeds), 1)]
@@ -98,3 +107,17 @@ def verdict(found: Verification) -> str:
         whom = "every seed reproduces" if found.copying == total else f"{found.copying} of {total} seeds reproduce"
         return f"{agree}; {whom} the given image."
     return f"{agree}; none reproduces the given image."
+
+
+def headline(found: Sequence[Verification]) -> str:
+    """The verdicts of several prompts, counted: of one flat colour none agrees."""
+    same = sum(one.agreeing == len(one.seeds) for one in found)
+    return f"{same} of {len(found)}: all seeds give the same picture"
+
+
+def seeds_in_words(found: Verification) -> str:
+    """How many of a prompt's seeds agree, in the fewest words."""
+    total, agreeing = len(found.seeds), found.agreeing
+    if agreeing == total:
+        return f"all {total} seeds give the same picture"
+    return f"each of {total} seeds gives another picture" if agreeing == 1 else f"{agreeing} of {total} seeds agree"

@@ -5,7 +5,7 @@ The loop is `scanner.diffusion.trace.denoise()`, that of a scan; it only goes on
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +38,14 @@ class Sampling:
     seeds: tuple[int, ...] = tuple(range(FIRST_SEED, FIRST_SEED + 4))
     guidance_scale: float = 7.5
     num_inference_steps: int = 50
+
+
+Kept = Callable[[str, Array | None, Callable[[], Verification]], Verification]  # of a prompt and its given image
+
+
+def generated(prompt: str, given: Array | None, generate: Callable[[], Verification]) -> Verification:
+    """A prompt of which nothing is kept."""
+    return generate()
 
 
 class Sampler:
@@ -77,7 +85,7 @@ class Sampler:
         x0_uncond = np.stack([step.uncond.x0 for step in steps])
         shown = _shown(len(steps))
         flat = x0_hat[list(shown)].reshape(-1, *x0_hat.shape[2:])  # [M*S, C, H, W]
-        path = _thumbnails(self._denoiser.decode(flat))
+        path = thumbnails(self._denoiser.decode(flat))
         return Verification(
             prompt=prompt, seeds=self._sampling.seeds, images=generated,
             among_seeds=self._similarity(generated, generated),
@@ -90,8 +98,13 @@ class Sampler:
             fit_uncond=self._uncond[0], distance_uncond=self._uncond[1],
         )  # fmt: skip
 
-    def verify_all(self, chosen: Mapping[str, Path | None], watch: Watch = unwatched) -> list[Verification]:
-        """Every prompt, with the image of its file, if any. Raises InputError, before it generates any."""
+    def verify_all(
+        self, chosen: Mapping[str, Path | None], watch: Watch = unwatched, kept: Kept = generated
+    ) -> list[Verification]:
+        """Every prompt, with the image of its file, if any; `kept` may know one already.
+
+        Raises InputError, before it generates any.
+        """
         blank = np.zeros((1, *self._denoiser.latent_shape), np.float32)
         images.png(self._denoiser.decode(blank)[0])  # a missing decoder or Pillow is said before hours of work
         size = self._denoiser.image_size
@@ -101,7 +114,11 @@ class Sampler:
         def of(i: int) -> Callable[[int], None]:
             return lambda done: watch("verify", i * steps + done, len(chosen) * steps)
 
-        return [self.verify(prompt, image, of(i)) for i, (prompt, image) in enumerate(zip(chosen, given, strict=True))]
+        found = []
+        for i, (prompt, image) in enumerate(zip(chosen, given, strict=True)):
+            found.append(kept(prompt, image, partial(self.verify, prompt, image, of(i))))
+            watch("verify", (i + 1) * steps, len(chosen) * steps)
+        return found
 
     def _loop(
         self,
@@ -176,7 +193,7 @@ def _of_prompt(step: Step) -> Step:
     return Step(step.timestep, step.x_t[0], step.cond.at(0), step.uncond.at(0))
 
 
-def _thumbnails(images: Array) -> Array:
+def thumbnails(images: Array) -> Array:
     """Images [N, 3, h, w] made smaller by a whole factor, as means of square blocks, where they exceed THUMBNAIL."""
     factor = max(1, min(images.shape[2:]) // THUMBNAIL)
     h, w = (size // factor for size in images.shape[2:])

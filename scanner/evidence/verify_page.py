@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from markupsafe import Markup
 
 from scanner.dataset import images
 from scanner.errors import ScannerError, first_line
+from scanner.evidence.decomposition import Deviation
 from scanner.evidence.plots import Line, step_plot
-from scanner.evidence.verification import AGREE, Fit, Similarity, Verification, verdict
+from scanner.evidence.verification import AGREE, Fit, Similarity, Verification, headline, seeds_in_words, verdict
 from scanner.evidence.verify import THUMBNAIL, Sampling
 from scanner.files import replacing_folder
 from scanner.identity import prompt_id
-from scanner.pages import page, safe
+from scanner.pages import links, page, safe
 from scanner.pages.svg import COLOURS
 
 TEMPLATE = Path(__file__).parent / "verify.html.j2"
@@ -28,11 +30,14 @@ CHARACTERS = 500  # of a prompt; text encoders read fewer
 BLUE, ORANGE, GREEN, GREY = COLOURS[0], COLOURS[2], COLOURS[3], COLOURS[5]
 
 
-def write(out: Path, found: Sequence[Verification], sampling: Sampling, model: str) -> list[Path]:
+def write(
+    out: Path, found: Sequence[Verification], sampling: Sampling, model: str, ordinary: Deviation | None = None
+) -> list[Path]:
     """Write `verify.html`, `verify.json`, `verify.parquet` and a folder of images per prompt into the folder `out`.
 
-    All appear together, as `scanner.files.replacing_folder` has it, and pictures of an earlier verification go. Returns
-    the paths of the three files. Raises ScannerError where it cannot.
+    `ordinary`: D1 and D2 of everyday captions, to compare with. All appear together, as
+    `scanner.files.replacing_folder` has it, and pictures of an earlier verification go. Returns the paths of the three
+    files. Raises ScannerError where it cannot.
     """
     drawn = [_images(one) | charts(one) for one in found]
     try:
@@ -41,12 +46,19 @@ def write(out: Path, found: Sequence[Verification], sampling: Sampling, model: s
                 (partial / _folder(one)).mkdir(exist_ok=True)
                 for name, data in files.items():
                     (partial / _folder(one) / name).write_bytes(data)
-            numbers = {"model": model, "sampling": asdict(sampling), "prompts": [summary(one) for one in found]}
+            numbers = {
+                "model": model,
+                "sampling": asdict(sampling),
+                "ordinary": None
+                if ordinary is None
+                else {name: of.tolist() for name, of in ordinary._asdict().items()},
+                "prompts": [summary(one) for one in found],
+            }
             text = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
             (partial / "verify.json").write_bytes(text.encode())
             steps(found).write_parquet(partial / "verify.parquet")
-            cards = [_card(one, files) for one, files in zip(found, drawn, strict=True)]
-            (partial / "verify.html").write_bytes(_page(cards, sampling, model).encode())
+            pages = links.siblings(out, "verify.html")
+            (partial / "verify.html").write_bytes(render(found, sampling, model, ordinary, pages).encode())
     except (OSError, pl.exceptions.ComputeError) as error:
         raise ScannerError(f"{out}: cannot be written ({first_line(error)}): needed a folder to write to") from error
     return [out / name for name in FILES]
@@ -70,19 +82,32 @@ def _images(found: Verification) -> dict[str, bytes]:
     return files | {"path.png": images.png(grid)}
 
 
-def _page(cards: Sequence[Mapping[str, Any]], sampling: Sampling, model: str) -> str:
-    """Its security policy admits images that it holds itself and its own style sheet, and no script."""
+def render(
+    found: Sequence[Verification],
+    sampling: Sampling,
+    model: str,
+    ordinary: Deviation | None,
+    pages: Mapping[str, str],
+    here: str = "verify.html",
+) -> str:
+    """The page, which holds its images itself, and is called `here`. `pages`: title -> link of those in its folder."""
+    made = f"{datetime.now(UTC):%F}"
     named = safe.visible_text(model, CHARACTERS)
-    return page.render(TEMPLATE, {"style": "verify.css"}, cards=cards, sampling=sampling, model=named, agree=AGREE)
+    return page.render(
+        TEMPLATE, {"style": "verify.css"}, f"Overscan verification, {made}",
+        cards=[_card(one, ordinary) for one in found], headline=headline(found), sampling=sampling, model=named,
+        agree=AGREE, pages=pages, made=made, here=here,
+    )  # fmt: skip
 
 
-def _card(found: Verification, files: Mapping[str, bytes]) -> dict[str, Any]:
-    """What the template shows of one prompt. `files`: as written, by name."""
-    given = found.given
+def _card(found: Verification, ordinary: Deviation | None) -> dict[str, Any]:
+    """What the template shows of one prompt."""
+    given, files = found.given, _images(found) | charts(found)
     return {
         "id": _folder(found),
         "prompt": safe.visible_text(found.prompt, CHARACTERS),
         "verdict": verdict(found),
+        "seeds_agree": seeds_in_words(found),
         "seeds": found.seeds,
         "small": found.images.shape[-1] < THUMBNAIL,
         "images": [_uri(files[f"seed-{seed}.png"]) for seed in found.seeds],
@@ -91,7 +116,7 @@ def _card(found: Verification, files: Mapping[str, bytes]) -> dict[str, Any]:
         "among": _pairs(found.among_seeds),
         "path": [[_uri(images.png(image)) for image in row] for row in found.path.swapaxes(0, 1)],
         "path_steps": [(step, found.timesteps[step]) for step in found.path_steps],
-        "deviations": _deviations(found),
+        "deviations": _deviations(found, ordinary),
         "charts": [Markup(data.decode()) for name, data in files.items() if name.endswith(".svg")],
     }
 
@@ -107,13 +132,17 @@ def _pairs(similarity: Similarity) -> list[tuple[str, float, float]]:
     return [(name, float(values.mean()), float(values.min())) for name, values in pairs]
 
 
-def _deviations(found: Verification) -> list[tuple[str, float, float]]:
+def _deviations(found: Verification, ordinary: Deviation | None) -> list[tuple[str, str, str]]:
     """(which x_0, D1, D2)."""
     fits = {"each seed's generated image": found.fit}
-    if found.given is not None:
-        fits["given image"] = found.given.fit
-    fits["empty prompt, no guidance"] = found.fit_uncond
-    return [(name, float(fit.deviation.D1), float(fit.deviation.D2)) for name, fit in fits.items()]
+    if found.fit_given is not None:
+        fits["given image"] = found.fit_given
+    rows = [(name, f"{float(fit.deviation.D1):+.2f}", f"{float(fit.deviation.D2):+.2f}") for name, fit in fits.items()]
+    if ordinary is not None:
+        D1, D2 = (f"{of.min():+.2f} to {of.max():+.2f}" for of in ordinary)
+        rows.append((f"{len(ordinary.D1)} everyday captions", D1, D2))
+    empty = found.fit_uncond.deviation
+    return [*rows, ("empty prompt, no guidance", f"{float(empty.D1):+.2f}", f"{float(empty.D2):+.2f}")]
 
 
 def charts(found: Verification) -> dict[str, bytes]:
@@ -122,8 +151,8 @@ def charts(found: Verification) -> dict[str, bytes]:
         (norm / found.norm_final).mean(1) for norm in (found.norm_hat, found.norm_cond, found.norm_uncond)
     )
     drawn = {"weights": _weights("Image and noise in the path, x_0 = generated", found, found.fit)}
-    if found.given is not None:
-        drawn["weights-given"] = _weights("Image and noise in the path, x_0 = given", found, found.given.fit)
+    if found.fit_given is not None:
+        drawn["weights-given"] = _weights("Image and noise in the path, x_0 = given", found, found.fit_given)
     drawn["estimate"] = step_plot(
         "Overestimation: size of the estimated image", "RMS of the clean estimate / of the final latent, mean of seeds",
         [
@@ -152,7 +181,7 @@ def _weights(title: str, found: Verification, fit: Fit) -> str:
 
 def summary(found: Verification) -> dict[str, Any]:
     """The numbers of one prompt that are not per step, as JSON has them (NaN: null)."""
-    given = found.given
+    given, fit_given = found.given, found.fit_given
     return {
         "prompt_id": prompt_id(found.prompt),
         "prompt": found.prompt,
@@ -167,8 +196,8 @@ def summary(found: Verification) -> dict[str, Any]:
         "D2": float(found.fit.deviation.D2),
         "D1_empty_prompt": float(found.fit_uncond.deviation.D1),
         "D2_empty_prompt": float(found.fit_uncond.deviation.D2),
-        "D1_given": None if given is None else float(given.fit.deviation.D1),
-        "D2_given": None if given is None else float(given.fit.deviation.D2),
+        "D1_given": None if fit_given is None else float(fit_given.deviation.D1),
+        "D2_given": None if fit_given is None else float(fit_given.deviation.D2),
     }
 
 
@@ -193,7 +222,7 @@ def steps(found: Sequence[Verification]) -> pl.DataFrame:
 
 def _steps(found: Verification) -> pl.DataFrame:
     K, S = found.norm_hat.shape
-    fits = {"": found.fit, "_given": None if found.given is None else found.given.fit}
+    fits = {"": found.fit, "_given": found.fit_given}
     columns: dict[str, Any] = {
         "prompt_id": [prompt_id(found.prompt)] * (K * S),
         "seed": np.tile(found.seeds, K),
