@@ -139,7 +139,8 @@ def test_evaluate_writes_tables_and_plots(evaluated):
     assert code == 0, err
     out_folder = folder / "out"
     assert sorted(path.name for path in out_folder.iterdir()) == [
-        "detection.json", "detection.md", "detection.parquet", "differences.parquet", "roc.svg", "severity.svg",
+        "detection.json", "detection.md", "detection.parquet", "differences.parquet", "evaluation.html", "roc.svg",
+        "severity.svg",
     ]  # fmt: skip
     assert (out_folder / "detection.md").read_text() == out
     table = pl.read_parquet(out_folder / "detection.parquet")
@@ -148,6 +149,11 @@ def test_evaluate_writes_tables_and_plots(evaluated):
     assert table.select(at_most.all()).item()
     told = json.loads((out_folder / "detection.json").read_text())
     assert told["detection"][0]["auroc"] == table["auroc"][0]
+    page = (out_folder / "evaluation.html").read_text()
+    assert page.count("<svg") == 2
+    assert not re.findall(r'(?:href|src)="', page)
+    best = table["tpr_at_0.01"].max()
+    assert f"<h1>{best:.0%} of the memorized captions are found at 1% false alarms</h1>" in page
     for name in ("roc.svg", "severity.svg"):
         assert ElementTree.parse(out_folder / name).getroot().tag.endswith("svg")
 

@@ -11,14 +11,14 @@ from scanner import copies
 from scanner.cli.console import out_console
 from scanner.cli.options import as_text, examples, model_options, scan_model
 from scanner.cli.options import ids as ids_option
-from scanner.cli.places import FOLDER, OUT_FILE
+from scanner.cli.places import FOLDER, NEW
 from scanner.cli.progress import progress
 from scanner.cli.scores import ScoreName
 from scanner.diffusion.scores import SCORES, best_score
 from scanner.evidence import explain as evidence
-from scanner.evidence import explained
+from scanner.evidence import explain_page, explained
 from scanner.evidence.chosen import check_scan, choose, limit
-from scanner.places import Place
+from scanner.places import Place, inside, is_url
 from scanner.report.read import read_night
 
 
@@ -35,7 +35,9 @@ from scanner.report.read import read_night
 @click.option("--threshold", type=float, help="Find edits that score lower.  [default: the report's; else no edits]")
 @click.option("--score", type=ScoreName(list(SCORES)), help="Score to explain.  [default: the report's; else the best]")
 @model_options
-@click.option("-o", "--out", type=OUT_FILE, help="Write every edited caption with its score: .parquet or .jsonl.")
+@click.option(
+    "-o", "--out", type=NEW, help="Folder for a page and a table; or a file, .parquet or .jsonl, for the table."
+)
 @click.option("--json", is_flag=True, help="Print JSON.")
 def explain(
     prompt: tuple[str, ...], report: Path | None, ids: tuple[str, ...], top: int, threshold: float | None,
@@ -56,8 +58,9 @@ def explain(
     elif ids or not prompt:
         raise click.UsageError("--ids needs --report" if ids else "needed --prompt or --report")
     score = best_score(opened.config, bool(opened.reference)) if score is None else score
-    if out is not None:
-        explained.check(out)
+    into = out is not None and (not Path(str(out)).suffix or (not is_url(out) and Path(out).is_dir()))
+    if out is not None and not into:
+        copies.check(out, explained.check)
 
     def announce(variants: int, more: int) -> None:
         at_most = f"; at most {more * opened.passes:,} more to find edits" if more else ""
@@ -66,7 +69,11 @@ def explain(
 
     with progress() as watch:
         found = evidence.explain(opened.scorer(watch), texts, score, threshold, announce, watch)
-    if out is not None:
+    if out is not None and into:
+        with copies.written(out) as folder:
+            files = explain_page.write(folder, found, score, threshold, opened.scan_id)
+        click.echo(f"Written: {', '.join(str(inside(out, file.name)) for file in files)}", err=True)
+    elif out is not None:
         variants = evidence.variants(found)
         copies.change(out, lambda path: explained.write(path, variants))
     if json:

@@ -7,6 +7,7 @@ from scanner.cli import options, places
 from scanner.cli.progress import progress
 from scanner.copies import written
 from scanner.evidence import images as paired_images
+from scanner.evidence import images_page
 from scanner.model import Model
 from scanner.places import Place, inside
 from scanner.store.stored import read_store
@@ -29,7 +30,7 @@ from scanner.store.stored import read_store
 )
 @click.option("--top", type=click.IntRange(1), default=100, show_default=True, help="Prompts to look at.")
 @options.score
-@click.option("-o", "--out", required=True, type=places.OUT_FOLDER, help="Folder for images.parquet and images.jsonl.")
+@click.option("-o", "--out", required=True, type=places.OUT_FOLDER, help="Folder for the page and the numbers.")
 @options.batch_size
 @options.backend
 @options.precision
@@ -54,7 +55,9 @@ def images(
     opened = Model(model, backend, precision, batch_size=batch_size)
     with written(out) as folder, progress() as watch:
         found = paired_images.look(stored, opened, images, score, top, watch)
-        paths = [inside(out, path.name) for path in paired_images.write(folder, found)]
+        paths = [inside(out, path.name) for path in images_page.write(folder, found, stored.scan_id)]
     for status, count in found["status"].value_counts(sort=True).iter_rows():
         click.echo(f"{status:<11} {count:,}")
     click.echo(f"Written: {', '.join(map(str, paths))}", err=True)
+    if (out / "report.html").exists():
+        click.echo("The report in that folder shows them when it is made again.", err=True)

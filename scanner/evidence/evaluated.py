@@ -1,4 +1,4 @@
-"""An Evaluation as files: Markdown, JSON, parquet and two SVG plots, which appear together."""
+"""An Evaluation as files: a page, Markdown, JSON, parquet and two SVG plots, which appear together."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,9 @@ import numpy as np
 import polars as pl
 
 from scanner.diffusion.scores import DEFAULT_SCORE
+from scanner.evidence import evaluation_page
 from scanner.evidence.evaluate import COLLAPSED, FPRS, NORM, Evaluation, Setting
+from scanner.evidence.evaluation_page import PAGE
 from scanner.evidence.kept import FOLDER
 from scanner.evidence.metrics import roc
 from scanner.evidence.plots import roc_plot, severity_plot
@@ -16,7 +18,7 @@ from scanner.files import replacing_folder
 
 FILES = (
     "detection.md", "detection.json", "roc.svg", "severity.svg", "detection.parquet", "differences.parquet",
-    "peers.parquet",
+    "peers.parquet", PAGE,
 )  # fmt: skip
 MAIN = "left out"  # the treatment of collapsed prompts whose table comes first
 SHOWN = 5  # curves beside the norm's in the ROC plot
@@ -24,7 +26,7 @@ SHOWN_SEEDS = 2
 
 
 def write(out: Path, evaluation: Evaluation, model: str, peers: pl.DataFrame | None = None) -> list[Path]:
-    """Write detection.md, .json and .parquet, differences.parquet, peers.parquet, the plots; returns the paths."""
+    """Write a page, detection.md, .json and .parquet, differences.parquet, peers.parquet, plots; returns the paths."""
     tables = {"detection": evaluation.detection.to_dicts(), "differences": evaluation.differences.to_dicts()}
     if peers is not None:
         tables["peers"] = peers.to_dicts()
@@ -35,6 +37,11 @@ def write(out: Path, evaluation: Evaluation, model: str, peers: pl.DataFrame | N
     }
     if evaluation.labels["similarity"].null_count() < len(evaluation.labels):
         contents["severity.svg"] = _severity(evaluation, model)
+    main = _treatments(evaluation)[0]
+    drawn = [text for name, text in contents.items() if name.endswith(".svg")]
+    theirs = None if peers is None else peers.filter(collapsed=main)
+    ours = evaluation.detection.filter(collapsed=main)
+    contents[PAGE] = evaluation_page.render(out, model, ours, theirs, drawn)
     frames = {"detection.parquet": evaluation.detection, "differences.parquet": evaluation.differences}
     if peers is not None:
         frames["peers.parquet"] = peers
@@ -48,9 +55,7 @@ def write(out: Path, evaluation: Evaluation, model: str, peers: pl.DataFrame | N
 
 def markdown(evaluation: Evaluation, peers: pl.DataFrame | None = None) -> str:
     """Tables for each treatment of collapsed prompts, the main one first; differences at equal passes; the `peers`."""
-    treatments = [MAIN, *(name for name in COLLAPSED if name != MAIN)]
-    if not evaluation.labels["collapsed"].any():
-        treatments = ["negative"]
+    treatments = _treatments(evaluation)
     parts = []
     for treatment in treatments:
         table = evaluation.detection.filter(collapsed=treatment)
@@ -62,6 +67,13 @@ def markdown(evaluation: Evaluation, peers: pl.DataFrame | None = None) -> str:
     if peers is not None:
         parts += ["### Detectors of the literature, and what the text alone tells", _peer_table(peers, treatment)]
     return "\n\n".join(parts) + "\n"
+
+
+def _treatments(evaluation: Evaluation) -> list[str]:
+    """Of collapsed prompts, the main one first; where none is collapsed, they are all the same."""
+    if not evaluation.labels["collapsed"].any():
+        return ["negative"]
+    return [MAIN, *(name for name in COLLAPSED if name != MAIN)]
 
 
 def best(table: pl.DataFrame, seeds: int) -> list[str]:

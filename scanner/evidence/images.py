@@ -2,40 +2,43 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 
+from scanner.dataset import images
 from scanner.dataset.paired_images import PairedImage, paired_images
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.injection import injection, latents
 from scanner.diffusion.prediction import Array
 from scanner.diffusion.start import Watch, unwatched
-from scanner.errors import InputError, ScannerError, first_line
+from scanner.errors import InputError, ScannerError
 from scanner.evidence.decomposition import least_squares
-from scanner.files import replacing_folder
+from scanner.evidence.verify import thumbnails
 from scanner.identity import shown
 from scanner.model import Model, Scorer
 from scanner.store.stored import StoredScan
 
 ROWS = 16  # of one prompt whose images are looked at: the first ones; a web dataset has captions of thousands
-FILES = ("images.parquet", "images.jsonl")
+PICTURES = ("picture", "nearest_picture")  # PNG, small; of the image of each prompt that its first step holds most
 SCHEMA: dict[str, pl.DataType] = {
     "prompt_id": pl.String(), "text": pl.String(), "file": pl.String(), "row": pl.Int64(), "image": pl.String(),
     "status": pl.String(), "problem": pl.String(), "injection": pl.Float32(), "injection_cosine": pl.Float32(),
     "injection_prior": pl.Float32(), "injection_cosine_prior": pl.Float32(),
     "w_0": pl.List(pl.Float32()), "w_T": pl.List(pl.Float32()),
     "nearest_image": pl.String(), "nearest_injection_prior": pl.Float32(), "nearest_cosine_prior": pl.Float32(),
+    "picture": pl.Binary(), "nearest_picture": pl.Binary(),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """The readable images of all candidates: names, and latents x_0 [N, C, H, W]."""
+    """The readable images of all candidates: names, latents x_0 [N, C, H, W], and small copies as PNG."""
 
     names: Sequence[str]
     x_0: Array
+    pictures: Sequence[bytes]
 
 
 def look(
@@ -70,17 +73,6 @@ def look(
     return measured.select(*SCHEMA)
 
 
-def write(out: Path, found: pl.DataFrame) -> list[Path]:
-    """images.parquet and images.jsonl in the folder `out`, both together; returns the paths. Raises ScannerError."""
-    try:
-        with replacing_folder(out, FILES.__contains__) as partial:
-            found.write_parquet(partial / "images.parquet")
-            found.write_ndjson(partial / "images.jsonl")
-    except (OSError, pl.exceptions.ComputeError) as error:
-        raise ScannerError(f"{out}: cannot be written ({first_line(error)}): needed a folder to write to") from error
-    return [out / name for name in FILES]
-
-
 def _candidates(stored: StoredScan, score: str, top: int) -> pl.DataFrame:
     """[place, prompt_id, text, file, row] of the first ROWS dataset rows of the `top` prompts."""
     known = stored.scores.filter(pl.col("status") == "scored", pl.col(score).is_not_null())
@@ -98,6 +90,7 @@ def _gallery(rows: pl.DataFrame, column: str, denoiser: Denoiser, watch: Watch) 
     """The rows with their images' name, status, problem and place `x` in the gallery; each image encoded once."""
     height, width = denoiser.image_size
     names: list[str] = []
+    pictures: list[bytes] = []
     described: list[dict[str, object]] = []
     waiting: list[Array] = []
     parts: list[Array] = []
@@ -113,6 +106,7 @@ def _gallery(rows: pl.DataFrame, column: str, denoiser: Denoiser, watch: Watch) 
             if paired.pixels is not None:
                 names.append(f"{file}#{paired.row}" if paired.image is None else paired.image)
                 waiting.append(paired.pixels)
+                pictures.append(images.png(thumbnails(paired.pixels[None])[0]))
             if len(waiting) == denoiser.image_batch:
                 encode()
     if waiting:
@@ -121,7 +115,7 @@ def _gallery(rows: pl.DataFrame, column: str, denoiser: Denoiser, watch: Watch) 
         raise InputError(f"no readable image for {len(rows)} rows, the first: {described[0]['problem']}")
     schema = {name: SCHEMA[name] for name in ("file", "row", "image", "status", "problem")} | {"x": pl.Int64()}
     table = pl.DataFrame(described, schema=schema)
-    return rows.join(table, ["file", "row"], maintain_order="left"), Gallery(names, np.concatenate(parts))
+    return rows.join(table, ["file", "row"], maintain_order="left"), Gallery(names, np.concatenate(parts), pictures)
 
 
 def _described(file: str, paired: PairedImage, place: int) -> dict[str, object]:
@@ -154,7 +148,10 @@ def _measure(scorer: Scorer, texts: Sequence[str], rows: pl.DataFrame, gallery: 
         "nearest_injection_prior": by_prior[b, n],
         "nearest_cosine_prior": cosine_prior[b, n],
     }
+    drawn = {"picture": [gallery.pictures[i] for i in x], "nearest_picture": [gallery.pictures[i] for i in n]}
     every = {name: pl.Series(name, np.asarray(v).tolist(), SCHEMA[name]) for name, v in (own | nearest_of).items()}
     mine = [pl.when(pl.col("x").is_not_null()).then(every[name]).alias(name) for name in own]
-    whole = rows.with_columns(*mine, *(every[name] for name in nearest_of))
-    return whole.with_columns(pl.selectors.float().fill_nan(None)).select(*SCHEMA)
+    whole = rows.with_columns(*mine, *(every[name] for name in nearest_of)).with_columns(cs.float().fill_nan(None))
+    best = pl.col("injection_cosine_prior").rank("ordinal", descending=True).over("prompt_id") == 1
+    shown = [pl.Series(name, values, SCHEMA[name]) for name, values in drawn.items()]
+    return whole.with_columns(*shown).with_columns(pl.when(best).then(pl.col(PICTURES))).select(*SCHEMA)
