@@ -56,8 +56,9 @@ def images(
     with written(out) as folder, progress() as watch:
         found = paired_images.look(stored, opened, images, score, top, watch)
         paths = [inside(out, path.name) for path in images_page.write(folder, found, stored.scan_id)]
+        reported = (folder / "report.html").exists()
     for status, count in found["status"].value_counts(sort=True).iter_rows():
         click.echo(f"{status:<11} {count:,}")
     click.echo(f"Written: {', '.join(map(str, paths))}", err=True)
-    if (out / "report.html").exists():
+    if reported:
         click.echo("The report in that folder shows them when it is made again.", err=True)

@@ -1,5 +1,6 @@
 """`overscan report`."""
 
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from json import dumps
@@ -22,9 +23,10 @@ from scanner.audit.kept import Kept
 from scanner.audit.kept import read as read_kept
 from scanner.audit.rank import Rule
 from scanner.audit.summary import Summary, as_json
-from scanner.cli import options
+from scanner.cli import closer, options
 from scanner.cli.console import out_console
 from scanner.cli.places import FILE, FOLDER, OUT_FILE, OUT_FOLDER
+from scanner.cli.progress import progress
 from scanner.copies import change, check, written
 from scanner.diffusion.scores import DEFAULT_SCORE
 from scanner.errors import ScannerError
@@ -68,6 +70,9 @@ RATES = ("fdr", "fpr")
 @click.option("--metrics", type=OUT_FILE, help="Also gauges in Prometheus' text format.")
 @click.option("--junit", type=OUT_FILE, help="Also new findings as JUnit XML, for CI pages.")
 @click.option("--sarif", type=OUT_FILE, help="Also new findings as SARIF, for code scanning.")
+@click.option("--verify", type=click.IntRange(1), metavar="N", help="Generate the N highest findings, for pictures.")
+@click.option("--images", metavar="COLUMN|members", help="With --verify: beside the dataset's own images.")
+@click.option("--by", help="Who ran it, in the report.")
 @click.option("--redact", is_flag=True, help="Ids for captions and no folders, everywhere.")
 @click.option("--json", is_flag=True, help="Print the summary as JSON.")
 def report(
@@ -87,6 +92,9 @@ def report(
     metrics: Place | None,
     junit: Place | None,
     sarif: Place | None,
+    verify: int | None,
+    images: str | None,
+    by: str | None,
     redact: bool,
     json: bool,
     **limits: Any,
@@ -94,8 +102,13 @@ def report(
     """Flag prompts of a scan; write report.html, summaries and the flagged prompts and rows as data.
 
     A ranking by --top, --quantile or --threshold says nothing of false alarms; a decision by --fdr or --fpr needs
-    --calibration.
+    --calibration. With --verify, and with what `images` and `explain` have left in the folder, pictures and words stand
+    beside the captions.
     """
+    if redact and verify is not None:
+        raise click.UsageError("--redact hides captions, --verify shows what is generated from them: one of the two")
+    if images is not None and verify is None:
+        raise click.UsageError("--images needs --verify")
     chosen = _strongest(limits, calibration)
     kept = _kept(chosen)
     if kept is not None:
@@ -107,7 +120,7 @@ def report(
         check(write_baseline, _refuse_another)
     fails = None if fail_on is None else policy.FailOn.parse(fail_on)
     stored, made = read_store(store, scan_id, last_run), datetime.now(UTC)
-    facts = reports.facts_of(stored.scan_id, stored.record, stored.earlier)
+    facts = reports.facts_of(stored.scan_id, stored.record, stored.earlier, by)
     if score is None:
         score = _default_score(stored, rule)
         rule = replace(rule, score=score)
@@ -126,11 +139,16 @@ def report(
         earlier = former(night.summary, nights, folder)
         night = night if earlier is None else night.noting(drift(earlier, night))
         past = None if nights is None else history(nights, night.summary)
-        contents, found = reports.contents_of(night, facts, made, past), night.summary
+        with progress() as watch:
+            looked = reports.Beside() if redact else closer.look(night, stored.record, folder, verify, images, watch)
+        following = None if redact else closer.following(stored.record, out, looked, [*sys.argv[1:], "--verify", "6"])
+        beside = {"looks": looked.looks, "pages": looked.pages, "following": following}
+        contents = reports.contents_of(night, facts, made, past, **beside)
+        found = night.summary
         if redact:
             places = reports.Places.of([stored.record, *stored.earlier], night.flagged["file"].unique())
             contents, found = reports.redact(contents, places), reports.redact_summary(found, places)
-        paths: list[Place] = [inside(out, path.name) for path in reports.write(folder, contents, found)]
+        paths: list[Place] = [inside(out, path.name) for path in reports.write(folder, contents, found, looked.files)]
         handed = reports.hand_over({"metrics": metrics, "junit": junit, "sarif": sarif}, contents, found)
     paths += handed
     if write_baseline is not None:
