@@ -1,33 +1,73 @@
 """`overscan demo`."""
 
+import shlex
 from pathlib import Path
 
 import click
 
 from scanner import demo as demos
+from scanner.audit.decision import Night
+from scanner.cli import closer
 from scanner.cli.console import out_console, summary
 from scanner.cli.options import examples
 from scanner.cli.places import NEW
-from scanner.cli.progress import progress
-from scanner.report import table
+from scanner.cli.progress import duration, progress
+from scanner.config import unet_passes
+from scanner.evidence.verify import Sampling
+from scanner.model.scorer import CANARIES
+from scanner.report import Beside, table
+from scanner.scanning.dry_run import DryRun
+from scanner.store.record import RunRecord
+
+DEFAULT = Path("overscan-demo")
+PICTURES = 6  # findings that the suggested command generates
 
 
 @click.command(
     epilog=examples(
         "overscan demo",
+        "overscan demo --verify 6",
     )
 )
-@click.option(
-    "-o", "--out", type=NEW, default=Path("overscan-demo"), show_default=True, help="Folder for store and report."
-)
-def demo(out: Path) -> None:
+@click.option("-o", "--out", type=NEW, default=DEFAULT, show_default=True, help="Folder for store and report.")
+@click.option("--verify", type=click.IntRange(1), metavar="N", help="Generate the N highest findings, for pictures.")
+def demo(out: Path, verify: int | None) -> None:
     """Scan the bundled captions with the bundled model, offline, and compare with what the model truly memorized."""
     with progress() as watch:
-        done = demos.run(out, watch)
+        plan = demos.plan(out, watch)
+    click.echo(_announced(plan, out, verify), err=True)
+
+    def look(night: Night, record: RunRecord) -> tuple[Beside, str]:
+        found = closer.look(night, record, out, verify, None, watch)
+        again = ["demo", *([] if out == DEFAULT else ["--out", str(out)]), "--verify", str(PICTURES)]
+        return found, closer.following(record, out, found, again)
+
+    with progress() as watch:
+        done = demos.run(out, watch, look)
     click.echo(summary(done.result), err=True)
     out_console.print(table(done.contents))
+    fewest, seeds = done.copies
     click.echo(
-        f"\nGenerating all prompts in full had shown which are memorized. Of {done.labelled} flagged prompts that it "
-        f"decided, {done.memorized} are:\nprecision {done.precision:.3f}, recall {done.recall:.3f}, "
-        f"AUROC {done.auroc:.4f} (over all labelled prompts).\nReports and store: {out}"
+        f"\n{done.confirmed} of {done.labelled} flagged captions are copied by the model on at least {fewest} of "
+        f"{seeds} seeds; it found {done.confirmed} of {done.memorized} memorized ones.\n"
+        f"That is by generating every caption in full, once, before: precision {done.precision:.3f}, recall "
+        f"{done.recall:.3f}, AUROC {done.auroc:.4f}.\n\n"
+        f"open {shlex.quote(str(out / 'report.html'))}\n"
+        f"next: {done.contents.following}"
     )
+
+
+def _announced(plan: DryRun, out: Path, verify: int | None) -> str:
+    """What will be done, and how long it takes, by a few prompts that were timed."""
+    lines = [f"Scans {plan.unique:,} captions ({plan.rows:,} rows) with a bundled model, offline, into {out}/."]
+    if plan.already_scored:
+        lines.append(f"{plan.already_scored:,} of them are scored there already.")
+    seconds = plan.seconds
+    if verify is not None:
+        sampling = Sampling()
+        passes = (verify + len(CANARIES)) * unet_passes(len(sampling.seeds), sampling.num_inference_steps)
+        lines.append(f"Then the {verify} highest findings are generated, and {len(CANARIES)} captions to compare with.")
+        seconds += passes / (plan.prompts_per_second * unet_passes(2, 1)) if plan.prompts_per_second else 0
+    if plan.prompts_per_second:
+        lines.append(f"That takes about {duration(seconds)} here.")
+    return " ".join(lines)
