@@ -61,10 +61,12 @@ def following(record: RunRecord, out: Place, looked: Beside, pictures: Sequence[
     """The command to type next: `pictures`, where there are none yet, then the words that the highest rest on."""
     if not looked.files:
         return shlex.join(["overscan", *pictures])
-    config, reference = record.config, record.reference
+    config = record.config
     options = ["--backend", record.backend, "--precision", record.precision, "--seeds", str(len(config.seeds))]
     options += ["--first-steps", str(config.first_steps), "--guidance-scale", f"{config.guidance_scale:g}"]
-    options += [] if reference is None else ["--reference", reference.path]
+    options += ["--timesteps", ",".join(map(str, config.timesteps))] if config.timesteps else []
+    options += [] if record.reference is None else ["--reference", record.reference.path]
+    options += [] if record.base is None else ["--base-model", record.base.path]
     places = ["--report", str(out), "--model", record.model, "--out", str(out)]
     return shlex.join(["overscan", "explain", *places, *options])
 
