@@ -117,7 +117,7 @@ def test_a_report_with_pictures(tmp_path, cache, monkeypatch):
     assert code == 0, err
     assert not (tmp_path / "report" / "verified.html").exists()  # no page of another report stays
     assert "<img" not in (tmp_path / "report" / "report.html").read_text()
-    out, err, code = run(*asked, "--verify", "2", "--redact")
+    _, err, code = run(*asked, "--verify", "2", "--redact")
     assert (code, "--redact hides captions" in err) == (2, True)
 
 
