@@ -196,10 +196,10 @@ def test_out_model_and_store_are_one_letter_everywhere():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["scan", "--modle", "x"], "No such option '--modle'. (Did you mean one of: '--dialect', '--model'?)"),
-        (["report", "--output", "x"], "No such option '--output'. (Did you mean one of: '--out', '--top', '--tpr'?)"),
+        (["scan", "--modle", "x"], "No such option '--modle'. (Did you mean ... '--model'"),
+        (["report", "--output", "x"], "No such option '--output'. (Did you mean ... '--out'"),
         (["scna"], "No such command 'scna'. Did you mean 'scan'?"),
-        (["scan", "--config", "x"], "--config goes before the command: overscan --config ..."),
+        (["scan", "--config", "x"], "--config goes before the command: overscan --config"),
         (["report", "--score", "guidance_spred"], "did you mean guidance_spread_v1? There are text_noise_norm_v1"),
         (["report", "--score", "confidence"], "'confidence' is no score here. There are text_noise_norm_v1, overest"),
         (["scan", "--screen-score", "agreement"], "'agreement' is no score here. There are text_noise_norm_v1, "),
@@ -209,7 +209,7 @@ def test_out_model_and_store_are_one_letter_everywhere():
 def test_near_misses_are_answered(arguments, said):
     out, err, code = run(*arguments)
     assert (out, code) == ("", 2)
-    assert said in " ".join(err.split())
+    assert all(part in " ".join(err.split()) for part in said.split(" ... ")), err
 
 
 def test_scores_are_named_without_their_version_while_there_is_one():
