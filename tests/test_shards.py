@@ -157,7 +157,7 @@ def test_the_command_says_its_shard(captions, tmp_path, monkeypatch):
     out, err, code = run(*asked, "--shard", "2/2", "--json")
     assert code == 0, err
     assert json.loads(out)["shard"] == {"index": 2, "count": 2}
-    assert err.splitlines()[0] == "shard           2/2 of the prompts, of which all below is"
+    assert "shard           2/2 of the prompts, of which all below is" in err.splitlines()  # a slow machine says more
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")
     out, err, code = run(*asked, "--shard", "auto/2", "--dry-run", "--json")
     assert (code, json.loads(out)["shard"]) == (0, {"index": 1, "count": 2})
