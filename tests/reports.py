@@ -83,12 +83,19 @@ def contents(texts=HOSTILE, n_flagged=None, **optional):
         "ranked": ranked,
     }
     made = given | optional
-    return Contents(**{"flagged": rows_of(made["ranked"])} | made)
+    ranked = made["ranked"].lazy()
+    return Contents(**{"flagged": rows_of(ranked)} | made | {"ranked": ranked})
 
 
 def rows_of(ranked):
     """A dataset row for each of a flagged prompt's `n_rows`."""
-    rows = ranked.filter("flagged").drop("flagged").with_columns(copy=pl.int_ranges(pl.col("n_rows"))).explode("copy")
+    rows = (
+        ranked.filter("flagged")
+        .collect()
+        .drop("flagged")
+        .with_columns(copy=pl.int_ranges(pl.col("n_rows")))
+        .explode("copy")
+    )
     file = pl.when(pl.col("copy") == 0).then(pl.lit("data/a.parquet")).otherwise(pl.lit("data/b.parquet"))
     return rows.with_columns(file=file, row=pl.col("rank") * 10 + pl.col("copy")).drop("copy")
 

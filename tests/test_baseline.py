@@ -35,10 +35,10 @@ def test_accepting_is_a_union(tmp_path):
     assert (added, grown.prompt_ids, grown.scan_id) == (1, (A, B, C), "other")
     assert read_baseline(path) == grown
     assert [grown.entry(i).scan_id for i in (A, B, C)] == ["scan", "other", "other"]
-    assert classify(RANKED, grown, None, TODAY)[0]["finding"].to_list() == ["known"] * 3 + [None]
+    assert classify(RANKED, grown, None, TODAY)[0].collect()["finding"].to_list() == ["known"] * 3 + [None]
     assert grown.elsewhere([A, B, C, D], "scan", "s_v1") == 2
     found, notes = classify(RANKED, grown, None, date(2030, 6, 21))
-    assert found["finding"].to_list() == ["known", "new", "new", None]
+    assert found.collect()["finding"].to_list() == ["known", "new", "new", None]
     assert notes == [f"baseline: 2 accepted until a day that has passed, so new again: {B}, {C}"]
     again, added = accept(path, [B], at(22))
     assert (added, again.entry(B), again.entry(C).expires) == (1, at(22), "2030-06-20")

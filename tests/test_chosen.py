@@ -25,7 +25,7 @@ JUDGED = Judgement({}, 9, 0.1, 0, 0.0, ())
 @pytest.fixture
 def night():
     ranked = pl.DataFrame({"rank": [2, 1, 3, None], "prompt_id": IDS, "text": TEXTS})
-    return Night(ranked, ranked.head(0), SUMMARY)
+    return Night(ranked.lazy(), ranked.head(0), SUMMARY)
 
 
 def test_the_highest_by_rank(night):

@@ -65,7 +65,7 @@ def test_a_ranking_has_no_p_values_and_says_so():
         "notes": [],
     }
     assert found.flagged.select("rank", "row", "finding").rows() == [(1, 1, "new"), (1, 4, "new")]
-    assert "p_value" not in found.ranked.columns
+    assert "p_value" not in found.prompts.columns
 
 
 def test_a_decision_says_what_it_rests_on():

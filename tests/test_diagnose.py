@@ -50,7 +50,7 @@ def test_chance_explains_most_comparisons_of_equal_samples():
 def test_a_tenth_of_memorized_prompts_is_no_sign_against_exchangeability():
     benign = RNG.standard_normal(3600)
     data = prompts(np.concatenate([benign, RNG.normal(6, 1, 400)]))
-    checks = exchangeability(calibration(RNG.standard_normal(4000)), data)
+    checks = exchangeability(calibration(RNG.standard_normal(4000)), data.lazy())
     assert checks["check"].to_list() == ["bulk", "length"]
     assert 0.02 < checks["distance"][0] < 0.08  # half of a tenth
     assert warnings(checks) == []
@@ -60,7 +60,7 @@ def test_a_tenth_of_memorized_prompts_is_no_sign_against_exchangeability():
     ("shift", "said"), [(0.5, "higher than the null captions"), (-0.5, "lower than the null captions")]
 )
 def test_a_null_of_another_kind_is_said(shift, said):
-    checks = exchangeability(calibration(RNG.standard_normal(2000)), prompts(RNG.normal(shift, 1, 2000)))
+    checks = exchangeability(calibration(RNG.standard_normal(2000)), prompts(RNG.normal(shift, 1, 2000)).lazy())
     (warning,) = warnings(checks)
     assert f"ordinary prompts of this dataset score {said}" in warning
     assert ("more false alarms than asked" in warning) == (shift > 0)
@@ -79,19 +79,19 @@ def test_a_distance_matters_from_a_tenth_up(share, differs):
 def test_the_bulk_of_a_screened_scan_is_not_compared():
     """Not even where one prompt alone was screened out: the scores that are left are no sample."""
     data = prompts([*np.linspace(0, 1, 99), None])
-    assert exchangeability(calibration(np.linspace(0, 1, 100)), data)["check"].to_list() == ["length"]
+    assert exchangeability(calibration(np.linspace(0, 1, 100)), data.lazy())["check"].to_list() == ["length"]
 
 
 def test_length_matters_in_so_far_as_it_goes_with_the_score():
     null = prompts(np.linspace(0, 1, 100)).with_columns(text=pl.Series(["x" * i for i in range(1, 101)]))
     made = Calibration.of("scan", "s_v1", null, canaries(1.0, 2.0), {})
-    checks = exchangeability(made, prompts(np.linspace(0, 1, 100)))
+    checks = exchangeability(made, prompts(np.linspace(0, 1, 100)).lazy())
     assert checks["length_correlation"].to_list() == pytest.approx([1, 1])
 
 
 def test_captions_of_another_length_are_said():
     scores = np.linspace(0, 1, 1000)
-    (warning,) = warnings(exchangeability(calibration(scores), prompts(scores, text="a" * 30)))
+    (warning,) = warnings(exchangeability(calibration(scores), prompts(scores, text="a" * 30).lazy()))
     assert warning == (
         "captions have 30 characters here and 8 in the null (medians; distance 1.00, chance explains 0.07); length "
         "correlates 0.00 with the score"

@@ -127,8 +127,8 @@ def test_p_values_are_compared_where_both_nights_have_them(tmp_path, nights):
 
 def test_drift_looks_at_new_prompts_only(tmp_path):
     rng = np.random.default_rng(0)
-    old = {f"old {i}": value for i, value in enumerate(rng.normal(0, 0.1, 500))}
-    same = {f"new {i}": value for i, value in enumerate(rng.normal(0, 0.1, 300))}
+    old = {f"{i:03x} old": value for i, value in enumerate(rng.normal(0, 0.1, 500))}
+    same = {f"{i:03x} new": value for i, value in enumerate(rng.normal(0, 0.1, 300))}
     first = report(tmp_path / "mon", old)
     assert notes(first, report(tmp_path / "tue", old | same)) == []
     (said,) = notes(first, report(tmp_path / "wed", old | {name: value + 0.1 for name, value in same.items()}))
@@ -167,14 +167,27 @@ def test_the_former_night_is_the_newest_of_an_earlier_day(tmp_path):
     for name, day in days.items():
         file = nights / name / "summary.json"
         file.write_text(file.read_text().replace("2030-01-01", day))
-    tonight = report(tmp_path / "tonight", AFTER).summary
-    assert former(tonight, nights, tmp_path / "none").summary.date == date(2029, 12, 31)
-    assert former(tonight, tmp_path / "none", tmp_path / "none") is None
-    assert former(tonight, None, tmp_path / "none") is None
-    assert former(tonight, None, nights / "mon").summary.date == date(2029, 12, 30)
-    assert former(tonight, None, nights / "other") is None
+    tonight, work = report(tmp_path / "tonight", AFTER).summary, tmp_path / "work"
+    work.mkdir()
+    assert former(tonight, nights, tmp_path / "none", work).summary.date == date(2029, 12, 31)
+    assert former(tonight, tmp_path / "none", tmp_path / "none", work) is None
+    assert former(tonight, None, tmp_path / "none", work) is None
+    assert former(tonight, None, nights / "mon", work).summary.date == date(2029, 12, 30)
+    assert former(tonight, None, nights / "other", work) is None
     (nights / "mon/scores.parquet").write_bytes(b"cut in half")
-    assert former(tonight, None, nights / "mon") is None, "it is replaced, and no reason to have no report"
+    assert former(tonight, None, nights / "mon", work) is None, "it is replaced, and no reason to have no report"
     (nights / "tue/summary.json").write_text("{")
     with pytest.raises(ScannerError, match="tue: not a whole report"):
-        former(tonight, nights, tmp_path / "none")
+        former(tonight, nights, tmp_path / "none", work)
+
+
+def test_a_night_that_is_streamed_stays_what_it_is_while_its_report_is_replaced(tmp_path, nights):
+    """And is linked rather than copied, where the disk can; read whole, it is the same."""
+    work = tmp_path / "work"
+    work.mkdir()
+    whole, streamed = read_night(tmp_path / "mon"), read_night(tmp_path / "mon", work)
+    assert (work / "former.parquet").samefile(tmp_path / "mon/scores.parquet")
+    report(tmp_path / "mon", {"another": 1.0})
+    assert streamed.ranked.collect().equals(whole.ranked.collect())
+    assert set(streamed.ranked.collect()["prompt_id"]) == BEFORE.keys()
+    assert read_night(tmp_path / "mon").ranked.collect()["prompt_id"].to_list() == ["another"]

@@ -55,7 +55,7 @@ def test_a_rate_is_weighed_by_its_null_captions(null_captions, above):
 
 def test_a_false_discovery_rate_is_weighed_by_its_least_q_value():
     decided = night([*data(97, 2), 1.5], Rule("s_v1", fdr=0.2), calibration=null())
-    weighed, flagged = decided.summary.evidence, decided.ranked.filter("flagged")
+    weighed, flagged = decided.summary.evidence, decided.prompts
     assert weighed.expected == pytest.approx(0.2 * len(flagged))
     assert weighed.rate == flagged["p_value"].max()
     assert weighed.chance == flagged["q_value"].min()
@@ -73,9 +73,7 @@ def test_a_threshold_counts_the_null_scores_that_reach_it():
 def test_a_ranking_is_weighed_by_its_lowest_flag():
     ranked = night([0.1, 0.2, 0.5, 1.5], Rule("s_v1", top=2), calibration=null(4))
     weighed = ranked.summary.evidence
-    assert (
-        weighed.rate == ranked.ranked.filter("flagged")["p_value"].max() == 0.6
-    )  # two null scores above, and one more
+    assert weighed.rate == ranked.prompts["p_value"].max() == 0.6  # two null scores above, and one more
     assert (weighed.expected, weighed.chance) == (pytest.approx(2.4), None)
 
 

@@ -218,7 +218,7 @@ def texts_of(item):
 
 def test_a_settings_file_can_ask(reported, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    ids = read_night(reported / "report").ranked["prompt_id"][2:4].to_list()
+    ids = read_night(reported / "report").ranked.collect()["prompt_id"][2:4].to_list()
     settings = f'[explain]\nreport = "{reported / "report"}"\nmodel = "{BUNDLE}"\nids = {json.dumps(ids)}\n'
     (tmp_path / "overscan.toml").write_text(settings)
     out, err, code = run("explain", "--json")
@@ -242,14 +242,14 @@ def test_a_reports_prompts_under_the_reports_threshold(reported):
     assert code == 0
     assert (found["scan_id"], found["score"]) == (night.summary.scan_id, DEFAULT_SCORE)
     assert found["threshold"] == night.summary.lowest_flagged
-    assert [item["text"] for item in found["captions"]] == night.ranked["text"].head(2).to_list()
+    assert [item["text"] for item in found["captions"]] == night.ranked.collect()["text"].head(2).to_list()
     assert all(item["edit"]["score"] < found["threshold"] for item in found["captions"])
     table = pl.read_parquet(reported / "variants.parquet")
     assert len(table) == sum(len(item["tried"]) for item in found["captions"])
     assert table.filter(pl.col("deleted").list.len() == 0)["importance"].to_list() == [0.0, 0.0]
     once = len({text for item in found["captions"] for text in texts_of(item)})
     assert f"2 captions, {once} with each word left out: {2 * once} UNet passes" in err
-    chosen = night.ranked["prompt_id"][4]
+    chosen = night.ranked.collect()["prompt_id"][4]
     out, _, code = run(*asked[:-2], "--json", "--ids", chosen[:8])
     assert [item["prompt_id"] for item in json.loads(out)["captions"]] == [chosen]
     out, _, code = run(*asked[:-2], "--json", "--prompt", "a b", "--ids", chosen)

@@ -111,7 +111,7 @@ def test_its_report_is_made_again_and_nothing_changed(old):
     assert old_summary.keys() - summary.keys() == set(), "keys are added, none is taken away"
     assert old_summary["calibration"].keys() - summary["calibration"].keys() == set()
     assert read_summary(old / "report-screened").scan_id == SCREENED
-    assert read_night(old / "report-screened").ranked["flagged"].sum() == 2
+    assert read_night(old / "report-screened").ranked.collect()["flagged"].sum() == 2
 
 
 def test_its_calibration_and_baseline_are_read(old):
@@ -142,9 +142,9 @@ def test_a_score_of_today_joins_the_rows_of_then(old, monkeypatch):
     assert scan_on(old).scored == 1
     assert status(Ledger(old / "store"), possible).scans[0].lacks == ()
     night = decide(read_store(old / "store"), Rule("fresh_v1", top=1), date(2030, 1, 1))
-    assert night.ranked.filter("flagged")["text"].to_list() == ["a caption of today"]
+    assert night.prompts["text"].to_list() == ["a caption of today"]
     assert night.summary.notes[0].startswith("6 scored prompts have no fresh_v1 and are never flagged by it: ")
-    scored = night.ranked.filter(pl.col("fresh_v1").is_not_null())
+    scored = night.ranked.filter(pl.col("fresh_v1").is_not_null()).collect()
     assert (scored["fresh_v1"] == 2 * scored["text_noise_norm_v1"]).all()
 
 

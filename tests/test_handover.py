@@ -106,8 +106,8 @@ def test_sarif_names_rows_and_the_prompt(written):
     record = file.get_records()[0]
     assert (record["Code"], record["Severity"]) == ("likely-memorized", "warning")
     result = file.get_results()[0]
-    assert result["partialFingerprints"] == {"promptId/v1": made.ranked["prompt_id"][0]}
-    bearing = made.flagged.filter(prompt_id=made.ranked["prompt_id"][0])
+    assert result["partialFingerprints"] == {"promptId/v1": made.prompts["prompt_id"][0]}
+    bearing = made.flagged.filter(prompt_id=made.prompts["prompt_id"][0])
     assert result["properties"]["rows"] == [
         {"file": file, "row": row} for file, row in bearing.select("file", "row").head(PLACES).iter_rows()
     ]

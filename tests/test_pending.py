@@ -3,6 +3,7 @@ import hashlib
 import polars as pl
 import pytest
 
+from scanner.dataset import partitions
 from scanner.dataset.captions import identify, prompt_ids, read, unique_prompts
 from scanner.dataset.partitions import files, join, split_captions
 from scanner.errors import DiskError, InputError, Interrupted
@@ -110,13 +111,25 @@ def test_a_damaged_input_is_named_as_such(tmp_path):
         find(read([tmp_path / "a.parquet"]), NOBODY, tmp_path / "work")
 
 
-def test_scores_are_joined_in_order_of_first_appearance(tmp_path):
+def test_scores_are_joined_and_know_where_a_prompt_appears_first(tmp_path):
     ids = [prompt_id(text) for text in ("b", "a", "b", "gone")]  # b is stored twice
     scores = pl.LazyFrame({"prompt_id": ids, "status": ["scored"] * 4, "s": [2.0, 1.0, 2.0, 9.0]})
     joined = join(captions("c", "b", "a", "b"), scores, tmp_path)
-    assert joined.select("text", "n_rows", "status", "s").rows() == [
-        ("c", 1, None, None),
-        ("b", 2, "scored", 2.0),
-        ("a", 1, "scored", 1.0),
+    assert joined.select("first_row", "text", "n_rows", "status", "s").collect().sort("first_row").rows() == [
+        (0, "c", 1, None, None),
+        (1, "b", 2, "scored", 2.0),
+        (2, "a", 1, "scored", 1.0),
     ]
-    assert join(captions("c"), scores.clear(), tmp_path / "none").select("text", "s").rows() == [("c", None)]
+    assert not list(tmp_path.glob("*/*/*")), "what is joined is not kept twice"
+    none = join(captions("c"), scores.clear(), tmp_path / "none")
+    assert none.select("text", "s").collect().rows() == [("c", None)]
+
+
+def test_many_scores_are_joined_in_smaller_parts(tmp_path, monkeypatch):
+    texts = [str(i) for i in range(2000)]
+    scores = pl.LazyFrame({"prompt_id": [prompt_id(text) for text in texts], "status": "scored", "s": range(2000)})
+    one = join(captions(*texts), scores, tmp_path / "one").collect().sort("first_row")
+    monkeypatch.setattr(partitions, "LARGE", 2000)
+    assert join(captions(*texts), scores, tmp_path / "two").collect().sort("first_row").equals(one)
+    assert one["s"].to_list() == list(range(2000))
+    assert [len(list((tmp_path / name).glob("joined-*"))) for name in ("one", "two")] == [16, 256]

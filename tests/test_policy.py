@@ -9,7 +9,7 @@ from scanner.errors import ScannerError
 
 A, B, C, D, UNKNOWN = (letter * 32 for letter in "abcdf")
 TODAY = date(2030, 6, 15)
-RANKED = pl.DataFrame({"prompt_id": [A, B, C, D], "flagged": [True, True, True, False]})
+RANKED = pl.DataFrame({"prompt_id": [A, B, C, D], "flagged": [True, True, True, False]}).lazy()
 BASELINE = Baseline((B, C, D), "scan", "s_v1", "2030-06-01")
 
 
@@ -23,15 +23,15 @@ def test_findings_are_new_known_or_allowed(tmp_path):
     listed = read_allow(allow(tmp_path, f"{C},our own logo,2030-06-15", "", f'{D},"a, quoted ""reason""",2030-12-31'))
     assert listed["reason"].to_list() == ["our own logo", 'a, quoted "reason"']
     found, notes = classify(RANKED, BASELINE, listed, TODAY)
-    assert found["finding"].to_list() == ["new", "known", "allowed", None]  # the date itself still allows
+    assert found.collect()["finding"].to_list() == ["new", "known", "allowed", None]  # the date itself still allows
     assert notes == []
-    assert classify(RANKED, None, None, TODAY)[0]["finding"].to_list() == ["new", "new", "new", None]
+    assert classify(RANKED, None, None, TODAY)[0].collect()["finding"].to_list() == ["new", "new", "new", None]
 
 
 def test_expired_and_unknown_entries_are_said_and_do_not_allow(tmp_path):
     listed = read_allow(allow(tmp_path, f"{A},x,2030-06-14", f"{UNKNOWN},x,2031-01-01"))
     found, notes = classify(RANKED, BASELINE, listed, TODAY)
-    assert found["finding"].to_list() == ["new", "known", "known", None]
+    assert found.collect()["finding"].to_list() == ["new", "known", "known", None]
     assert notes == [
         f"allow-list: 1 expired, so no longer allowed: {A}",
         f"allow-list: 1 not in this dataset: {UNKNOWN}",

@@ -56,7 +56,7 @@ def test_every_file_is_written_whole(tmp_path):
     assert [path.name for path in write(tmp_path / "new" / "folder", made, SUMMARY)] == FILES
     out = tmp_path / "new" / "folder"
     assert sorted(path.name for path in out.iterdir()) == sorted(FILES)
-    assert pl.read_parquet(out / "scores.parquet").equals(made.ranked)
+    assert pl.read_parquet(out / "scores.parquet").equals(made.ranked.collect())
     assert pl.read_parquet(out / "flagged.parquet").equals(made.flagged)
     assert [json.loads(line)["text"] for line in (out / "flagged.jsonl").read_text().splitlines()] == made.flagged[
         "text"
@@ -124,7 +124,7 @@ def test_redaction_shows_no_word_and_no_place(tmp_path):
     hidden = redact(replace(made, facts={"Dataset": "/srv/data/x/*.parquet, data", "Model": "/home/me/sd"}), places)
     lengths = (36, 10, 3, 7, 94, 0)
     shown = [f"[{i:032x}"[:9] + f"] {length} characters" for i, length in enumerate(lengths)]
-    assert hidden.ranked["text"].to_list() == [*shown, None]
+    assert hidden.ranked.collect()["text"].to_list() == [*shown, None]
     assert set(hidden.flagged["file"]) == {"data/a.parquet", "data/b.parquet"}
     assert hidden.notes == ["files that cannot be read: x/y.txt, z.txt"]
     assert hidden.facts == {"Dataset": "x/*.parquet, data", "Model": "sd"}

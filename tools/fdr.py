@@ -66,7 +66,7 @@ def realise(draw: Draw, draws: int) -> Iterator[tuple[object, ...]]:
             hits = flagged["memorized"].sum()
             fdp = (len(flagged) - hits) / max(1, len(flagged))
             found[fdr].append((fdp, hits / max(1, len(memorized)), flagged.is_empty()))
-        warned += bool(exchangeability(calibration, ranked)["differs"][0])
+        warned += bool(exchangeability(calibration, ranked.lazy())["differs"][0])
     for fdr, rows in found.items():
         fdp, power, nothing = np.array(rows, np.float64).T
         error = f"{fdp.std() / np.sqrt(draws):.4f}"

@@ -7,7 +7,7 @@ here can prove it; `scanner.audit.diagnose` looks for signs against it.
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -24,6 +24,7 @@ FORMAT = 1
 DEFAULT_FDR = 0.05
 KEY = "overscan_calibration"  # of the parquet file's metadata
 KEPT = ("prompt_id", "characters")  # of each null prompt, beside its scores
+BLOCK = 1_000_000  # scores that are counted at once
 Floats = NDArray[np.float64]
 
 
@@ -76,10 +77,30 @@ class Calibration:
 
         For a benign prompt exchangeable with the null, P(p <= a) <= a (Vovk et al., 2005).
         """
-        n = len(self.null)
-        at_least = n - np.searchsorted(self.null, scores.cast(pl.Float64).fill_null(np.inf).to_numpy(), side="left")
-        p = pl.Series("p_value", (1 + at_least) / (n + 1))
+        p = pl.Series("p_value", (1 + self._at_least(scores)) / (len(self.null) + 1))
         return p.set(scores.is_null(), None)
+
+    def q_values(self, scores: pl.Series) -> Callable[[pl.Series], pl.Series]:
+        """q-values of any among all `scores`, which need not be in order; null where there is no score.
+
+        Equal p-values have one q-value, so what is kept is one number per null score.
+        """
+        n = len(self.null)
+        counts = np.zeros(n + 1, np.int64)  # scores at or below which lie so many null scores
+        for part in scores.drop_nulls().to_frame().iter_slices(BLOCK):
+            counts += np.bincount(self._at_least(part.to_series()), minlength=n + 1)
+        p = pl.DataFrame({"p": (1 + np.arange(n + 1)) / (n + 1), "rank": np.cumsum(counts)})
+        q = p.select(q_values(pl.col("p"), pl.col("rank"))).to_series().to_numpy()
+
+        def of(some: pl.Series) -> pl.Series:
+            return pl.Series("q_value", q[self._at_least(some)]).set(some.is_null(), None)
+
+        return of
+
+    def _at_least(self, scores: pl.Series) -> NDArray[np.int64]:
+        """How many null scores lie at or above each score; 0 where there is none."""
+        values = scores.cast(pl.Float64).fill_null(np.inf).to_numpy()
+        return len(self.null) - np.searchsorted(self.null, values, side="left")
 
     def threshold(self, fpr: float) -> float:
         """The null score above which a prompt has p <= `fpr`. Raises ScannerError where no score has."""
@@ -129,12 +150,13 @@ def reach(n: int) -> str:
     return f"{n:,} null captions: p-values from {1 / (n + 1):.2g} up; {fdr}"
 
 
-def q_values(p: pl.Expr) -> pl.Expr:
-    """Benjamini-Hochberg q-values of p-values in ascending order, nulls last: the running least p*m/rank from the end.
+def q_values(p: pl.Expr, rank: pl.Expr) -> pl.Expr:
+    """Benjamini-Hochberg q-values of p-values in ascending order: the running least p*m/rank from the end.
 
+    `rank`: how many p-values of all m are as small or smaller; the last is m.
     Conformal p-values share one null and so depend on one another positively (PRDS): BH holds (Bates et al., 2023).
     """
-    return (p * p.count() / pl.int_range(1, pl.len() + 1)).cum_min(reverse=True)
+    return (p * rank.last() / rank).cum_min(reverse=True)
 
 
 def write(

@@ -1,5 +1,7 @@
 """Which scores a scan can have, and which of those that it has to rank by."""
 
+import polars as pl
+
 from scanner.diffusion.scores import best_scores, possible_scores
 from scanner.store.record import RunRecord
 from scanner.store.stored import StoredScan
@@ -25,5 +27,6 @@ def best(stored: StoredScan) -> str:
     A score that is younger than some rows of a scan is thus no better than none.
     """
     able = best_scores(stored.record.config, stored.record.reference is not None)
-    scores = stored.scores
-    return max(able, key=lambda name: scores[name].count() if name in scores.columns else 0)
+    held = [name for name in able if name in stored.prompts.collect_schema()]
+    counts = stored.prompts.select(pl.col(held).count()).collect(engine="streaming").row(0, named=True) if held else {}
+    return max(able, key=lambda name: counts.get(name, 0))

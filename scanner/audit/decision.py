@@ -1,8 +1,9 @@
 """One night's decision: ranked prompts, flagged rows, and a summary that says what was asked and found."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
+from functools import cached_property
 
 import polars as pl
 
@@ -14,7 +15,7 @@ from scanner.audit.findings import group
 from scanner.audit.headline import headline, of_the_evidence, percent
 from scanner.audit.kept import Kept
 from scanner.audit.policy import classify
-from scanner.audit.rank import Rule, rank, sources
+from scanner.audit.rank import Rule, ranked_in, sources
 from scanner.audit.summary import Findings, Judgement, Summary
 from scanner.config import SCREENED_OUT
 from scanner.dataset.shards import Shard, shard_of
@@ -25,17 +26,22 @@ SHARDS_NAMED = 8
 
 @dataclass(frozen=True)
 class Night:
-    """`ranked`: every unique prompt, as of `rank`, with `finding` and `finding_id`; `flagged`: every row that bears a
-    flagged one.
+    """`ranked`: every unique prompt, as of `rank`, with `finding` and `finding_id`, to be streamed; `flagged`: every
+    row that bears a flagged one.
 
     `compared`: whether a baseline or an allow-list told findings apart.
     """
 
-    ranked: pl.DataFrame = field(repr=False)
+    ranked: pl.LazyFrame = field(repr=False)
     flagged: pl.DataFrame = field(repr=False)
     summary: Summary
     calibration: Calibration | None = None
     compared: bool = False
+
+    @cached_property
+    def prompts(self) -> pl.DataFrame:
+        """The flagged prompts, best first."""
+        return self.ranked.filter("flagged").collect(engine="streaming")
 
     def noting(self, said: Sequence[str]) -> "Night":
         """The same night with more notes."""
@@ -63,52 +69,78 @@ def decide(
         kept.check(stored.full_scan_id, rule.score)
     if calibration is not None:
         calibration.check(stored.full_scan_id)
-    ranked, of_the_lists = classify(rank(stored.scores, rule, calibration), baseline, allow, today)
-    lacking = unfinished(ranked, stored.record.shard.count)
+    ranked = ranked_in(stored.work, stored.prompts, rule, calibration)
+    ranked, of_the_lists = classify(ranked, baseline, allow, today)
+    flagged = ranked.filter("flagged").collect(engine="streaming")
+    counts = _counts(ranked, rule.score)
+    lacking = unfinished(ranked, stored.record.shard.count) if counts["unscored"] else []
     notes = [*lacking, *stored.notes, *of_the_lists]
     if baseline is not None and (baseline.scan_id, baseline.score) != (stored.scan_id, rule.score):
         notes.append(f"the baseline of {baseline.date} was written for another model, setting or score")
     if baseline is not None:
-        known = ranked.filter(finding="known")["prompt_id"]
+        known = flagged.filter(finding="known")["prompt_id"]
         if carried := baseline.elsewhere(known, stored.scan_id, rule.score):
             notes.append(f"{carried:,} known findings were accepted under another model, setting or score")
-    notes += _of_the_prompts(ranked, rule.score)
+    notes += _of_the_prompts(counts, rule.score)
     judged = None
     if calibration is not None:
-        judged, found = _judge(ranked, rule, calibration, stored.canaries(rule.score))
+        judged, found = _judge(ranked, counts, rule, calibration, stored.canaries(rule.score))
         notes += found
-    ids = ranked.filter("flagged").select("rank", "prompt_id")
-    grouped = group(ids, stored.sketches(ids["prompt_id"]))
-    ranked = ranked.join(grouped, on="prompt_id", how="left", maintain_order="left")
-    flagged, rows = ranked.filter("flagged"), sources(ranked, stored.captions)
+    grouped = group(flagged.select("rank", "prompt_id"), stored.sketches(flagged["prompt_id"]))
+    ranked = ranked.with_columns(finding_id=_finding_ids(grouped))
+    flagged = flagged.with_columns(finding_id=_finding_ids(grouped))
+    rows = sources(flagged, stored.captions)
     summary = Summary(
         date=today,
         scan_id=stored.scan_id,
         full_scan_id=stored.full_scan_id,
         made_with=stored.record.made_with,
         rule=rule,
-        prompts=len(ranked),
-        scored=ranked["rank"].count(),
+        prompts=counts["prompts"],
+        scored=counts["ranked"],
         flagged=len(flagged),
         flagged_rows=len(rows),
         findings=Findings(**dict(flagged.group_by("finding").len().iter_rows())),
         lowest_flagged=flagged[rule.score].min(),  # type: ignore[arg-type]
         calibration=judged,
-        evidence=weigh(ranked, rule, calibration, kept, prior),
+        evidence=weigh(flagged, counts["ranked"], rule, calibration, kept, prior),
         kept=kept,
     )
     said = headline(summary)
     if lacking:
-        said = f"UNFINISHED, {percent(ranked['status'].count() / len(ranked))} of the prompts are scored. {said}"
+        said = f"UNFINISHED, {percent(1 - counts['unscored'] / counts['prompts'])} of the prompts are scored. {said}"
     summary = replace(summary, headline=said, notes=(*notes, *of_the_evidence(summary)))
     return Night(ranked, rows, summary, calibration, compared=baseline is not None or allow is not None)
 
 
-def unfinished(ranked: pl.DataFrame, count: int) -> list[str]:
+def _finding_ids(grouped: pl.DataFrame) -> pl.Expr:
+    """Of flagged prompts, as of `scanner.audit.findings`: an expression, as a join would be made with every pass."""
+    led = pl.col("prompt_id").replace_strict(
+        grouped["prompt_id"], grouped["finding_id"], default=None, return_dtype=pl.String
+    )
+    return pl.when("flagged").then(led)
+
+
+def _counts(ranked: pl.LazyFrame, score: str) -> dict[str, int]:
+    """Prompts by what must be said of them."""
+    status = pl.col("status")
+    counted = ranked.select(
+        prompts=pl.len(),
+        ranked=pl.col("rank").count(),
+        unscored=status.null_count(),
+        lacking=((status == "scored") & pl.col(score).is_null()).sum(),
+        screened_out=status.eq_missing(SCREENED_OUT).sum(),
+        flagged=pl.col("flagged").sum(),
+    )
+    return counted.collect(engine="streaming").row(0, named=True)
+
+
+def unfinished(ranked: pl.LazyFrame, count: int) -> list[str]:
     """Of a scan in `count` shards that has not scored all prompts, in a sentence: which are missing, and what to do."""
-    if count == 1 or not ranked["status"].null_count():
+    if count == 1:
         return []
-    shards = ranked.group_by(shard=shard_of(count)).agg(pl.len(), left=pl.col("status").null_count()).sort("shard")
+    parts = ranked.group_by(shard=shard_of(count)).agg(pl.len(), left=pl.col("status").null_count())
+    shards = parts.sort("shard").collect(engine="streaming")
     missing = [f"{Shard(i, count)} ({left:,} of {n:,} prompts)" for i, n, left in shards.iter_rows() if left]
     named = ", ".join(missing[:SHARDS_NAMED]) + (" and others" if len(missing) > SHARDS_NAMED else "")
     return [
@@ -117,17 +149,17 @@ def unfinished(ranked: pl.DataFrame, count: int) -> list[str]:
     ]
 
 
-def _of_the_prompts(ranked: pl.DataFrame, score: str) -> list[str]:
+def _of_the_prompts(counts: Mapping[str, int], score: str) -> list[str]:
     """Who has no score, and why, in sentences."""
     said = []
-    if unscored := ranked["status"].null_count():
+    if unscored := counts["unscored"]:
         said.append(f"{unscored:,} prompts of the inputs are newer than the scan and have no score: scan again")
-    if lacking := len(ranked.filter(pl.col("status") == "scored", pl.col(score).is_null())):
+    if lacking := counts["lacking"]:
         said.append(
             f"{lacking:,} scored prompts have no {score} and are never flagged by it: an overscan scored them that did "
             "not know it, or it is undefined for them; scan into a new --store to have it for all"
         )
-    if out := ranked["status"].eq_missing(SCREENED_OUT).sum():
+    if out := counts["screened_out"]:
         said.append(
             f"screened: {out:,} prompts were found ordinary by a first pass, got no other, and are never flagged; all "
             "counts of scored prompts include them"
@@ -136,33 +168,33 @@ def _of_the_prompts(ranked: pl.DataFrame, score: str) -> list[str]:
 
 
 def _judge(
-    ranked: pl.DataFrame, rule: Rule, calibration: Calibration, canaries: pl.DataFrame
+    ranked: pl.LazyFrame, counts: Mapping[str, int], rule: Rule, calibration: Calibration, canaries: pl.DataFrame
 ) -> tuple[Judgement, list[str]]:
     """What the calibration can tell of this dataset, and the signs against it."""
     difference = diagnose.check_canaries(calibration, canaries)
     checks = diagnose.exchangeability(calibration, ranked)
-    n, m = len(calibration.null), ranked["rank"].count()
-    shared = ranked.filter(pl.col("rank").is_not_null()).join(calibration.prompts, on="prompt_id", how="semi")
-    above = ranked.filter(pl.col(rule.score) > calibration.null[-1])
+    n, m = len(calibration.null), counts["ranked"]
+    above = _count(ranked.filter(pl.col(rule.score) > calibration.null[-1]))
+    null = calibration.prompts["prompt_id"].implode()
     notes = diagnose.warnings(checks)
-    if len(shared):
-        notes.append(f"{len(shared):,} prompts of the dataset are null captions themselves, taken to be benign")
+    if shared := _count(ranked.filter(pl.col("rank").is_not_null(), pl.col("prompt_id").is_in(null))):
+        notes.append(f"{shared:,} prompts of the dataset are null captions themselves, taken to be benign")
     threshold, expected, least = None, None, None
     if rule.fpr is not None:
         threshold, expected = calibration.threshold(rule.fpr), rule.fpr * m
     if rule.fdr is not None:
         least = calibration.least_hits(m, rule.fdr)
         notes.append(detectable(n, m, least, rule.fdr))
-        if len(above) and not ranked["flagged"].any():
+        if above and not counts["flagged"]:
             notes.append(
-                f"{len(above):,} prompts score above every null caption, too few for this null: see the line above, or "
+                f"{above:,} prompts score above every null caption, too few for this null: see the line above, or "
                 "use --fpr"
             )
     judged = Judgement(
         source=dict(calibration.source),
         n=n,
         smallest_p=calibration.smallest_p,
-        above_null=len(above),
+        above_null=above,
         canary_difference=difference,
         exchangeability=tuple(checks.to_dicts()),
         threshold=threshold,
@@ -170,6 +202,10 @@ def _judge(
         least_hits=least,
     )
     return judged, notes
+
+
+def _count(rows: pl.LazyFrame) -> int:
+    return int(rows.select(pl.len()).collect(engine="streaming").item())
 
 
 def detectable(n: int, m: int, least: int, fdr: float) -> str:

@@ -4,9 +4,11 @@ Absence of a sign proves nothing. Distances are two-sample Kolmogorov-Smirnov: n
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from scanner.audit.calibrate import Calibration, Floats
 from scanner.errors import ScannerError
@@ -16,23 +18,39 @@ TOLERATED = 0.1  # a distance that matters: in the bulk, 20 % of memorized promp
 CANARY_TOLERANCE = 0.01  # of the null's interquartile range: less moves no p-value noticeably
 
 
+Numbers = NDArray[Any]
+
+
 class EngineChangedError(ScannerError):
     """The engine no longer computes what it computed at calibration."""
 
     exit_code = 4
 
 
-def kolmogorov_smirnov(before: Floats, after: Floats, up_to: float = math.inf) -> float:
-    """Largest difference of the two distribution functions up to a value, in -1 to 1; positive: `after` is larger."""
+def kolmogorov_smirnov(before: Numbers, after: Numbers, up_to: float = math.inf) -> float:
+    """Largest difference of the two distribution functions up to a value, in -1 to 1; positive: `after` is larger.
+
+    Between two values of one sample its own function is constant and the other's only rises: it is enough to look on
+    each value of the smaller sample and just below it.
+    """
+    if len(before) > len(after):
+        return 0.0 - kolmogorov_smirnov(after, before, up_to)
     before, after = np.sort(before), np.sort(after)
-    at = np.unique(np.concatenate([before, after]))
+    at = np.unique(before)
     at = at[at <= up_to]
-    if not len(at):
-        return 0.0
-    difference = np.searchsorted(before, at, side="right") / len(before) - np.searchsorted(
-        after, at, side="right"
-    ) / len(after)
+
+    def below(values: Numbers, of: Numbers) -> Floats:
+        """The distribution function just below each value, on it, and at the end, in this order."""
+        places = [np.searchsorted(values, of, side=side) for side in ("left", "right")]
+        end = np.searchsorted(values, up_to, side="right")
+        return np.append(np.stack(places, axis=1).ravel(), end) / len(values)
+
+    difference = below(before, at) - below(after, at)
     return float(difference[np.abs(difference).argmax()])
+
+
+def _median(ascending: Numbers) -> float:
+    return float(np.mean(ascending[(len(ascending) - 1) // 2 : len(ascending) // 2 + 1].astype(np.float64)))
 
 
 def compare(before: pl.Series, after: pl.Series, up_to: float = math.inf) -> dict[str, float]:
@@ -40,21 +58,21 @@ def compare(before: pl.Series, after: pl.Series, up_to: float = math.inf) -> dic
 
     `differs`: the distance is more than chance explains, and enough to matter. Neither sample may be empty.
     """
-    a, b = (series.cast(pl.Float64).to_numpy() for series in (before, after))
+    a, b = (np.sort(series.to_numpy()) for series in (before, after))
     distance = kolmogorov_smirnov(a, b, up_to)
     chance = CHANCE * math.sqrt(1 / len(before) + 1 / len(after))
     return {
         "n_before": len(before),
         "n_after": len(after),
-        "median_before": float(np.median(a)),
-        "median_after": float(np.median(b)),
+        "median_before": _median(a),
+        "median_after": _median(b),
         "distance": distance,
         "chance": chance,
         "differs": abs(distance) > max(chance, TOLERATED),
     }
 
 
-def exchangeability(calibration: Calibration, ranked: pl.DataFrame) -> pl.DataFrame:
+def exchangeability(calibration: Calibration, ranked: pl.LazyFrame) -> pl.DataFrame:
     """Null ("before") against data ("after"): [check, ... of `compare`, length_correlation].
 
     `bulk`: scores up to the null's median. Memorized prompts lie above it, so a share of them moves this distance by at
@@ -62,10 +80,11 @@ def exchangeability(calibration: Calibration, ranked: pl.DataFrame) -> pl.DataFr
     has no such row: its ordinary prompts have no scores. `length`: characters of the captions; it matters in so far as
     length goes with the score (`length_correlation`, Spearman, in the null).
     """
-    data = ranked.filter(pl.col("rank").is_not_null())
+    placed = ranked.filter(pl.col("rank").is_not_null())
+    data = placed.select(calibration.score, length=pl.col("text").str.len_chars()).collect(engine="streaming")
     median, screened = float(np.median(calibration.null)), data[calibration.score].null_count() > 0
     bulk = [] if screened else [compare(pl.Series(calibration.null), data[calibration.score], median)]
-    length = compare(calibration.prompts["characters"], data["text"].str.len_chars())
+    length = compare(calibration.prompts["characters"], data["length"])
     spearman = calibration.prompts.select(pl.corr("characters", calibration.score, method="spearman")).item()
     correlation = spearman if spearman is not None and math.isfinite(spearman) else 0.0
     rows = [*({"check": "bulk"} | row for row in bulk), {"check": "length"} | length]

@@ -8,7 +8,9 @@ import polars as pl
 
 from scanner.audit.decision import Night
 from scanner.audit.diagnose import compare
+from scanner.dataset import partitions
 from scanner.diffusion.scores import ABSOLUTE, RELATIVE
+from scanner.disk import work_folder
 from scanner.errors import ScannerError
 
 CHANGES = ("new", "flagged", "unflagged", "gone", "moved")
@@ -83,8 +85,7 @@ def drift(before: Night, after: Night) -> list[str]:
     score = before.summary.score
     if not same_scan(before, after) or score != after.summary.score:
         return []
-    new = after.ranked.join(before.ranked, on="prompt_id", how="anti")[score].drop_nulls()
-    old = before.ranked[score].drop_nulls()
+    new, old = _new_scores(before, after), before.ranked.select(score).drop_nulls().collect(engine="streaming")[score]
     if not (len(new) and len(old) and (found := compare(old, new))["differs"]):
         return []
     return [
@@ -95,6 +96,20 @@ def drift(before: Night, after: Night) -> list[str]:
     ]
 
 
+def _new_scores(before: Night, after: Night) -> pl.Series:
+    """Scores of the later night's prompts that the earlier one has not, a part of the ids in memory at a time."""
+    score = before.summary.score
+    with work_folder() as work:
+        for name, night in (("before", before), ("after", after)):
+            partitions.split(night.ranked.select("prompt_id", score), work / name)
+        schema, parts = dict(before.ranked.select("prompt_id", score).collect_schema()), []
+        old, new = partitions.files(work / "before"), partitions.files(work / "after")
+        for digit in partitions.DIGITS:
+            earlier, later = (partitions.partition(split, digit, schema) for split in (old, new))
+            parts.append(later.join(earlier, on="prompt_id", how="anti").select(score).drop_nulls().collect())
+    return pl.concat(parts)[score]
+
+
 def _between(before: Night, after: Night) -> list[str]:
     """Two models or settings compared on the prompts of both nights: by rank, and by p-values, never by scores."""
     said = [
@@ -102,7 +117,7 @@ def _between(before: Night, after: Night) -> list[str]:
         "rank" + (" and p-value" if _judged(before, after) else "") + ", and none is said to have moved"
     ]
     columns = {"rank": "rank", "flagged": "flagged"} | ({"p": "p_value"} if _judged(before, after) else {})
-    sides = [night.ranked.select("prompt_id", **columns).drop_nulls("rank") for night in (before, after)]
+    sides = [night.ranked.select("prompt_id", **columns).drop_nulls("rank").collect() for night in (before, after)]
     both = sides[0].join(sides[1], on="prompt_id", suffix="_after")
     if len(both) < 2:
         return [*said, "drift between them: unknown, as they have no two prompts in common"]
@@ -122,7 +137,7 @@ def _between(before: Night, after: Night) -> list[str]:
 
 
 def _judged(before: Night, after: Night) -> bool:
-    return all("p_value" in night.ranked.columns for night in (before, after))
+    return all("p_value" in night.ranked.collect_schema() for night in (before, after))
 
 
 _NIGHTS = ("before", "after")
@@ -130,8 +145,8 @@ _NIGHTS = ("before", "after")
 
 def _side(night: Night, when: str) -> pl.DataFrame:
     names = {"text": "text", "rank": "rank", "flagged": "flagged", night.summary.score: "score"}
-    names |= {"p_value": "p"} if "p_value" in night.ranked.columns else {}
-    return night.ranked.select("prompt_id", **{f"{new}_{when}": old for old, new in names.items()})
+    names |= {"p_value": "p"} if "p_value" in night.ranked.collect_schema() else {}
+    return night.ranked.select("prompt_id", **{f"{new}_{when}": old for old, new in names.items()}).collect()
 
 
 def _rows(before: Night, after: Night) -> pl.DataFrame:

@@ -42,16 +42,20 @@ class Prior:
 
 
 def weigh(
-    ranked: pl.DataFrame, rule: Rule, calibration: Calibration | None, kept: Kept | None, prior: Prior | None
+    chosen: pl.DataFrame,
+    m: int,
+    rule: Rule,
+    calibration: Calibration | None,
+    kept: Kept | None,
+    prior: Prior | None,
 ) -> Evidence | None:
-    """The evidence of a ranked, flagged frame; None where nothing is known of false alarms.
+    """The evidence of the flagged prompts, `chosen`, of `m` ranked ones; None where nothing is known of false alarms.
 
     Raises ScannerError for a prior without that.
     """
-    m, flagged = ranked["rank"].count(), int(ranked["flagged"].sum())
-    weighed = None
+    flagged, weighed = len(chosen), None
     if calibration is not None:
-        weighed = _calibrated(ranked, rule, calibration, m, flagged)
+        weighed = _calibrated(chosen, rule, calibration, m)
     elif kept is not None and kept.fpr is not None and kept.null_captions is not None:
         above = math.floor(Fraction(str(kept.fpr)) * (kept.null_captions + 1))
         weighed = Evidence(kept.fpr, kept.fpr * m, exceeded(m, kept.null_captions, above, flagged))
@@ -66,8 +70,8 @@ def weigh(
     return Evidence(weighed.rate, weighed.expected, weighed.chance, prior.base_rate, prior.tpr, share)
 
 
-def _calibrated(ranked: pl.DataFrame, rule: Rule, calibration: Calibration, m: int, flagged: int) -> Evidence:
-    n, chosen = len(calibration.null), ranked.filter("flagged")
+def _calibrated(chosen: pl.DataFrame, rule: Rule, calibration: Calibration, m: int) -> Evidence:
+    n, flagged = len(calibration.null), len(chosen)
     lowest = float(chosen["p_value"].max()) if flagged else 0.0  # type: ignore[arg-type]
     if rule.fpr is not None:
         above = math.floor(Fraction(str(rule.fpr)) * (n + 1))

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from scanner.audit.calibrate import Calibration
-from scanner.audit.rank import Rule, rank
+from scanner.audit.rank import Rule, ranked_in
 from scanner.errors import ScannerError
 from scanner.files import replacing
 from scanner.store.stored import StoredScan
@@ -70,17 +71,18 @@ def choose(stored: StoredScan, rule: Rule, today: str, calibration: Calibration 
     """The threshold from which a rule by `quantile`, or by `fpr` with a calibration, flags. Raises ScannerError."""
     if calibration is not None:
         calibration.check(stored.full_scan_id)
-    ranked = rank(stored.scores, rule, calibration)
+    ranked = ranked_in(stored.work, stored.prompts, rule, calibration)
+    lowest = pl.col(rule.score).filter("flagged").min()
+    prompts, at_least = ranked.select(pl.col("rank").count(), lowest.alias("lowest")).collect(engine="streaming").row(0)
     known = (stored.full_scan_id, rule.score)
     if rule.fpr is not None and calibration is not None:
         n = len(calibration.null)
         at = np.float32(calibration.threshold(rule.fpr))
         above = np.nextafter(at, np.float32(np.inf))  # p <= fpr is above that null score, and scores are float32
-        return Kept(*known, float(above), today, ranked["rank"].count(), fpr=rule.fpr, null_captions=n)
-    lowest = ranked.filter("flagged")[rule.score].min()
-    if lowest is None:
+        return Kept(*known, float(above), today, prompts, fpr=rule.fpr, null_captions=n)
+    if at_least is None:
         raise ScannerError("no prompt has a score to choose a threshold from: name a higher --quantile, or scan first")
-    return Kept(*known, float(lowest), today, ranked["rank"].count(), quantile=rule.quantile)  # type: ignore[arg-type]
+    return Kept(*known, float(at_least), today, prompts, quantile=rule.quantile)
 
 
 def write(path: Path, kept: Kept) -> None:

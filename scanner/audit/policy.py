@@ -42,8 +42,8 @@ def read_allow(path: Path) -> pl.DataFrame:
 
 
 def classify(
-    ranked: pl.DataFrame, baseline: Baseline | None, allow: pl.DataFrame | None, today: date
-) -> tuple[pl.DataFrame, list[str]]:
+    ranked: pl.LazyFrame, baseline: Baseline | None, allow: pl.DataFrame | None, today: date
+) -> tuple[pl.LazyFrame, list[str]]:
     """Add `finding` to flagged prompts (`allowed`, else `known`, else `new`), with what must be said of the lists."""
     known = [] if baseline is None else baseline.known(today)
     valid, notes = ([], []) if allow is None else _valid(ranked, allow, today)
@@ -58,7 +58,8 @@ def classify(
     )
     found = ranked.with_columns(finding=finding)
     if baseline is not None and (lapsed := [i for i in baseline.prompt_ids if i not in set(known)]):
-        again = found.filter(pl.col("finding") == "new", pl.col("prompt_id").is_in(lapsed))["prompt_id"]
+        new = found.filter(pl.col("finding") == "new", pl.col("prompt_id").is_in(lapsed))
+        again = new.select("prompt_id").collect(engine="streaming")["prompt_id"]
         if len(again):
             notes.append(f"baseline: {len(again):,} accepted until a day that has passed, so new again: {_some(again)}")
     return found, notes
@@ -81,10 +82,10 @@ class FailOn:
             raise ScannerError(f"fail-on {asked!r}: needed new, any, or a number from 1 up")
         return cls(asked, known=False, least=int(asked))
 
-    def violation(self, ranked: pl.DataFrame) -> str | None:
-        """The sentence that says how the policy is violated, if it is."""
+    def violation(self, flagged: pl.DataFrame) -> str | None:
+        """The sentence that says how flagged prompts, [finding, ...], violate the policy, if they do."""
         kinds = ["new", "known"] if self.known else ["new"]
-        found = len(ranked.filter(pl.col("finding").is_in(kinds)))
+        found = len(flagged.filter(pl.col("finding").is_in(kinds)))
         if found < self.least:
             return None
         return f"policy violated: {found:,} {' or '.join(kinds)} findings, --fail-on {self.asked}"
@@ -104,9 +105,10 @@ def _allowed(cells: list[str], where: str) -> tuple[str, tuple[str, date]]:
         raise ScannerError(f"{where}: expires {expires!r}, needed a date like 2030-12-31") from None
 
 
-def _valid(ranked: pl.DataFrame, allow: pl.DataFrame, today: date) -> tuple[list[str], list[str]]:
+def _valid(ranked: pl.LazyFrame, allow: pl.DataFrame, today: date) -> tuple[list[str], list[str]]:
     expired = allow.filter(pl.col("expires") < today)
-    unknown = allow.join(ranked, on="prompt_id", how="anti")
+    here = ranked.select("prompt_id").filter(pl.col("prompt_id").is_in(allow["prompt_id"].implode()))
+    unknown = allow.join(here.collect(engine="streaming"), on="prompt_id", how="anti")
     notes = [
         f"allow-list: {len(entries):,} {what}: {_some(entries['prompt_id'])}"
         for entries, what in ((expired, "expired, so no longer allowed"), (unknown, "not in this dataset"))

@@ -4,13 +4,17 @@ Without null captions a rule only ranks: it says nothing of false alarms. *Flagg
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import polars as pl
 import polars.selectors as cs
 
-from scanner.audit.calibrate import Calibration, q_values
+from scanner.audit import order
+from scanner.audit.calibrate import Calibration
 from scanner.config import SCREENED_OUT
+from scanner.disk import work_files
 from scanner.errors import ScannerError
 
 ROUNDING = 1 + 1e-12  # p*m/rank may lie a last digit above the limit that it equals
@@ -70,46 +74,81 @@ def rank(scores: pl.DataFrame, rule: Rule, calibration: Calibration | None = Non
     >>> ranked.filter("flagged")["rank"].to_list()
     [1, 2, 3]
     """
-    if rule.score not in scores.columns:
-        held = [name for name, dtype in scores.schema.items() if dtype == pl.Float32]
+    judge, _ = _judge(scores.lazy(), rule, calibration)
+    return judge(order.ordered(scores, rule.score), 0)
+
+
+def ranked_in(
+    work: Path | None, prompts: pl.LazyFrame, rule: Rule, calibration: Calibration | None = None
+) -> pl.LazyFrame:
+    """What `rank` gives, in the same order, to be streamed from files in the folder `work`; None: from memory.
+
+    Raises ScannerError.
+    """
+    if work is None:
+        return rank(prompts.collect(), rule, calibration).lazy()
+    judge, places = _judge(prompts, rule, calibration)
+    files, before = list[Path](), 0
+    for part in order.in_intervals(prompts, rule.score, places, work):
+        files.append(work / f"ranked-{len(files):05d}.parquet")
+        with work_files(work):
+            judge(part, before).write_parquet(files[-1], compression="lz4")
+        before += len(part)
+    return pl.scan_parquet(files, glob=False)
+
+
+Judge = Callable[[pl.DataFrame, int], pl.DataFrame]
+
+
+def _judge(prompts: pl.LazyFrame, rule: Rule, calibration: Calibration | None) -> tuple[Judge, pl.Series]:
+    """What adds ranks, p- and q-values and flags to a part of all prompts in order, given how many come before it.
+
+    Also the places of all. Raises ScannerError for prompts that cannot be ranked, and for what a null cannot tell.
+    """
+    schema = prompts.collect_schema()
+    if rule.score not in schema:
+        held = [name for name, dtype in schema.items() if dtype == pl.Float32]
         raise ScannerError(f"score {rule.score!r} is not in the store; it has {', '.join(held)}")
-    value = pl.col(rule.score)
-    finite = scores.with_columns(pl.when(value.is_finite()).then(value))
-    placed = value.fill_null(pl.when(_screened_out(scores)).then(-math.inf))
-    ordered = finite.sort(placed, "prompt_id", descending=[True, False], nulls_last=True)
-    ordered = ordered.with_columns(pl.when(placed.is_not_null()).then(pl.int_range(1, pl.len() + 1)).alias("rank"))
-    places = ordered.select(placed).to_series()  # the score by which each prompt is judged
-    if not places.is_finite().any() and not _nothing_left(scores):
+    place = order.place(prompts, rule.score)
+    places = prompts.select(place).collect(engine="streaming").to_series()
+    if not places.is_finite().any() and not _nothing_left(prompts):
         raise ScannerError(
             f"no prompt has {rule.score}: scan with what it needs (two seeds or more, --reference, --base-model, "
             "--timesteps, or more --first-steps; see docs/scores.md), or name another --score"
         )
-    if calibration is not None:
-        ordered = _judge(ordered, places, rule, calibration)
-    elif rule.decides:
+    if calibration is None and rule.decides:
         raise ScannerError("fdr and fpr need a calibration: make one with `overscan calibrate`, or use top or quantile")
-    flagged = _flagged(places, rule) & value.is_not_null()
-    return ordered.with_columns(flagged=flagged.fill_null(False))
+    null = None if calibration is None else _null(places, rule, calibration)
+    flagged = _flagged(places, rule) & pl.col(rule.score).is_not_null()
+
+    def judge(part: pl.DataFrame, before: int) -> pl.DataFrame:
+        rank = pl.int_range(before + 1, before + 1 + pl.len())
+        found = part.with_columns(rank=pl.when(place.is_not_null()).then(rank))
+        if null is not None:
+            found = found.with_columns(null(found.select(place).to_series()))
+        return found.with_columns(flagged=flagged.fill_null(False))
+
+    return judge, places
 
 
-def _screened_out(scores: pl.DataFrame) -> pl.Expr:
-    return pl.col("status").eq_missing(SCREENED_OUT) if "status" in scores.columns else pl.lit(False)
-
-
-def _nothing_left(scores: pl.DataFrame) -> bool:
+def _nothing_left(prompts: pl.LazyFrame) -> bool:
     """Whether the first pass screened out every prompt that it scored."""
-    return "status" in scores.columns and SCREENED_OUT in scores["status"] and "scored" not in scores["status"]
+    if "status" not in prompts.collect_schema():
+        return False
+    held = prompts.select(pl.col("status").unique()).collect(engine="streaming")["status"]
+    return SCREENED_OUT in held and "scored" not in held
 
 
-def _judge(ordered: pl.DataFrame, places: pl.Series, rule: Rule, calibration: Calibration) -> pl.DataFrame:
+def _null(places: pl.Series, rule: Rule, calibration: Calibration) -> Callable[[pl.Series], list[pl.Series]]:
+    """p- and q-values of some places among all. Raises ScannerError for what this null cannot tell."""
     if calibration.score != rule.score:
         raise ScannerError(f"a calibration of {calibration.score} cannot judge {rule.score}")
     if rule.fpr is not None:
         calibration.threshold(rule.fpr)  # refuses what this null cannot tell
     if rule.fdr is not None:
-        calibration.least_hits(ordered["rank"].count(), rule.fdr)
-    judged = ordered.with_columns(calibration.p_values(places))
-    return judged.with_columns(q_value=q_values(pl.col("p_value")))
+        calibration.least_hits(places.count(), rule.fdr)
+    q_of = calibration.q_values(places)
+    return lambda some: [calibration.p_values(some), q_of(some)]
 
 
 def _flagged(places: pl.Series, rule: Rule) -> pl.Expr:

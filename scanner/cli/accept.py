@@ -54,7 +54,7 @@ def accept(
 
 def _chosen(night: Night, ids: tuple[str, ...]) -> list[str]:
     """Flagged prompts by the beginning of their ids; without ids, all but those that an allow-list allowed."""
-    flagged = night.ranked.filter("flagged")
+    flagged = night.prompts
     if not ids:
         kept = flagged.filter(finding="allowed") if "finding" in flagged.columns else flagged.clear()
         return flagged.join(kept, on="prompt_id", how="anti")["prompt_id"].sort().to_list()

@@ -73,7 +73,7 @@ def following(record: RunRecord, out: Place, looked: Beside, pictures: Sequence[
 
 def firsts(night: Night, n: int) -> list[str]:
     """The texts of the highest captions of the `n` highest findings."""
-    flagged = night.ranked.filter("flagged").sort("rank")
+    flagged = night.prompts.sort("rank")
     finding = pl.col("finding_id").fill_null(pl.col("prompt_id"))
     return (
         flagged.with_columns(finding).unique("finding_id", keep="first", maintain_order=True)["text"].head(n).to_list()
@@ -91,8 +91,8 @@ def _opened(night: Night, record: RunRecord) -> Model:
 
 def _beside(found: Verification, night: Night, column: str, model: Model) -> Verification:
     """With the nearest of the images that the dataset gives for the captions of its finding."""
-    own = night.ranked.filter(prompt_id=prompt_id(found.prompt))
-    same = night.ranked.filter(pl.col("flagged"), pl.col("finding_id") == own["finding_id"][0])["prompt_id"]
+    own = night.ranked.filter(prompt_id=prompt_id(found.prompt)).collect()
+    same = night.prompts.filter(pl.col("finding_id") == own["finding_id"][0])["prompt_id"]
     rows = night.flagged.filter(pl.col("prompt_id").is_in([*same, *own["prompt_id"]]))
     rows = rows.group_by("prompt_id", maintain_order=True).head(ROWS)
     height, width = model.denoiser.image_size

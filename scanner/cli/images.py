@@ -6,6 +6,7 @@ from scanner.audit.choice import best
 from scanner.cli import options, places
 from scanner.cli.progress import progress
 from scanner.copies import written
+from scanner.disk import work_folder
 from scanner.evidence import images as paired_images
 from scanner.evidence import images_page
 from scanner.model import Model
@@ -50,7 +51,8 @@ def images(
 
     Also names the nearest of all images looked at: a caption may be memorized with another image than its own.
     """
-    stored = read_store(store, scan_id)
+    work = click.get_current_context().with_resource(work_folder())
+    stored = read_store(store, scan_id, work=work)
     score = best(stored) if score is None else score
     opened = Model(model, backend, precision, batch_size=batch_size)
     with written(out) as folder, progress() as watch:

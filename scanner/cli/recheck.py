@@ -25,6 +25,7 @@ from scanner.config import MadeWith, Screen
 from scanner.copies import here, written
 from scanner.diffusion.scores import SCORES
 from scanner.diffusion.start import Watch
+from scanner.disk import work_folder
 from scanner.errors import InputError, ScannerError
 from scanner.places import Place, inside, same
 from scanner.report.read import read_night
@@ -106,7 +107,8 @@ def recheck(
             calibration = _calibrated(again.null, one, folder, before.summary.score, model)
             done = _scanned(again.runs, one)
         click.echo(summary(done), err=True)
-        stored, now = read_store(store, done.scan_id), datetime.now(UTC)
+        work = click.get_current_context().with_resource(work_folder())
+        stored, now = read_store(store, done.scan_id, work=work), datetime.now(UTC)
         if stored.scan_id == before.summary.scan_id:
             click.echo("note: the model and the settings are the former report's: no score can have changed", err=True)
         if base_model is None and stored.record.base != made.base:
@@ -121,7 +123,7 @@ def recheck(
             kept.write(folder / THRESHOLD, chosen)
     _say(before, after, json)
     click.echo(f"Written: {', '.join(map(str, paths))}", err=True)
-    if fails is not None and (violation := fails.violation(after.ranked)):
+    if fails is not None and (violation := fails.violation(after.prompts)):
         click.echo(violation, err=True)
         click.get_current_context().exit(1)
 

@@ -29,6 +29,7 @@ from scanner.cli.places import FILE, FOLDER, OUT_FILE, OUT_FOLDER
 from scanner.cli.progress import progress
 from scanner.copies import change, check, written
 from scanner.diffusion.scores import DEFAULT_SCORE
+from scanner.disk import work_folder
 from scanner.errors import ScannerError
 from scanner.places import Place, inside
 from scanner.report.read import former, history
@@ -119,7 +120,8 @@ def report(
     if write_baseline is not None:
         check(write_baseline, _refuse_another)
     fails = None if fail_on is None else policy.FailOn.parse(fail_on)
-    stored, made = read_store(store, scan_id, last_run), datetime.now(UTC)
+    work = click.get_current_context().with_resource(work_folder())
+    stored, made = read_store(store, scan_id, last_run, work), datetime.now(UTC)
     facts = reports.facts_of(stored.scan_id, stored.record, stored.earlier, by)
     if score is None:
         score = _default_score(stored, rule)
@@ -136,7 +138,7 @@ def report(
         prior=prior,
     )
     with written(out) as folder:
-        earlier = former(night.summary, nights, folder)
+        earlier = former(night.summary, nights, folder, work)
         night = night if earlier is None else night.noting(drift(earlier, night))
         past = None if nights is None else history(nights, night.summary)
         with progress() as watch:
@@ -152,12 +154,12 @@ def report(
         handed = reports.hand_over({"metrics": metrics, "junit": junit, "sarif": sarif}, contents, found)
     paths += handed
     if write_baseline is not None:
-        seen = night.ranked.filter(pl.col("finding").is_in(["new", "known"]))["prompt_id"].to_list()
+        seen = night.prompts.filter(pl.col("finding").is_in(["new", "known"]))["prompt_id"].to_list()
         entry = Accepted(made.date().isoformat(), stored.scan_id, score)
         change(write_baseline, lambda path: baselines.accept(path, seen, entry))
         paths.append(write_baseline)
     _say(found, contents, paths, json)
-    if fails is not None and (violation := fails.violation(night.ranked)):
+    if fails is not None and (violation := fails.violation(night.prompts)):
         click.echo(violation, err=True)
         click.get_current_context().exit(1)
 

@@ -23,7 +23,7 @@ from scanner.scanning.dry_run import dry_run as run_dry
 from scanner.scanning.result import ScanResult
 from scanner.scanning.run import scan as run_scan
 
-HELD = ("captions", "record", "earlier", "gone")  # of a result, and no fact of what the run did
+HELD = ("captions", "record", "earlier", "gone", "work")  # of a result, and no fact of what the run did
 
 
 @click.command(

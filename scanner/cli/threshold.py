@@ -13,6 +13,7 @@ from scanner.audit.rank import Rule
 from scanner.cli import options
 from scanner.cli.places import FILE, OUT_FILE
 from scanner.copies import change
+from scanner.disk import work_folder
 from scanner.errors import ScannerError
 from scanner.places import Place
 from scanner.store.stored import read_store
@@ -56,7 +57,8 @@ def threshold(
         raise ScannerError("--calibration without --fpr: needed the rate of false alarms to choose at, such as 0.001")
     if not limits:
         limits = {"quantile": DEFAULT_QUANTILE}
-    stored = read_store(store, scan_id)
+    work = click.get_current_context().with_resource(work_folder())
+    stored = read_store(store, scan_id, work=work)
     rule = Rule(best(stored) if score is None else score, **limits)
     null = None if calibration is None or rule.fpr is None else calibrate.read(calibration, rule.score)
     chosen = kept.choose(stored, rule, f"{datetime.now(UTC):%Y-%m-%d}", null)

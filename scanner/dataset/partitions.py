@@ -1,4 +1,4 @@
-"""Frames with a prompt_id as files on disk, one per first digit of it, so that a sixteenth is in memory at a time.
+"""Frames with a prompt_id as files on disk, by the first digit or two of it, so that a part is in memory at a time.
 
 Two frames that are split alike are compared or joined partition by partition. Nothing here knows formats or
 Delta tables.
@@ -6,7 +6,9 @@ Delta tables.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import polars as pl
@@ -17,19 +19,27 @@ from scanner.disk import work_files
 from scanner.places import Place, is_url
 
 DIGITS = "0123456789abcdef"
-Split = Mapping[str, Sequence[Place]]  # digit -> parquet files of the partition
-ROW_GROUP = 20_000  # rows that a file holds back in memory while it is written
+Split = Mapping[str, Sequence[Place]]  # digits -> parquet files of the partition
+HELD = 320_000  # rows that the files of a split together hold back in memory while they are written
+LARGE = 1_000_000  # rows from which partitions are of two digits
 
 
-def split(frame: pl.LazyFrame, folder: Place) -> None:
+def split(frame: pl.LazyFrame, folder: Place, digits: int = 1) -> None:
     """Stream a frame into the partitions of a folder. Raises DiskError where they find no room."""
-    by_digit = pl.PartitionBy(folder, key={"digit": pl.col("prompt_id").str.head(1)}, include_key=False)
+    split_by(pl.col("prompt_id").str.head(digits).alias("digit"), frame, folder, len(DIGITS) ** digits)
+
+
+def split_by(key: pl.Expr, frame: pl.LazyFrame, folder: Place, parts: int) -> None:
+    """Stream a frame into files of a folder, by a named key with about so many values. Raises DiskError."""
+    by_key = pl.PartitionBy(folder, key=key, include_key=False)
     with nullcontext() if is_url(folder) else work_files(Path(folder).parent):
-        frame.sink_parquet(by_digit, mkdir=True, compression="lz4", statistics=False, row_group_size=ROW_GROUP,
+        frame.sink_parquet(by_key, mkdir=True, compression="lz4", statistics=False, row_group_size=HELD // parts,
                            maintain_order=False, engine="streaming")  # fmt: skip
 
 
-def split_captions(captions: pl.LazyFrame, folder: Place, heard: Callable[[int], None] = lambda rows: None) -> None:
+def split_captions(
+    captions: pl.LazyFrame, folder: Place, heard: Callable[[int], None] = lambda rows: None, digits: int = 1
+) -> None:
     """Captions [file, row, text] with their ids into partitions.
 
     `heard` is told how many rows each batch has, and may raise to end it. Raises InputError where captions cannot be
@@ -41,34 +51,40 @@ def split_captions(captions: pl.LazyFrame, folder: Place, heard: Callable[[int],
         return batch
 
     try:
-        split(identify(captions).map_batches(watched, schema=IDENTIFIED, streamable=True), folder)
+        split(identify(captions).map_batches(watched, schema=IDENTIFIED, streamable=True), folder, digits)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise unreadable("the input", error) from error
 
 
-def files(folder: Path) -> Split:
+def files(folder: Path, digits: int = 1) -> Split:
     """The files of a folder that `split` has filled."""
-    return {digit: sorted((folder / f"digit={digit}").glob("*.parquet")) for digit in DIGITS}
+    begins = map("".join, product(DIGITS, repeat=digits))
+    return {digit: sorted((folder / f"digit={digit}").glob("*.parquet")) for digit in begins}
 
 
 def partition(split: Split, digit: str, schema: Mapping[str, pl.DataType]) -> pl.LazyFrame:
-    """One partition; empty, with this schema, where no prompt_id begins with the digit."""
+    """One partition; empty, with this schema, where no prompt_id begins with the digit, or digits."""
     found: Sequence[Any] = split[digit]
     return pl.scan_parquet(list(found), hive_partitioning=False, glob=False) if found else pl.LazyFrame(schema=schema)
 
 
-def join(captions: pl.LazyFrame, scores: pl.LazyFrame, folder: Path) -> pl.DataFrame:
-    """Unique prompts of captions [file, row, text] with their scores, in order of first appearance.
+def join(captions: pl.LazyFrame, scores: pl.LazyFrame, folder: Path) -> pl.LazyFrame:
+    """Unique prompts of captions [file, row, text] with their scores and `first_row`, in files of the folder.
 
     `scores`: [prompt_id, status, ...]; a prompt_id may come twice. A prompt without scores has nulls.
     Raises InputError where captions cannot be read.
     """
-    split_captions(captions, folder / "captions")
-    split(scores, folder / "scores")
-    schema, parts = dict(scores.collect_schema()), []
-    here, stored = files(folder / "captions"), files(folder / "scores")
-    for digit in DIGITS:
+    digits = 1 if scores.select(pl.len()).collect(engine="streaming").item() < LARGE else 2
+    split_captions(captions, folder / "captions", digits=digits)
+    split(scores, folder / "scores", digits)
+    schema, joined = dict(scores.collect_schema()), []
+    here, stored = files(folder / "captions", digits), files(folder / "scores", digits)
+    for digit in here:
         prompts = merge(partition(here, digit, IDENTIFIED)).drop("status")
         held = partition(stored, digit, schema).unique("prompt_id", keep="any")
-        parts.append(prompts.join(held, on="prompt_id", how="left").collect())
-    return pl.concat(parts).sort("first_row").drop("first_row")
+        joined.append(folder / f"joined-{digit}.parquet")
+        with work_files(folder):
+            prompts.join(held, on="prompt_id", how="left").collect().write_parquet(joined[-1], compression="lz4")
+        for name in ("captions", "scores"):
+            rmtree(folder / name / f"digit={digit}", ignore_errors=True)
+    return pl.scan_parquet(joined, glob=False)

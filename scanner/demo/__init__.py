@@ -70,7 +70,7 @@ def run(out: Path, watch: Watch = unwatched, look: Closer = lambda night, record
     )  # fmt: skip
     write(out, contents, night.summary, beside.files)
     labels = pl.read_parquet(LABELS).rename({"prompt": "text"}).drop_nulls("label")
-    judged = night.ranked.join(labels, on="text", how="inner")
+    judged = night.ranked.join(labels.lazy(), on="text", how="inner", maintain_order="left").collect()
     score, flagged, label = (judged[name].to_numpy() for name in (RULE.score, "flagged", "label"))
     precision, recall = precision_recall(flagged, label)
     fewest, seeds = labels.select(pl.col("copied_seeds").filter("label").min(), seeds=pl.col("copied_seeds").max()).row(

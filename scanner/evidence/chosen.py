@@ -18,7 +18,7 @@ def choose(night: Night, ids: Sequence[str], top: int) -> list[str]:
     An id is 8 or more of its first characters; several may stand in one text, separated by commas. Raises ScannerError
     for an id that no prompt, or more than one, has, and for a redacted report.
     """
-    ranked = night.ranked.filter(pl.col("rank").is_not_null()).sort("rank")
+    ranked = night.ranked.filter(pl.col("rank").is_not_null()).sort("rank").collect()
     asked = [prompt_id.strip() for text in ids for prompt_id in text.split(",")]
     chosen = pl.concat([_one(ranked, prompt_id) for prompt_id in asked]) if asked else ranked.head(top)
     if not prompt_ids(chosen["text"]).equals(chosen["prompt_id"]):

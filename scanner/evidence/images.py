@@ -75,8 +75,8 @@ def look(
 
 def _candidates(stored: StoredScan, score: str, top: int) -> pl.DataFrame:
     """[place, prompt_id, text, file, row] of the first ROWS dataset rows of the `top` prompts."""
-    known = stored.scores.filter(pl.col("status") == "scored", pl.col(score).is_not_null())
-    best = known.sort(score, "prompt_id", descending=[True, False]).head(top).select("prompt_id", "text")
+    known = stored.prompts.filter(pl.col("status") == "scored", pl.col(score).is_not_null())
+    best = known.sort(score, "prompt_id", descending=[True, False]).head(top).select("prompt_id", "text").collect()
     if best.is_empty():
         raise ScannerError(
             f"{stored.store}: no prompt of scan {shown(stored.scan_id)} has a {score}: name another score"

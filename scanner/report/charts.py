@@ -88,8 +88,11 @@ def _threshold(threshold: float, x: Scale, y: Scale) -> Iterable[Markup]:
 
 def _counts(values: pl.Series, x: Scale) -> list[int]:
     """How many values lie in each of BINS equal bins along `x`."""
-    place = ((values.cast(pl.Float64) - x.low) / (x.high - x.low) * BINS).floor().cast(pl.Int64).clip(0, BINS - 1)
-    found = dict(place.alias("bin").to_frame().group_by("bin").len().iter_rows())
+    place = (
+        ((pl.col("value").cast(pl.Float64) - x.low) / (x.high - x.low) * BINS).floor().cast(pl.Int64).clip(0, BINS - 1)
+    )
+    counted = values.rename("value").to_frame().lazy().group_by(bin=place).len()
+    found = dict(counted.collect(engine="streaming").iter_rows())
     return [found.get(i, 0) for i in range(BINS)]
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,8 @@ class Contents:
     `headline`: what was found, in one line; `score`: the column that decided; `rule`: how it decided, in words;
     `facts`: label -> value, what was scanned and with what, in the order shown; `made`: when; `notes`: sentences that a
     reader of the flags must know.
-    `ranked`: one row per unique prompt, best first: rank, prompt_id, text, n_rows, status, truncated, flagged, float
-    columns (the scores) and optionally p_value, q_value and finding ("new", "known" or "allowed").
+    `ranked`: one row per unique prompt, best first, to be streamed: rank, prompt_id, text, n_rows, status, truncated,
+    flagged, float columns (the scores) and optionally p_value, q_value and finding ("new", "known" or "allowed").
     `flagged`: one row per dataset row that bears a flagged prompt: the same columns without `flagged`, and file, row.
     `compared`: whether a baseline or an allow-list was given; without, all findings are new, which a page leaves out.
     `threshold`: the finite score from which prompts are flagged, where there is one.
@@ -87,7 +88,7 @@ class Contents:
     rule: str
     made: datetime
     facts: Mapping[str, str]
-    ranked: pl.DataFrame = field(repr=False)
+    ranked: pl.LazyFrame = field(repr=False)
     flagged: pl.DataFrame = field(repr=False)
     notes: Sequence[str] = ()
     compared: bool = True
@@ -104,6 +105,16 @@ class Contents:
     def id(self) -> str:
         """Of the document, on each of its printed pages: of what was reported, and when."""
         return identity({"facts": dict(self.facts), "rule": self.rule, "made": self.made.isoformat()})[:12]
+
+    @cached_property
+    def prompts(self) -> pl.DataFrame:
+        """The flagged prompts of `ranked`."""
+        return self.ranked.filter("flagged").collect(engine="streaming")
+
+    @cached_property
+    def scored(self) -> int:
+        """How many prompts have a rank."""
+        return int(self.ranked.select(pl.col("rank").count()).collect(engine="streaming").item())
 
 
 def contents_of(
@@ -142,7 +153,7 @@ def score_columns(frame: pl.DataFrame) -> list[str]:
 
 def flagged_prompts(contents: Contents) -> pl.DataFrame:
     """One row per flagged prompt, best first, as a page shows them, with the finding_id of each."""
-    flagged = contents.ranked.filter("flagged")
+    flagged = contents.prompts
     if "finding_id" not in flagged.columns:
         flagged = flagged.with_columns(finding_id=pl.lit(None, pl.String))
     flagged = flagged.with_columns(pl.col("finding_id").fill_null(pl.col("prompt_id")))
@@ -151,7 +162,7 @@ def flagged_prompts(contents: Contents) -> pl.DataFrame:
 
 def to_drop(contents: Contents) -> pl.DataFrame:
     """The flagged prompts that nobody has allowed, best first: those that a curator would drop."""
-    flagged = contents.ranked.filter("flagged")
+    flagged = contents.prompts
     return flagged.filter(pl.col("finding") != "allowed") if "finding" in flagged.columns else flagged
 
 
@@ -165,16 +176,17 @@ def rows_to_drop(contents: Contents) -> pl.DataFrame:
 def counts_by_status(contents: Contents) -> dict[str, int]:
     """Unique prompts by status, the most frequent first; a prompt newer than the scan counts as `not scored yet`."""
     counted = contents.ranked.group_by(pl.col("status").fill_null("not scored yet")).len()
-    return dict(counted.sort("len", "status", descending=[True, False]).iter_rows())
+    return dict(counted.sort("len", "status", descending=[True, False]).collect(engine="streaming").iter_rows())
 
 
-def fingerprint(ranked: pl.DataFrame) -> str:
+def fingerprint(ranked: pl.LazyFrame) -> str:
     """Of the unique captions and their rows, whatever their order: sums of their ids, which are hashes, hashed."""
     half = pl.col("prompt_id").str.slice(-30, 15).str.to_integer(base=16, strict=False, dtype=pl.UInt64)
     other = pl.col("prompt_id").str.slice(-15).str.to_integer(base=16, strict=False, dtype=pl.UInt64)
     rows = pl.col("n_rows").cast(pl.UInt64)
-    sums = ranked.select(a=half.sum(), b=other.sum(), c=(half * rows).sum(), d=(other * rows).sum()).row(0)
-    return identity({"prompts": len(ranked), "sums": [str(number) for number in sums]})[:16]
+    sums = {"a": half.sum(), "b": other.sum(), "c": (half * rows).sum(), "d": (other * rows).sum()}
+    prompts, *found = ranked.select(prompts=pl.len(), **sums).collect(engine="streaming").row(0)
+    return identity({"prompts": prompts, "sums": [str(number) for number in found]})[:16]
 
 
 def facts_of(

@@ -34,7 +34,7 @@ def _spreadsheet(contents: Contents, path: Path) -> None:
 
 
 FORMATS: Mapping[str, Callable[[Contents, Path], None]] = {
-    "scores.parquet": lambda contents, path: contents.ranked.write_parquet(path),
+    "scores.parquet": lambda contents, path: contents.ranked.sink_parquet(path),
     "flagged.parquet": lambda contents, path: contents.flagged.write_parquet(path),
     "flagged.csv": _spreadsheet,
     "flagged.jsonl": lambda contents, path: contents.flagged.write_ndjson(path),

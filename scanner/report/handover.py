@@ -122,7 +122,7 @@ def _write(text: str, path: Path) -> None:
 
 
 def _new(contents: Contents) -> pl.DataFrame:
-    flagged = contents.ranked.filter("flagged")
+    flagged = contents.prompts
     return flagged.filter(finding="new") if "finding" in flagged.columns else flagged
 
 

@@ -84,7 +84,7 @@ def _columns(contents: Contents, flagged: pl.DataFrame) -> list[tuple[str, str]]
 
 def _figures(contents: Contents, flagged: pl.DataFrame) -> list[tuple[str, str]]:
     """The few numbers that the page opens with: (number, what it counts)."""
-    scored = contents.ranked["rank"].count()
+    scored = contents.scored
     findings = flagged["finding_id"].n_unique()
     figures = [
         *([(f"{findings:,}", "findings: images that they seem to lead to")] if findings < len(flagged) else []),
@@ -108,12 +108,13 @@ def _findings(flagged: pl.DataFrame) -> list[tuple[str, int]]:
 
 
 def _charts(contents: Contents) -> dict[str, Markup]:
-    finite = contents.ranked.filter(pl.col(contents.score).is_finite())
+    drawable = contents.ranked.filter(pl.col(contents.score).is_finite()).select(contents.score, "flagged")
+    finite = drawable.collect(engine="streaming")
     if finite.is_empty():
         return {}
     scores = finite[contents.score]
     null = contents.null.scores if contents.null else None
-    ranked = contents.ranked["rank"].count()
+    ranked = contents.scored
     drawn = {"histogram": charts.histogram(scores, finite["flagged"], null, contents.threshold, ranked)}
     if null is not None and ranked == len(scores):  # those left of a screened scan are no sample of its prompts
         drawn["qq"] = charts.qq(scores, null)

@@ -16,7 +16,7 @@ def table(contents: Contents) -> Table:
     """The first flagged prompts: score, p and q where there is a null, finding, number of dataset rows."""
     flagged, score = flagged_prompts(contents), contents.score
     shown = flagged.head(SHOWN)
-    title = f"{contents.headline}\nby {score}, of {contents.ranked['rank'].count():,} scored"
+    title = f"{contents.headline}\nby {score}, of {contents.scored:,} scored"
     view = Table(title=title, title_justify="left", title_style="bold", expand=True)
     view.add_column("rank", justify="right", no_wrap=True)
     view.add_column("score", justify="right", no_wrap=True)

@@ -63,21 +63,25 @@ def guide(contents: Contents) -> list[tuple[str, str]]:
     return [(title, text) for title, text in said if text]
 
 
+def _all(prompts: pl.LazyFrame, score: str) -> pl.Series:
+    return prompts.select(score).collect(engine="streaming")[score]
+
+
 def of_the_scale(contents: Contents) -> str:
     """The lowest flagged score among all of this scan: how many lie below it, and how far its estimate goes."""
-    scored = contents.ranked.filter(pl.col("rank").is_not_null(), pl.col(contents.score).is_not_null())
-    lowest = scored.filter("flagged").tail(1)
+    has_score = pl.col("rank").is_not_null(), pl.col(contents.score).is_not_null()
+    scored, lowest = contents.ranked.filter(*has_score), contents.prompts.filter(*has_score).tail(1)
     if lowest.is_empty():
         return ""
-    score, all_scores = lowest[contents.score][0], scored[contents.score]
-    below = (contents.ranked["rank"].count() - lowest["rank"][0]) / contents.ranked["rank"].count()
+    score, all_scores = lowest[contents.score][0], _all(scored, contents.score)
+    below = (contents.scored - lowest["rank"][0]) / contents.scored
     said = (
         f"The lowest flagged caption has {number(score)} by {contents.score}: {below:.2%} of the scored captions lie "
         f"below it, and their median is {number(_median(all_scores))}."
     )
-    if RADII not in score_columns(scored) or lowest[RADII][0] is None:
+    if RADII not in score_columns(lowest) or lowest[RADII][0] is None:
         return said
-    own, usual = number(lowest[RADII][0], 3), number(_median(scored[RADII]), 3)
+    own, usual = number(lowest[RADII][0], 3), number(_median(_all(scored, RADII)), 3)
     return (
         f"{said} Guidance moves its first estimate of the image by {own} data radii (the usual distance of an image "
         f"from the mean of all), that of the median caption by {usual}."
@@ -105,4 +109,4 @@ def of_the_numbers(contents: Contents) -> str:
     if contents.null is None:
         return RATED if contents.rated else RANKING
     stated = f"Compared with {len(contents.null.scores):,} null captions from {contents.null.source}."
-    return f"{stated} {CALIBRATED}" if "p_value" in contents.ranked.columns else stated
+    return f"{stated} {CALIBRATED}" if "p_value" in contents.ranked.collect_schema() else stated

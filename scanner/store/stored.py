@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import polars as pl
 
@@ -22,7 +23,8 @@ class StoredScan:
 
     `record`: what its newest run was asked, and with which versions; `captions`: lazy [file, row, text]; `left_out`:
     files that cannot be read as they are now; `earlier`: its runs that were asked for other captions, which are among
-    these; `gone`: inputs of theirs that cannot be read any more.
+    these; `gone`: inputs of theirs that cannot be read any more; `work`: a folder for work files, with which `prompts`
+    lie there and not in memory.
 
     >>> stored = read_store("store")
     >>> stored.record.config.seeds, stored.captions.collect_schema().names()
@@ -36,15 +38,25 @@ class StoredScan:
     left_out: tuple[readers.Problem, ...] = field(repr=False)
     earlier: tuple[RunRecord, ...] = field(default=(), repr=False, kw_only=True)
     gone: tuple[str, ...] = field(default=(), kw_only=True)
+    work: Path | None = field(default=None, repr=False, kw_only=True)
 
     @cached_property
     def scores(self) -> pl.DataFrame:
         """One row per unique prompt, [prompt_id, text, n_rows, status, scores..., q1, q2, q3], read when first asked.
 
-        The status is null where a caption is newer than the scan.
+        In order of first appearance. The status is null where a caption is newer than the scan.
         """
+        with work_folder() as folder:
+            return self._joined(folder).collect().sort("first_row").drop("first_row")
+
+    @cached_property
+    def prompts(self) -> pl.LazyFrame:
+        """The rows of `scores`, to be streamed: in no order from work files, if there is a folder for them."""
+        return self.scores.lazy() if self.work is None else self._joined(self.work).drop("first_row")
+
+    def _joined(self, folder: Path) -> pl.LazyFrame:
         ledger = Ledger(self.store)
-        with work_folder() as folder, ledger.refusals():
+        with ledger.refusals():
             return partitions.join(self.captions, ledger.scores(self.scan_id), folder)
 
     def sketches(self, prompt_ids: pl.Series) -> pl.DataFrame:
@@ -77,11 +89,13 @@ class StoredScan:
         return canaries_of(Ledger(self.store).records(self.scan_id), [score])
 
 
-def read_store(store: Place, scan_id: str | None = None, last_run: bool = False) -> StoredScan:
+def read_store(
+    store: Place, scan_id: str | None = None, last_run: bool = False, work: Path | None = None
+) -> StoredScan:
     """The scan that began last; the captions of all its runs are read again, but for the files that they left out.
 
     `scan_id`: another scan of the store, by its id or 8 or more of the first characters; `last_run`: only the captions
-    of its newest run. Raises ScannerError.
+    of its newest run; `work`: as of StoredScan. Raises ScannerError.
 
     >>> read_store("store").scores.filter(status="scored").columns[:4]
     ['prompt_id', 'text', 'n_rows', 'status']
@@ -90,7 +104,9 @@ def read_store(store: Place, scan_id: str | None = None, last_run: bool = False)
     newest, *earlier = distinct(records[:1] if last_run else records)
     found = together([newest, *earlier])
     texts = captions.texts_of(found.frame)
-    return StoredScan(scan_id, place_of(store), newest, texts, found.problems, earlier=tuple(earlier), gone=found.gone)
+    return StoredScan(
+        scan_id, place_of(store), newest, texts, found.problems, earlier=tuple(earlier), gone=found.gone, work=work
+    )
 
 
 def _some(files: Sequence[str]) -> str:
