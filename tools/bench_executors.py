@@ -23,16 +23,17 @@ from scanner.scanning.execute import Executor, local, processes
 
 
 def run(
-    executor: Executor, model: Model, prompts: pl.DataFrame, heard: Callable[[int], None]
-) -> tuple[pl.DataFrame, float]:
-    """All scores in order of the ids, and the seconds that they took."""
+    executor: Executor, model: Model, prompts: pl.DataFrame, heard: Callable[[int], None] = lambda done: None
+) -> tuple[pl.DataFrame, float, float]:
+    """All scores in order of the ids, and the seconds that they, and of these the first chunk's, took."""
     assert model.prepared is not None
-    frames, done, started = [], 0, time.perf_counter()
+    frames, done, first, started = [], 0, 0.0, time.perf_counter()
     for frame in executor(model, prompts.iter_slices(model.prepared.chunk), lambda: False):
         frames.append(frame)
+        first = first or time.perf_counter() - started
         done += len(frame)
         heard(done)
-    return pl.concat(frames).sort("prompt_id"), time.perf_counter() - started
+    return pl.concat(frames).sort("prompt_id"), time.perf_counter() - started, first
 
 
 def main() -> None:
@@ -57,9 +58,9 @@ def main() -> None:
             killed.append(multiprocessing.active_children()[0].pid or 0)
             os.kill(killed[0], signal.SIGKILL)
 
-    before, first = run(local, model, prompts, lambda done: None)
-    there, seconds = run(processes(arguments.workers), model, prompts, kill)
-    after, second = run(local, model, prompts, lambda done: None)
+    before, first, _ = run(local, model, prompts)
+    there, seconds, _ = run(processes(arguments.workers), model, prompts, kill)
+    after, second, _ = run(local, model, prompts)
     here = len(prompts) * 2 / (first + second)
     engine = f"{model.backend} {model.precision}, batch {model.batch_size}"
     print(f"{len(prompts):,} prompts, {arguments.seeds} seeds, {engine}")
