@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from browser import Browser, installed
-from reports import HOSTILE, SUMMARY, contents, judged
+from reports import HOSTILE, SUMMARY, contents, found, judged
 
 from scanner.report import write
 
@@ -21,6 +21,7 @@ def pages(tmp_path_factory):
         "hostile": judged(),
         "many": judged([f"caption number {i}, {'even' if i % 2 == 0 else 'odd'}" for i in range(MANY)]),
         "plain": contents(["beta", "alpha", "Gamma"]),
+        "found": found(),
     }
     for name, report in made.items():
         write(folder / name, report, SUMMARY)
@@ -100,10 +101,10 @@ def test_search_by_caption_id_and_file(browser, pages):
     browser.type("NUMBER 999")
     assert count(browser) == "11 of 10,000 captions"
     assert ranks(browser) == [1000, *range(9991, 10001)]
-    for wanted, found in ((f"{77:032x}", 1), ("b.parquet", 6666), ("nothing like it", 0), ("", 10000)):
+    for wanted, n in ((f"{77:032x}", 1), ("b.parquet", 6666), ("nothing like it", 0), ("", 10000)):
         browser.run(f"document.getElementById('search').value = '{wanted}'")
         browser.run("document.getElementById('search').dispatchEvent(new Event('input'))")
-        assert count(browser) == (f"{found:,} of 10,000 captions" if found < MANY else "10,000 captions")
+        assert count(browser) == (f"{n:,} of 10,000 captions" if n < MANY else "10,000 captions")
 
 
 def test_filter_by_status(browser, pages):
@@ -196,3 +197,38 @@ def test_a_narrow_window_does_not_scroll_sideways(browser, pages):
     opened(browser, pages.hostile, width=390)
     assert browser.run("document.documentElement.scrollWidth") <= 390
     assert browser.run("document.querySelector('#body .caption').offsetWidth") > 150
+
+
+def test_findings_open_to_their_captions_and_pictures(browser, pages):
+    opened(browser, pages.found)
+    assert count(browser) == "3 findings, 4 captions"
+    assert browser.run(TEXTS) == ["first+ 1 caption", "second", "fourth"]
+    rows = "[...document.querySelectorAll('#body .row .n_rows')].map(cell => cell.textContent)"
+    assert browser.run(rows) == ["4", "2", "1"]  # 1 and 3 rows bear the first finding
+    card = browser.run("document.querySelector('.seen .card').innerText")
+    assert "1. first" in card
+    assert "All 4 seeds give the same picture" in card
+    assert browser.run("document.querySelectorAll('.seen img').length") == 4
+    assert browser.run("[...document.images].every(image => image.naturalWidth === 32)")
+    browser.click("#row-0 .caption")
+    details = browser.run("document.querySelector('.details').innerText")
+    assert "seem to lead to the same image:" in details
+    assert "third" in details
+    assert browser.run("document.querySelector('.details s').textContent") == "<b>a</b>"
+    browser.run("document.getElementById('search').value = 'third'")
+    browser.run("document.getElementById('search').dispatchEvent(new Event('input'))")
+    assert count(browser) == "1 of 3 findings"
+    assert browser.run(TEXTS) == ["first+ 1 caption"]
+    asked = [url for url in browser.requests() if not url.startswith("data:")]
+    assert asked == [pages.found.as_uri()]
+    assert browser.complaints() == []
+
+
+def test_the_printed_table_begins_on_the_first_page(browser, pages):
+    opened(browser, pages.found)
+    browser.emulate("print")
+    browser.resize(680, 960)  # about a page's
+    place = "document.querySelector('.static tbody tr').getBoundingClientRect().bottom"
+    assert browser.run(place) < 960
+    assert browser.run("getComputedStyle(document.querySelector('.static tbody tr')).breakInside") == "avoid"
+    assert not browser.run("document.querySelector('.seen').checkVisibility()")
