@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from ideal import IMAGES, G, IdealDenoiser
 from test_cli import run
 
 from engines import open_bundle
-from scanner import Model, ScanConfig, ScannerError, scan
+from scanner import Model, ScanConfig, ScannerError, read_store, scan
 from scanner.config import Base, MadeWith, Screen
 from scanner.demo import BUNDLE
 from scanner.diffusion.prediction import Prediction
@@ -254,7 +255,16 @@ def folder(tmp_path_factory, epsilon_bundle_path):
     folder = tmp_path_factory.mktemp("base")
     (folder / "p.txt").write_text("\n".join([*TEXTS, *(f"caption number {i} of today" for i in range(7))]))
     (folder / "base").symlink_to(epsilon_bundle_path)
+    out, err, code = run("scan", *asked(folder, "--store", folder / "store"))
+    assert code == 0, err
+    (folder / "scan_id").write_text(out.strip())
+    report = ["report", "--store", folder / "store", "--out", folder / "report", "--top", "2", "--score", CHANGE]
+    assert run(*report)[2] == 0
     return folder
+
+
+def scan_id(folder):
+    return (folder / "scan_id").read_text()
 
 
 def asked(folder, *more):
@@ -264,21 +274,19 @@ def asked(folder, *more):
 
 def test_from_the_command_line_to_a_report_and_a_recheck(folder, other):
     store = folder / "store"
-    out, err, code = run("scan", *asked(folder, "--store", store))
-    assert (code, out.strip()) == (0, other.scan_id), err
+    assert scan_id(folder) == other.scan_id
     assert f"scan_id {other.scan_id}" in run("config", "show", "scan", *asked(folder))[0]
     prints = open_bundle(folder / "base", "cpu").manifest.fingerprint
     shown, _, _ = run("status", "--store", store)
     assert f"  base      {folder / 'base'} ({prints[:8]})\n" in shown
     assert "lacks" not in shown
-    (scan_,) = json.loads(run("status", "--store", store, "--json")[0])["scans"]
-    assert scan_["base"] == {"path": str(folder / "base"), "fingerprint": prints}
-    report = ["report", "--store", store, "--out", folder / "report", "--top", "2"]
-    assert json.loads(run(*report, "--json")[0])["score"] == "estimate_ratio_prior_v1"
-    out, err, code = run(*report, "--score", CHANGE, "--json")
-    assert code == 0, err
-    made = json.loads(out)["scan"]
-    assert made["base"] == {"path": str(folder / "base"), "fingerprint": prints}
+    scans = json.loads(run("status", "--store", store, "--json")[0])["scans"]
+    of_base = {"path": str(folder / "base"), "fingerprint": prints}
+    assert of_base in [each["base"] for each in scans]
+    unasked = ["report", "--store", store, "--scan-id", scan_id(folder), "--out", folder / "unasked", "--top", "2"]
+    assert json.loads(run(*unasked, "--json")[0])["score"] == "estimate_ratio_prior_v1"
+    made = json.loads((folder / "report/summary.json").read_text())["scan"]
+    assert made["base"] == of_base
     ranked = pl.read_parquet(folder / "report/scores.parquet").sort("rank")
     assert ranked[CHANGE].is_sorted(descending=True)
     assert ranked[CHANGE].min() > 0
@@ -294,6 +302,13 @@ def test_from_the_command_line_to_a_report_and_a_recheck(folder, other):
     turned = pl.read_parquet(folder / "turned/scores.parquet")
     assert turned[CHANGE].min() > 0
     assert json.loads((folder / "turned/summary.json").read_text())["scan"]["base"]["path"] == str(BUNDLE)
+    shutil.copytree(folder / "report", folder / "older")
+    former = json.loads((folder / "older/summary.json").read_text())
+    former["scan"]["base"]["fingerprint"] = "0" * 32
+    (folder / "older/summary.json").write_text(json.dumps(former))
+    again[again.index(folder / "report")] = folder / "older"
+    _, err, code = run(*again, "--batch-size", "4", "--out", folder / "other")
+    assert (code, f"note: another base model lies at {folder / 'base'} than the former" in err) == (0, True), err
 
 
 def test_a_redacted_report_and_evidence_name_the_base(folder):
@@ -311,10 +326,6 @@ def test_a_redacted_report_and_evidence_name_the_base(folder):
     assert predicate["runs"][0]["base"]["path"] == str(folder / "base")
 
 
-def scan_id(folder):
-    return json.loads((folder / "report/summary.json").read_text())["scan_id"]
-
-
 def test_the_gate_gives_the_scans_number(folder, other):
     expected = other.scorer()(frame(TEXTS[:1]))[CHANGE][0]
     settings = asked(folder)[1:]
@@ -325,6 +336,32 @@ def test_the_gate_gives_the_scans_number(folder, other):
     assert answer["verdict"] == "hold"
     _, err, code = run("gate", TEXTS[0], *settings[:-2], "--score", CHANGE, "--threshold", "0")
     assert (code, f"{CHANGE}: these settings give " in err) == (2, True)
+
+
+def test_explain_asks_both_models(folder, other):
+    settings = [*asked(folder)[1:], "--score", CHANGE, "--json"]
+    out, err, code = run("explain", "--prompt", "christmas tree", *settings)
+    assert code == 0, err
+    assert "1 captions, 3 with each word left out: 12 UNet passes\n" in err
+    found = json.loads(out)
+    assert found["scan_id"] == other.scan_id
+    expected = other.scorer()(frame(["christmas tree"]))[CHANGE][0]
+    np.testing.assert_allclose(found["captions"][0]["score"], expected, rtol=1e-4)
+
+
+def test_a_calibration_is_of_the_same_base_or_refused(folder):
+    (folder / "null.txt").write_text("\n".join(f"a plain sentence number {i}" for i in range(19)))
+    store, null = ["--store", folder / "store"], folder / "null.parquet"
+    dry, _, code = run("scan", "--dry-run", *asked(folder), *store)
+    assert (code, dry.strip()) == (0, scan_id(folder))
+    assert run("calibrate", folder / "null.txt", *asked(folder)[1:], *store, "--out", null)[2] == 0
+    report = ["report", *store, "--out", folder / "judged", "--calibration", null, "--fpr", "0.1", "--score", CHANGE]
+    out, err, code = run(*report, "--scan-id", scan_id(folder), "--json")
+    assert (code, json.loads(out)["calibration"]["n"]) == (0, 19), err
+    with_another = ["scan", *asked(folder)[:-1], BUNDLE, "--limit", "3", *store]
+    assert run(*with_another)[2] == 0
+    _, err, code = run(*report)
+    assert (code, "the calibration is of scan_id" in err) == (2, True), err
 
 
 def test_a_first_pass_takes_the_base_only_where_its_score_needs_it(folder, tmp_path):
@@ -364,6 +401,4 @@ def test_a_record_that_knows_no_base_is_read(folder):
 
 
 def scan_record(folder):
-    from scanner import read_store
-
     return read_store(folder / "store", scan_id(folder)).record

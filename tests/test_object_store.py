@@ -108,16 +108,18 @@ def test_a_night_whose_all_is_on_an_object_store(s3, listed, tmp_path):
     s3.upload_file(str(listed), "bucket", "data/captions.txt")
     (tmp_path / "reference.txt").write_text("\n".join(f"an ordinary caption {i}" for i in range(6)))
     s3.upload_file(str(tmp_path / "reference.txt"), "bucket", "data/reference.txt")
-    urls = ("--model", "s3://bucket/models/demo", "--reference", "s3://bucket/data/reference.txt", "--backend", "cpu")
+    urls = ("--model", "s3://bucket/models/demo", "--reference", "s3://bucket/data/reference.txt", "--backend", "cpu",
+            "--base-model", "s3://bucket/models/demo")  # fmt: skip
     scanned = run("scan", "s3://bucket/data/captions.txt", *urls, "--store", STORE, "--batch-size", 16)
     assert scanned[2] == 0, scanned[1]
     here_ = run("scan", listed, "--model", BUNDLE, "--reference", tmp_path / "reference.txt", "--backend", "cpu",
-                "--store", tmp_path / "store", "--batch-size", 16)  # fmt: skip
+                "--base-model", BUNDLE, "--store", tmp_path / "store", "--batch-size", 16)  # fmt: skip
     assert here_[0] == scanned[0]  # the scan_id
     assert by_id(STORE).equals(by_id(tmp_path / "store"))
     record = read_store(STORE).record
     assert (record.model, record.inputs) == ("s3://bucket/models/demo", ("s3://bucket/data/captions.txt",))
     assert record.reference.path == "s3://bucket/data/reference.txt"
+    assert record.base.path == "s3://bucket/models/demo"
 
     (tmp_path / "benign.txt").write_text("\n".join(f"a benign caption {i}" for i in range(30)))
     calibrated = run("calibrate", tmp_path / "benign.txt", *urls, "--store", STORE, "--batch-size", 16,
