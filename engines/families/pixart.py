@@ -14,7 +14,13 @@ from engines.parts import Parts
 from engines.torch_modules import TextEncoder, dtype_of
 
 SEQUENCES = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}  # each pipeline's max_sequence_length
+HIDDEN = -10000.0  # what the transformer adds to the scores of masked tokens
 TOLD = 128  # sample_size of the models that PixArtAlphaPipeline tells the image's size
+
+
+def _hidden(mask: Tensor, least: float) -> Tensor:
+    """What is added where a mask is 0; chosen, as OpenVINO makes (1 - mask) * least + x a sum in which x is lost."""
+    return torch.where(mask == 1, torch.zeros(()), torch.full((), least))
 
 
 class _Encoder(TextEncoder):
@@ -22,7 +28,7 @@ class _Encoder(TextEncoder):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:  # type: ignore[override]
         dtype = dtype_of(self.model)  # given as numbers to add: asking whether it hides anything cannot be traced
-        hidden = (1 - attention_mask[:, None, None].to(dtype)) * torch.finfo(dtype).min
+        hidden = _hidden(attention_mask[:, None, None], torch.finfo(dtype).min).to(dtype)
         return self.model(input_ids, attention_mask=hidden).last_hidden_state.float()  # type: ignore[no-any-return]
 
 
@@ -52,7 +58,7 @@ class _Denoiser(nn.Module):
             encoder_hidden_states.to(dtype),
             timestep,
             {name: number.to(dtype) for name, number in told.items()} if self.told else dict.fromkeys(told),
-            encoder_attention_mask=attention_mask,
+            encoder_attention_mask=_hidden(attention_mask[:, None], HIDDEN).to(dtype),
             return_dict=False,
         )
         return output[0][:, : sample.shape[1]].float()  # type: ignore[no-any-return]
