@@ -131,4 +131,6 @@ def _of_images(folder: Path, night: Night) -> dict[str, Look]:
 
 def _of_words(folder: Path, night: Night) -> dict[str, Look]:
     """What `overscan explain` left in the folder, of this scan: captions with the words to delete."""
-    return {prompt: Look(words=words) for prompt, words in explain_page.read(folder, night.summary.scan_id).items()}
+    summary = night.summary
+    found = explain_page.read(folder, summary.scan_id, summary.score, summary.threshold)
+    return {prompt: Look(words=words) for prompt, words in found.items()}

@@ -38,23 +38,29 @@ def write(out: Path, found: Sequence[Explanation], score: str, threshold: float 
     try:
         with replacing_folder(out, FILES.__contains__) as partial:
             marked = table.with_columns(pl.col("suggested").fill_null(False))
-            marked.write_parquet(partial / DATA, metadata={"scan_id": scan_id})
+            marked.write_parquet(partial / DATA, metadata={"scan_id": scan_id, "score": score})
             (partial / PAGE).write_bytes(page(found, out, score, threshold, scan_id).encode())
     except (OSError, pl.exceptions.ComputeError) as error:
         raise ScannerError(f"{out}: cannot be written ({first_line(error)}): needed a folder to write to") from error
     return [out / name for name in FILES]
 
 
-def read(folder: Path, scan_id: str) -> dict[str, list[tuple[str, bool]]]:
+def read(folder: Path, scan_id: str, score: str, threshold: float | None) -> dict[str, list[tuple[str, bool]]]:
     """prompt_id -> its words, each with whether the suggested edit deletes it, as `write` left them, of this scan.
 
-    Captions of one word are left out: they were taken apart into tokens.
+    Only edits that are under the `threshold` by this score, whatever was asked then. Captions of one word are left out:
+    they were taken apart into tokens.
     """
     try:
         with reading(folder):
-            if pl.read_parquet_metadata(folder / DATA).get("scan_id") != scan_id:
+            told = pl.read_parquet_metadata(folder / DATA)
+            if threshold is None or (told.get("scan_id"), told.get("score")) != (scan_id, score):
                 return {}
-            found = pl.read_parquet(folder / DATA).filter("suggested").select("prompt_id", "text", "deleted")
+            found = (
+                pl.read_parquet(folder / DATA)
+                .filter("suggested", pl.col("score") < threshold)
+                .select("prompt_id", "text", "deleted")
+            )
     except (OSError, pl.exceptions.PolarsError):  # none there, or another's
         return {}
     words = {prompt: (text.split(), set(deleted)) for prompt, text, deleted in found.iter_rows()}
