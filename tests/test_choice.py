@@ -70,18 +70,3 @@ def test_scores_that_a_scan_has_of_no_prompt_are_not_chosen():
     worse = best_scores(ScanConfig(), False)[1]
     assert best(scan_of(**{worse: [0.5, None]})) == worse  # the best has no column
     assert best(scan_of(**{best_score(ScanConfig(), False): [None, None], worse: [0.5, None]})) == worse
-
-
-@pytest.mark.parametrize(
-    ("timesteps", "seeds", "reference", "expected"),
-    [
-        ((981, 201), 2, True, "two_noise_v1"),
-        ((901,), 2, True, "estimate_ratio_white_v2"),
-        ((901,), 2, False, "estimate_ratio_prior_v2"),
-        ((901,), 1, False, "overestimation_prior_v2"),
-        ((), 1, False, "overestimation_prior_v1"),
-    ],
-)
-def test_the_best_of_a_scan_that_names_its_timesteps_is_one_that_it_has(timesteps, seeds, reference, expected):
-    config = ScanConfig(seeds=tuple(range(seeds)), timesteps=timesteps)
-    assert best_score(config, reference) == expected

@@ -16,7 +16,7 @@ NOBODY = pl.LazyFrame(schema=SCORED)
 
 def find(captions, held, folder, stop=lambda: None):
     """What is pending of captions, as a scan finds it."""
-    split_captions(captions, folder / "captions", stop)
+    split_captions(captions, folder / "captions", lambda rows: stop())
     return compare(files(folder / "captions"), held, folder, stop)
 
 

@@ -355,7 +355,7 @@ def test_every_file_is_documented():
     assert [name for name in FILES if f"`{name}`" not in DOCUMENT.replace("`, `.jsonl`", "`, `flagged.jsonl`")] == []
     assert f"up to {html.PROMPTS:,} captions" in DOCUMENT
     assert f"{html.CHARACTERS} characters of each and {html.SOURCES} of its" in DOCUMENT
-    assert f"first {html.PRINTED} captions" in DOCUMENT
+    assert f"first {html.PRINTED} findings are a plain table" in DOCUMENT
 
 
 def test_a_report_is_not_written_into_a_store(tmp_path):

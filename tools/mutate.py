@@ -28,10 +28,12 @@ ROOT = Path(__file__).parent.parent
 ROOMS = ("diffusion", "audit", "store")
 # tests of a module where they are not in the file of its name, or not there alone; only fast ones
 TESTS = {
-    "scanner/diffusion/baselines.py": ("test_covariance", "test_scores", "test_trace"),
-    "scanner/diffusion/lengths.py": ("test_lengths", "test_scores", "test_covariance"),
+    "scanner/diffusion/baselines.py": ("test_covariance", "test_formulas", "test_trace"),
+    "scanner/diffusion/lengths.py": ("test_lengths", "test_formulas", "test_covariance"),
     "scanner/diffusion/schedule.py": ("test_schedule", "test_grids"),
-    "scanner/diffusion/scores.py": ("test_scores", "test_covariance"),
+    "scanner/diffusion/formulas.py": ("test_formulas", "test_covariance", "test_timesteps"),
+    "scanner/diffusion/scores.py": ("test_scores", "test_choice"),
+    "scanner/diffusion/start.py": ("test_start", "test_timesteps"),
     "scanner/audit/calibrate.py": ("test_calibrate", "test_decision"),
     "scanner/audit/evidence.py": ("test_evidence", "test_headline"),
     "scanner/audit/policy.py": ("test_policy", "test_baseline"),
