@@ -24,7 +24,7 @@ from scanner.identity import prompt_id
 from scanner.model import Model
 
 FIRST_STEP = [
-    name for name, score in SCORES.items() if score.steps == 1 and score.needs in (None, "prior")
+    name for name, score in SCORES.items() if score.steps == 1 and score.needs in (None, "prior") and not score.told
 ]  # the default scan's
 PROMPTS = pl.read_parquet(CAPTIONS)["caption"].unique(maintain_order=True)[:60]
 

@@ -202,7 +202,16 @@ def test_a_model_is_small_to_send_and_keeps_what_is_prepared(model):
     assert len(sent) < 300_000  # the demo's prior: 64 x 256 float32
     found = pickle.loads(sent)
     assert found == model
-    assert vars(found).keys() == {"path", "backend", "precision", "config", "reference", "batch_size", "prepared"}
+    assert vars(found).keys() == {
+        "path",
+        "backend",
+        "precision",
+        "config",
+        "reference",
+        "batch_size",
+        "prepared",
+        "base",
+    }
     assert found.scan_id == model.scan_id
     assert found.prepare() is found
 

@@ -77,7 +77,7 @@ def memorized():
     labels = pl.read_parquet(LABELS).filter("label").select("prompt", "image")
     scorer = Model(BUNDLE, "cpu", batch_size=64).scorer()
     texts = labels["prompt"].to_list()
-    parts = [sketch(scorer.trace(scorer.denoiser.encode(texts[i : i + 32]))) for i in range(0, len(texts), 32)]
+    parts = [sketch(scorer.trace(scorer.encode(texts[i : i + 32]))) for i in range(0, len(texts), 32)]
     flagged, sketches = held(np.concatenate(parts))
     return flagged.with_columns(labels).join(sketches, "prompt_id")
 

@@ -24,7 +24,7 @@ WRITTEN = {
 }  # fmt: skip
 LOCAL = {  # what torch or pip read, and what is gone on in
     ("demo", "out"), ("evaluate", "out"), ("init", "out"),
-    *(("export", name) for name in ("source", "out", "unet", "vae", "layout")),
+    *(("export", name) for name in ("source", "out", "unet", "vae", "layout", "tokenizer")),
 }  # fmt: skip
 URLS = ["s3://b/x", "gs://b/x", "hf://b/x", "file:///tmp/x", "https://h/x", "abfss://c@a/x", "S3://b/x", " s3://b/x"]
 

@@ -91,7 +91,7 @@ def measure(path: Path, bundle: Path, store: Path, seeds: int) -> dict[str, floa
 
 def peak_memory() -> float:
     """Megabytes of this program at the most; what `getrusage` tells begins with those of who started it."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 

@@ -59,6 +59,10 @@ class Scan:
         """All rows that are committed, in order of their ids; a row that is stored twice is here twice."""
         return pl.read_delta(str(self.store / "scores")).sort("prompt_id")
 
+    def said(self) -> str:
+        """What its processes wrote to stderr."""
+        return (self.store.parent / "said").read_text(encoding="utf-8")
+
     def committed(self) -> int:
         """How many rows that is."""
         table = str(self.store / "scores")
@@ -69,14 +73,18 @@ class Scan:
         end = time.monotonic() + PATIENCE
         while self.committed() < share * self.prompts:
             if time.monotonic() > end or any(process.poll() is not None for process in alive):
-                raise SystemExit(f"{self.store}: a process ended early: {(self.store.parent / 'said').read_text()}")
+                raise SystemExit(
+                    f"{self.store}: a process ended early: {(self.store.parent / 'said').read_text(encoding='utf-8')}"
+                )
             time.sleep(0.1)
 
     def finish(self, *processes: subprocess.Popen[bytes]) -> None:
         """Wait for them. Raises SystemExit where one fails."""
         for process in processes:
             if code := process.wait(PATIENCE):
-                raise SystemExit(f"{self.store}: exit code {code}: {(self.store.parent / 'said').read_text()}")
+                raise SystemExit(
+                    f"{self.store}: exit code {code}: {(self.store.parent / 'said').read_text(encoding='utf-8')}"
+                )
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ def main() -> None:
         said = "memorized" if labels[caption] else "not memorized"
         rows[f"“{caption}”: score {score:.2f}, {said}"] = tiles(caption, int(row), sampler)
     picture(rows).save(DOCS / "first-step.png", optimize=True)
-    found = table(*((DOCS / name).read_text() for name in ("detection.md", "performance.md")))
+    found = table(*((DOCS / name).read_text(encoding="utf-8") for name in ("detection.md", "performance.md")))
     with TemporaryDirectory() as folder:
         scan(CAPTIONS, model=BUNDLE, store=folder, backend="cpu")
         printed = f"```text\n{sample(Path(folder))}\n```"
@@ -163,7 +163,7 @@ def main() -> None:
         (README, "sample", printed),
         (DOCS / "detecting.md", "results", found),
     ):
-        path.write_text(between_marks(path.read_text(), name, text))
+        path.write_text(between_marks(path.read_text(encoding="utf-8"), name, text))
 
 
 if __name__ == "__main__":

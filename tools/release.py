@@ -54,7 +54,7 @@ def main() -> None:
     asked = parser.parse_args()
     for name, change in {"pyproject.toml": with_urls, "README.md": with_links}.items():
         path = ROOT / name
-        path.write_text(change(path.read_text(), asked.repository, asked.tag))
+        path.write_text(change(path.read_text(encoding="utf-8"), asked.repository, asked.tag), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from scanner import copies
 from scanner.cli.console import out_console
 from scanner.cli.options import as_text, examples, model_options, scan_model
 from scanner.cli.options import ids as ids_option
-from scanner.cli.places import FOLDER, NEW
+from scanner.cli.places import FOLDER, OUT_PLACE
 from scanner.cli.progress import progress
 from scanner.cli.scores import ScoreName
 from scanner.diffusion.scores import SCORES, best_score
@@ -36,7 +36,7 @@ from scanner.report.read import read_night
 @click.option("--score", type=ScoreName(list(SCORES)), help="Score to explain.  [default: the report's; else the best]")
 @model_options
 @click.option(
-    "-o", "--out", type=NEW, help="Folder for a page and a table; or a file, .parquet or .jsonl, for the table."
+    "-o", "--out", type=OUT_PLACE, help="Folder for a page and a table; or a file, .parquet or .jsonl, for the table."
 )
 @click.option("--json", is_flag=True, help="Print JSON.")
 def explain(

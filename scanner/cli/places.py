@@ -146,6 +146,7 @@ FOLDER = Fetched(urls=True, file_okay=False)
 ANY_PATH = Place()
 OUT_FILE = Place(writes=True, urls=True, dir_okay=False)
 OUT_FOLDER = Place(writes=True, urls=True, file_okay=False)
+OUT_PLACE = Place(writes=True, urls=True)  # a file or a folder
 OUT_HERE = Place(writes=True, file_okay=False)  # a folder that is gone on in
 NEW = Place(writes=True)
 FILLED_STORE = Place(urls=True)

@@ -24,13 +24,13 @@ RECIPES = {".sh": "sh", ".py": "python", ".yml": "yaml", ".toml": "toml", "": "t
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages that no file of docs/ holds."""
-    made = {page: (ROOT / name).read_text() for name, page in PAGES.items()}
+    made = {page: (ROOT / name).read_text(encoding="utf-8") for name, page in PAGES.items()}
     made |= {"cli.md": "\n".join(commands()), "recipes.md": "\n".join(recipes())}
-    made |= {"NOTICE.txt": (ROOT / "NOTICE").read_text()}
+    made |= {"NOTICE.txt": (ROOT / "NOTICE").read_text(encoding="utf-8")}
     made |= {
         "cli.md": "\n".join(commands()),
         "recipes.md": "\n".join(recipes()),
-        "NOTICE.txt": (ROOT / "NOTICE").read_text(),
+        "NOTICE.txt": (ROOT / "NOTICE").read_text(encoding="utf-8"),
     }
     for name, content in made.items():
         files.append(File.generated(config, name, content=content))
@@ -67,7 +67,7 @@ def recipes() -> Iterator[str]:
     yield "# Recipes\n\nFiles to start from. `tests/test_recipes.py` runs their commands, but for Docker's images.\n"
     for path in sorted((ROOT / "recipes").iterdir()):
         yield f"## {path.name} {{ #{anchor(path.name)} }}\n"
-        yield f"```{RECIPES.get(path.suffix, 'text')}\n{path.read_text()}```\n"
+        yield f"```{RECIPES.get(path.suffix, 'text')}\n{path.read_text(encoding='utf-8')}```\n"
 
 
 def commands() -> Iterator[str]:
