@@ -109,6 +109,15 @@ def test_a_sample_gets_all_passes_whatever_the_first_finds(folder, tmp_path):
     plain = read_store(folder / "store").record.screening
     assert result.screening.threshold == plain.threshold
     assert result.scan_id != plain.scan_id
+    asked = ["report", "--store", tmp_path / "store", "--out", tmp_path / "report", "--json"]
+    out, err, code = run(*asked, "--top", str(len(drawn)))
+    assert code == 0, err
+    inside = set(pl.read_parquet(tmp_path / "report/flagged.parquet")["prompt_id"]) & drawn
+    told = next(note for note in json.loads(out)["notes"] if "the screen" in note)
+    if len(inside) < 20:
+        assert told.startswith(f"what the screen loses of the flags is unknown: {len(inside)} of a random 30 % of the")
+    else:
+        assert f"{len(inside & above)} of {len(inside)} flagged ones among a random 30 % of the prompts" in told
     shown, _, _ = run("status", "--store", tmp_path / "store")
     assert "UNet passes per prompt on average; 0.3 of all by chance got all" in shown
 

@@ -16,6 +16,7 @@ from scanner.audit.headline import headline, of_the_evidence, percent
 from scanner.audit.kept import Kept
 from scanner.audit.policy import classify
 from scanner.audit.rank import Rule, ranked_in, sources
+from scanner.audit.screened import of_the_screen
 from scanner.audit.summary import Findings, Judgement, Summary
 from scanner.config import SCREENED_OUT
 from scanner.dataset.shards import Shard, shard_of
@@ -81,7 +82,7 @@ def decide(
         known = flagged.filter(finding="known")["prompt_id"]
         if carried := baseline.elsewhere(known, stored.scan_id, rule.score):
             notes.append(f"{carried:,} known findings were accepted under another model, setting or score")
-    notes += _of_the_prompts(counts, rule.score)
+    notes += _of_the_prompts(counts, rule.score) + of_the_screen(stored, flagged)
     judged = None
     if calibration is not None:
         judged, found = _judge(ranked, counts, rule, calibration, stored.canaries(rule.score))

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import polars as pl
 
 from scanner.dataset.shards import sampled
+from scanner.store.ledger import Ledger
 from scanner.store.record import Screening
+from scanner.store.stored import StoredScan
 
 LEAST = 20  # flagged prompts of a sample, below which it tells nothing
 Z = 1.96  # of a 95 % interval
@@ -43,6 +45,17 @@ def kept(flagged: pl.DataFrame, first: pl.LazyFrame, screening: Screening) -> Ke
     counted = found.unique("prompt_id").select(pl.len(), lost=below.fill_null(False).sum()).collect()
     n, lost = counted.row(0)
     return Kept(n, n - lost)
+
+
+def of_the_screen(stored: StoredScan, flagged: pl.DataFrame) -> list[str]:
+    """Of a screened scan with a sample, in a sentence; `flagged`: [prompt_id, ...] of its flagged prompts."""
+    screening = stored.record.screening
+    if screening is None or not screening.sample:
+        return []
+    ledger = Ledger(stored.store)
+    with ledger.refusals():
+        found = kept(flagged, ledger.scores(screening.first_scan_id), screening)
+    return [in_words(found, screening.sample)]
 
 
 def in_words(found: Kept, sample: float) -> str:

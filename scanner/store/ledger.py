@@ -35,9 +35,8 @@ SCORE_KEYS: Columns = {
 }
 SCORE = pl.Float32()  # every column of this type is a score, whichever overscan computed it
 RAW: Columns = dict.fromkeys(("q1", "q2", "q3"), pl.List(pl.Float32))  # a number per seed
-RAW_LATER: Columns = {  # where the first say nothing, and at the least noisy timestep: only where a scan has them
-    f"{name}_{where}": numbers for where in ("v2", "low") for name, numbers in RAW.items()
-}
+# where the first say nothing, and at the least noisy timestep: only where a scan has them
+RAW_LATER: Columns = {f"{name}_{where}": numbers for where in ("v2", "low") for name, numbers in RAW.items()}
 SKETCH = "sketch_v1"  # of `scanner.diffusion.sketch`
 RUNS: Columns = {
     "scan_id": pl.String(),
@@ -75,8 +74,8 @@ class Ledger:
         self._runs = Table(self.folder, "runs", ("scan_id", "started", "record"))
         with self.refusals():
             if score_names:
-                held = {**SCORE_KEYS, **dict.fromkeys(score_names, SCORE), **RAW, SKETCH: pl.Binary()}
-                self._scores.create(held, ["scan_id"])
+                names = dict.fromkeys(score_names, SCORE)
+                self._scores.create({**SCORE_KEYS, **names, **RAW, SKETCH: pl.Binary()}, ["scan_id"])
                 self._runs.create(RUNS, None)
             else:
                 self._scores.verify()

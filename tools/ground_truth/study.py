@@ -4,7 +4,8 @@
 
 Every timestep is tried as what the network is told beside the starting noise x_T itself: a first step there, where it
 is a noisy one, and a *label* where little noise is meant. A pass per seed and timestep; the empty prompt's are shared.
-Estimates are measured by the model's own prior, and by each REFERENCE, a list of ordinary captions.
+Estimates are measured by the model's own prior, and by each REFERENCE, a list of ordinary captions (ordinary.txt beside
+this file is one of everyday captions).
 Read only after `tools.ground_truth.realism`, and choose on one pair of models what another confirms. Interrupted, it
 goes on with what it kept in FOLDER.
 """
