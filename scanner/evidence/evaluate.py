@@ -111,7 +111,9 @@ def _scorers(model: Model, watch: Watch) -> list[Scorer]:
 
 def _values(scorers: Sequence[Scorer], prompts: Sequence[str], wanted: Sequence[Setting]) -> NDArray[np.float64]:
     """The prompts' scores of each setting, [B, settings]."""
-    wide, deep, *named = (scorer.trace(scorer.encode(prompts)) for scorer in scorers)
+    encoder = next((scorer for scorer in scorers if scorer.base is not None), scorers[0])  # at most one has a base
+    encoded = encoder.encode(prompts)
+    wide, deep, *named = (scorer.trace(encoded) for scorer in scorers)
     values = []
     for setting in wanted:
         by = SCORES[setting.score]
