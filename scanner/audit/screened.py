@@ -39,10 +39,8 @@ def kept(flagged: pl.DataFrame, first: pl.LazyFrame, screening: Screening) -> Ke
 
     A prompt without a finite first score is kept, as the scan keeps it.
     """
-    assert screening.threshold is not None
-    below = pl.col(screening.score).cast(pl.Float64) < screening.threshold
     found = flagged.lazy().select("prompt_id").filter(sampled(screening.sample)).join(first, on="prompt_id")
-    counted = found.unique("prompt_id").select(pl.len(), lost=below.fill_null(False).sum()).collect()
+    counted = found.unique("prompt_id").select(pl.len(), lost=screening.below.fill_null(False).sum()).collect()
     n, lost = counted.row(0)
     return Kept(n, n - lost)
 

@@ -62,7 +62,5 @@ def chosen(screening: Screening, ledger: Ledger, captions: Split, folder: Path) 
 def screened_out(screening: Screening, ledger: Ledger) -> pl.LazyFrame:
     """[prompt_id] of the prompts below the threshold that are not in the sample. One whose first scores overflowed is
     not among them."""
-    assert screening.threshold is not None
-    below = pl.col(screening.score).cast(pl.Float64) < screening.threshold
-    found = ledger.scores(screening.first_scan_id).filter(below)
+    found = ledger.scores(screening.first_scan_id).filter(screening.below)
     return (found.filter(~sampled(screening.sample)) if screening.sample else found).select("prompt_id")

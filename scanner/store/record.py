@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+import polars as pl
+
 from scanner.config import SCREENED_OUT, Base, MadeWith, Reference, ScanConfig
 from scanner.dataset import reading as read
 from scanner.dataset.reading import Reading
@@ -37,6 +39,12 @@ class Screening:
     threshold: float | None = None
     sample: float = 0.0
     passes: int = 1
+
+    @property
+    def below(self) -> pl.Expr:
+        """Whether a prompt's first score is below the threshold: null where it has none."""
+        assert self.threshold is not None
+        return pl.col(self.score).cast(pl.Float64) < self.threshold
 
     @property
     def scan_id(self) -> str:
