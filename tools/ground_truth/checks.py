@@ -81,14 +81,20 @@ def sample_grid(denoiser: Denoiser, data: Dataset, table: pl.DataFrame, out: Pat
     found = [table.filter(role=role, duplicates=times) for role, times in GRID]
     rows = [part.row(0, named=True) for part in [*found, table.filter("collapsed")] if len(part)]
     generated = labels.generate(denoiser, [row["prompt"] for row in rows], labels.SEEDS, labels.STEPS)
-    shown = denoiser.decode(denoiser.encode_images(labels.scaled(data.images[[row["image"] for row in rows]])))
-    nearest = ((np.clip(shown, -1, 1) + 1) * 127.5).round().astype(np.uint8)
-    _write(np.concatenate([nearest[:, None], generated], 1), out, 2)
+    picture_rows(denoiser, data.images[[row["image"] for row in rows]], generated, out)
     return [
         f"{row['prompt']!r} ({row['role']} x{row['duplicates']}): {row['copied_seeds']} seeds copy, similarity "
         f"{row['similarity']:.2f}, tower {row['tower_similarity']:.2f}, cross-seed {row['cross_seed_similarity']:.2f}"
         for row in rows
     ]
+
+
+def picture_rows(denoiser: Denoiser, nearest: np.ndarray, generated: np.ndarray, out: Path) -> None:
+    """A picture, a row per prompt: a training picture uint8 [n, 3, h, w] as the VAE sees it, then those that were
+    generated, uint8 [n, S, 3, h, w]."""
+    shown = denoiser.decode(denoiser.encode_images(labels.scaled(nearest)))
+    seen = ((np.clip(shown, -1, 1) + 1) * 127.5).round().astype(np.uint8)
+    _write(np.concatenate([seen[:, None], generated], 1), out, 2)
 
 
 def _write(cells: np.ndarray, out: Path, zoom: int) -> None:
