@@ -60,6 +60,7 @@ def test_collapsed_prompts_are_counted_three_ways():
     ranks = pl.DataFrame({"score": [2, 3, 5, 1, 4], "similarity": [5, 4, 3, 1, 2]})
     assert row["spearman"] == pytest.approx(ranks.select(pl.corr("score", "similarity")).item())
     assert found.differences["auroc"].to_list() == [0, 0, 0]
+    assert found.detection["collapsed_at_0.01"].to_list() == [None, 1.0, None]  # .9 and .85 are above .2
 
 
 def test_a_score_is_compared_with_the_norm_of_equal_passes():

@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 
 from scanner.errors import ScannerError
-from scanner.evidence.metrics import Bootstrap, auroc, bootstrap, precision_recall, resample, roc, tpr_at_fpr
+from scanner.evidence.metrics import (
+    Bootstrap,
+    also_flagged,
+    auroc,
+    bootstrap,
+    precision_recall,
+    resample,
+    roc,
+    tpr_at_fpr,
+)
 
 LABEL = np.array([True, True, True, False, False, False, False])
 SCORE = np.array([0.9, 0.8, 0.3, 0.8, 0.2, 0.1, 0.0])
@@ -84,3 +93,11 @@ def test_replicates_without_a_positive_do_not_count():
     area, _ = bootstrap(SCORE, LABEL, np.array([[0, 0, 0, 1, 1, 1, 1], [1] * 7], np.int32), (0.01,))
     assert np.isnan(area.replicates).tolist() == [True, False]
     assert area.interval() == pytest.approx((area.value, area.value))
+
+
+@pytest.mark.parametrize(("fpr", "share"), [(0.0, 0.25), (0.1, 0.5), (0.19, 0.5), (0.2, 0.75), (1.0, 1.0)])
+def test_a_third_class_is_flagged_by_the_others_threshold(fpr, share):
+    negatives, positives = np.arange(10.0), np.array([20.0, 3.5])
+    score, label = np.concatenate([negatives, positives]), np.arange(12) >= 10
+    assert also_flagged(np.array([9.5, 8.5, 7.5, 6.0]), score, label, fpr) == share
+    assert tpr_at_fpr(score, label, fpr) == (0.5 if fpr < 1 else 1.0)

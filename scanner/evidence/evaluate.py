@@ -14,7 +14,7 @@ from scanner.diffusion.scores import SCORES, possible_scores
 from scanner.diffusion.start import Watch, unwatched
 from scanner.errors import ScannerError
 from scanner.evidence.kept import keeping
-from scanner.evidence.metrics import Bootstrap, bootstrap, resample
+from scanner.evidence.metrics import Bootstrap, also_flagged, bootstrap, resample
 from scanner.model import Model, Scorer
 from scanner.model.stopping import stopping
 
@@ -24,6 +24,7 @@ DEEP = ScanConfig(seeds=tuple(range(max(STEP_SEEDS))), first_steps=max(STEPS))
 FPRS = (0.05, 0.01, 0.001)
 NORM = "text_noise_norm_v1"  # the literature's first-step score: all others are compared with it at equal passes
 
+COLLAPSED_AT = 0.01  # of the others are flagged, where collapsed prompts are a class of their own
 COLLAPSED: Mapping[str, pl.Expr] = {  # what to do with prompts whose seeds all give one image that is no copy
     "negative": pl.col("label"),
     "left out": pl.when(~pl.col("collapsed")).then(pl.col("label")),
@@ -125,6 +126,8 @@ def _values(scorers: Sequence[Scorer], prompts: Sequence[str], wanted: Sequence[
 def evaluate(scores: Scored, labels: pl.DataFrame) -> Evaluation:
     """Tables of detection and of differences from the norm at equal passes, with intervals by cluster.
 
+    Where collapsed prompts are left out, `collapsed_at_0.01` is the share of them that the threshold for 1 % of the
+    others flags as well.
     A setting that is undefined for some prompt is left out. Raises ScannerError where the norm is.
     """
     _check_norm(scores, labels["prompt"])
@@ -139,13 +142,16 @@ def evaluate(scores: Scored, labels: pl.DataFrame) -> Evaluation:
             if np.isfinite(values).all():
                 measured[setting] = bootstrap(values[kept], label, weights, FPRS)
         counts = {"collapsed": collapsed, "positives": int(label.sum()), "negatives": int((~label).sum())}
+        apart = (labels["collapsed"] & ~labels["label"].fill_null(value=False)).to_numpy() & (collapsed == "left out")
         for setting in (s for s in settings() if s in measured):
-            found = measured[setting]
-            detection.append(_row(setting, found) | counts | _severity(scores[setting], labels))
+            found, values = measured[setting], scores[setting]
+            flagged = also_flagged(values[apart], values[kept], label, COLLAPSED_AT) if apart.any() else None
+            row = _row(setting, found) | counts | {f"collapsed_at_{COLLAPSED_AT:g}": flagged}
+            detection.append(row | _severity(values, labels))
             theirs = measured[Setting(NORM, min(setting.passes, max(SEEDS)), 1)]
             ours_minus_theirs = tuple(a - b for a, b in zip(found, theirs, strict=True))
             differences.append(_row(setting, ours_minus_theirs) | {"collapsed": collapsed})
-    return Evaluation(pl.DataFrame(detection), pl.DataFrame(differences), labels, scores)
+    return Evaluation(pl.DataFrame(detection, infer_schema_length=None), pl.DataFrame(differences), labels, scores)
 
 
 def _check_norm(scores: Scored, prompts: pl.Series) -> None:

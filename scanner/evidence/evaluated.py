@@ -9,7 +9,7 @@ import polars as pl
 
 from scanner.diffusion.scores import DEFAULT_SCORE
 from scanner.evidence import evaluation_page
-from scanner.evidence.evaluate import COLLAPSED, FPRS, NORM, Evaluation, Setting
+from scanner.evidence.evaluate import COLLAPSED, COLLAPSED_AT, FPRS, NORM, Evaluation, Setting
 from scanner.evidence.evaluation_page import PAGE
 from scanner.evidence.kept import FOLDER
 from scanner.evidence.metrics import roc
@@ -21,6 +21,7 @@ FILES = (
     "peers.parquet", PAGE,
 )  # fmt: skip
 MAIN = "left out"  # the treatment of collapsed prompts whose table comes first
+APART = f"collapsed_at_{COLLAPSED_AT:g}"
 SHOWN = 5  # curves beside the norm's in the ROC plot
 SHOWN_SEEDS = 2
 
@@ -84,14 +85,17 @@ def best(table: pl.DataFrame, seeds: int) -> list[str]:
 
 def _detection_table(table: pl.DataFrame) -> str:
     rows = []
+    last = {"pearson": "Pearson", "spearman": "Spearman"}
+    if table[APART].count():
+        last = {APART: f"collapsed flagged at {COLLAPSED_AT:.1%}"} | last
     for row in table.iter_rows(named=True):
         cells = [f"{row['auroc']:.4f} ({row['auroc_low']:.3f}-{row['auroc_high']:.3f})"]
         for name in (f"tpr_at_{fpr:g}" for fpr in FPRS):
             cells.append(f"{row[name]:.3f} ({row[f'{name}_low']:.2f}-{row[f'{name}_high']:.2f})")
-        cells += ["" if row[name] is None else f"{row[name]:.2f}" for name in ("pearson", "spearman")]
+        cells += ["" if row[name] is None else f"{row[name]:.2f}" for name in last]
         rows.append([f"`{row['score']}`", row["seeds"], row["steps"], row["passes"], *cells])
     heads = ["score", "seeds", "steps", "passes", "AUROC", *(f"TPR at {fpr:.1%} FPR" for fpr in FPRS)]
-    return _table([*heads, "Pearson", "Spearman"], rows)
+    return _table([*heads, *last.values()], rows)
 
 
 def _difference_table(evaluation: Evaluation, treatment: str) -> str:

@@ -25,6 +25,13 @@ def tpr_at_fpr(score: Scores, label: Labels, fpr: float) -> float:
     return float(_curve(score, label).tpr(fpr)[0])
 
 
+def also_flagged(others: Scores, score: Scores, label: Labels, fpr: float) -> float:
+    """The share of `others`, neither positive nor negative, that the threshold of `tpr_at_fpr` flags."""
+    negatives = -np.sort(-score[~label])
+    allowed = int(fpr * len(negatives) + 1e-9)
+    return float((others > negatives[allowed]).mean()) if allowed < len(negatives) else 1.0
+
+
 def precision_recall(flagged: Labels, label: Labels) -> tuple[float, float]:
     """Share of the flagged that are positive, and share of the positive that are flagged."""
     _both(label)
