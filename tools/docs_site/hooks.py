@@ -25,8 +25,6 @@ RECIPES = {".sh": "sh", ".py": "python", ".yml": "yaml", ".toml": "toml", "": "t
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages that no file of docs/ holds."""
     made = {page: (ROOT / name).read_text(encoding="utf-8") for name, page in PAGES.items()}
-    made |= {"cli.md": "\n".join(commands()), "recipes.md": "\n".join(recipes())}
-    made |= {"NOTICE.txt": (ROOT / "NOTICE").read_text(encoding="utf-8")}
     made |= {
         "cli.md": "\n".join(commands()),
         "recipes.md": "\n".join(recipes()),
