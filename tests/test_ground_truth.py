@@ -15,7 +15,9 @@ from tools.ground_truth import (
     checks,
     controls,
     dataset,
+    detection,
     diffusion,
+    errors,
     keep,
     labels,
     parallel,
@@ -367,3 +369,68 @@ def test_kept_weights_go_on_elsewhere_at_their_step(tmp_path):
     model.requires_grad_(True)
     fit("vae", [model], loss, 6, 1e-2, tmp_path / "elsewhere")
     assert steps == [0, 1, 2, 3, 4, 5]
+
+
+def test_errors_are_read_at_the_price_of_captions_that_are_neither():
+    table = pl.DataFrame(
+        {"label": [True, False, None, False, *[False] * 99], "collapsed": [False, True, *[False] * 101]}
+    )
+    table = table.with_columns(errors.kind(errors.CLASSES).alias("kind"), score=pl.int_range(103).cast(pl.Float64))
+    assert Counter(table["kind"].str.split(":").list.first()) == {
+        "memorized": 1, "collapsed": 1, "left out": 1, "neither": 100,
+    }  # fmt: skip
+    limit = errors.threshold(table)
+    assert table.filter(kind="neither").filter(pl.col("score") > limit).height == 1
+
+
+def test_an_error_counts_as_the_first_kind_that_applies():
+    kinds = {"small": pl.col("x") < 3, "even": pl.col("x") % 2 == 0, "never": pl.col("x") > 9, "other": pl.lit(True)}
+    table = pl.DataFrame({"x": range(8)})
+    assert errors.counted(table, kinds, ("of", "all", "flagged", ""), pl.col("x") > 5).splitlines() == [
+        "| of | all | flagged |  |",
+        "|---|---|---|---|",
+        "| small | 3 | 0 | 0.0% |",
+        "| even | 2 | 1 | 50.0% |",
+        "| other | 3 | 1 | 33.3% |",
+    ]
+
+
+def test_pictures_near_the_mean_are_found():
+    images = np.full((10, 3, 4, 4), 100, np.uint8) + np.arange(10, dtype=np.uint8)[:, None, None, None] ** 2
+    assert np.flatnonzero(errors.near_mean(images)).tolist() == [5, 6]  # the mean of squares is 28.5
+
+
+def test_the_page_on_detection_is_made_of_the_tables_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(detection, "TABLES", tmp_path)
+    rates = {"auroc": 0.99, "tpr_at_0.01": 0.9, "tpr_at_0.01_low": 0.85, "tpr_at_0.01_high": 0.95, "tpr_at_0.001": 0.5}
+    for name, found in (("v", 0.9), ("v-confirmation", 0.8), ("epsilon", 0.7)):
+        shown = [
+            {"score": score, "seeds": seeds, "steps": 1, "passes": seeds, "collapsed": collapsed, "positives": 4,
+             "negatives": 1200, **rates | {"tpr_at_0.01": found}}
+            for score, seeds in detection.SHOWN for collapsed in detection.TREATMENTS
+        ]  # fmt: skip
+        more = {"more_tpr_at_0.01": 0.2, "more_tpr_at_0.01_low": 0.1, "more_tpr_at_0.01_high": 0.3}
+        peers = [
+            {"detector": detector, "passes": passes, "collapsed": collapsed, **rates, **more}
+            for detector, passes in (("Wen", 1), ("length", 0)) for collapsed in detection.TREATMENTS
+        ]  # fmt: skip
+        told = [
+            {"score": form.format(t=t), "collapsed": "left out", "tpr_at_0.01": found - t / 10_000}
+            for form in detection.FEATURES.values() for t in (901, 981)
+        ]  # fmt: skip
+        for what, rows in (("scores", shown), ("peers", peers), ("timesteps", told)):
+            pl.DataFrame(rows).write_csv(tmp_path / f"{name}-{what}.csv")
+    lines = detection.page().splitlines()
+    assert "| score or detector | passes | v | epsilon | v-confirmation |" in lines
+    assert sum(line.startswith("| `text_noise_norm_v1` | 1 |") for line in lines) == len(detection.TREATMENTS)
+    default = next(line for line in lines if line.startswith("| `estimate_ratio_prior_v1` | 2 |"))
+    assert default.split(" | ")[2:] == [
+        ".990; .900 (.850-.950); .500", ".990; .700 (.850-.950); .500", ".990; .800 (.850-.950); .500 |",
+    ]  # fmt: skip
+    assert (
+        "| Wen | 1 | **+0.200 (+0.10 to +0.30)** | **+0.200 (+0.10 to +0.30)** | **+0.200 (+0.10 to +0.30)** |" in lines
+    )
+    assert not any(line.startswith("| length") for line in lines)  # no detector: it costs no pass
+    assert lines.index("| 981 | .802; .802; .802 | .602; .602; .602 | .702; .702; .702 |") < lines.index(
+        "| 901 | .810; .810; .810 | .610; .610; .610 | .710; .710; .710 |"
+    )
