@@ -3,10 +3,10 @@ import os
 import shutil
 import subprocess
 import tempfile
-from pathlib import Path
 
 import pytest
 from s3 import S3
+from small import BUNDLE, CHECKPOINTS
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # gw0, gw1, ...: a core each, before a runtime counts them
     usable = sorted(os.sched_getaffinity(0))
@@ -17,15 +17,12 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="overscan-cache-")  # bas
 import engines
 from engines import open_bundle
 from engines.bundle import read_manifest
-from scanner.demo import BUNDLE
 from scanner.model import batch_size
 
 ROUNDS = batch_size.ROUNDS
 batch_size.ROUNDS = 1  # of a trial of batch sizes: many tests begin with an empty cache
 AUTO = engines.AUTO
 engines.AUTO = ("cpu",)  # whole texts and golden numbers are ONNX Runtime's, whatever else is installed
-
-CHECKPOINTS = {name: Path(__file__).parent / "checkpoints" / name for name in ("demo-v", "demo-epsilon")}
 
 
 def pytest_sessionfinish():
@@ -47,7 +44,7 @@ def epsilon_bundle_path(tmp_path_factory):
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():  # it appears whole
-            export(CHECKPOINTS["demo-epsilon"], path)
+            export(CHECKPOINTS["epsilon"], path)
     return path
 
 
@@ -61,13 +58,13 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def made():
-    """The demo bundle's manifest."""
+    """The small bundle's manifest."""
     return read_manifest(BUNDLE)
 
 
 @pytest.fixture
 def linked(tmp_path):
-    """A bundle of links to the demo's files."""
+    """A bundle of links to the small one's files."""
     folder = tmp_path / "bundle"
     folder.mkdir()
     for file in BUNDLE.iterdir():

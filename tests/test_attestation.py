@@ -4,9 +4,9 @@ import hashlib
 import json
 
 import pytest
+from small import BUNDLE
 from test_cli import run
 
-from scanner.demo import BUNDLE
 from scanner.errors import ScannerError
 from scanner.report.attestation import differences
 from scanner.report.formats import FILES

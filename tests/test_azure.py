@@ -12,13 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 import polars as pl
 import pytest
 from azure import COMMAND, Azure
+from small import BUNDLE, CAPTIONS
 from test_cli import run
 
 from scanner import ScanConfig, read_store, scan
 from scanner.config import Screen
 from scanner.copies import change
 from scanner.dataset.shards import Shard
-from scanner.demo import BUNDLE, CAPTIONS
 from scanner.objects import Folder
 
 pytestmark = [

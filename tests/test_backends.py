@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-from conftest import AUTO, CHECKPOINTS
+from conftest import AUTO
+from small import BUNDLE, CHECKPOINTS
 
 import engines
 from engines import Bundle, BundleError, EngineError, open_bundle
 from scanner.config import ScanConfig
-from scanner.demo import BUNDLE
 from scanner.fidelity import check as fidelity
 from scanner.model import Model
 from scanner.model.scorer import CANARIES
@@ -110,7 +110,7 @@ def test_bfloat16_without_hardware_is_refused():
 
 @pytest.mark.parametrize("backend", ["cpu", "torch"])
 def test_a_precision_is_honoured_or_refused(backend):
-    folder = BUNDLE if backend == "cpu" else CHECKPOINTS["demo-v"]
+    folder = BUNDLE if backend == "cpu" else CHECKPOINTS["v_prediction"]
     assert open_bundle(folder, backend, "float32").precision == "float32"
     with pytest.raises(EngineError, match="here in float32: use --precision float32, or another --backend"):
         open_bundle(folder, backend, "bfloat16")
@@ -120,7 +120,7 @@ def test_a_precision_is_honoured_or_refused(backend):
 
 def test_auto_takes_the_first_that_truly_runs_and_says_why_not_the_others(auto, monkeypatch):
     assert open_bundle(BUNDLE).backend in ("tensorrt", "cuda", "openvino")
-    assert open_bundle(CHECKPOINTS["demo-v"]).backend == "torch"
+    assert open_bundle(CHECKPOINTS["v_prediction"]).backend == "torch"
     backends = {"cpu": engines.BACKENDS["cpu"], "tensorrt": broken("no GPU"), "cuda": mumbling}
     monkeypatch.setattr(engines, "BACKENDS", backends)
     bundle = open_bundle(BUNDLE)

@@ -9,12 +9,12 @@ import numpy as np
 import polars as pl
 import pytest
 from ideal import IMAGES, G, IdealDenoiser
+from small import BUNDLE
 from test_cli import run
 
 from engines import open_bundle
 from scanner import Model, ScanConfig, ScannerError, read_store, scan
 from scanner.config import Base, MadeWith, Screen
-from scanner.demo import BUNDLE
 from scanner.diffusion.prediction import Prediction
 from scanner.diffusion.scores import FIRST_PASS_SCORES, SCORES, best_score, possible_scores
 from scanner.diffusion.start import initial_noise, predict_base, predict_prior, start

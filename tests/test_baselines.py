@@ -5,6 +5,7 @@ import json
 import numpy as np
 import polars as pl
 import pytest
+from small import BUNDLE
 from test_cli import run
 
 from engines.cache import cache_folder
@@ -12,7 +13,6 @@ from scanner import ScanConfig, ScannerError, read_store, scan
 from scanner.cli.console import status_table
 from scanner.config import Reference
 from scanner.dataset.captions import reference
-from scanner.demo import BUNDLE
 from scanner.diffusion.scores import SCORES
 from scanner.errors import InputError
 from scanner.identity import captions_fingerprint

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import ROUNDS
+from small import BUNDLE
 
 from scanner import ScanConfig, scan
-from scanner.demo import BUNDLE
 from scanner.diffusion.denoiser import Denoiser
 from scanner.errors import Interrupted
 from scanner.model import Model

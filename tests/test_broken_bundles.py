@@ -6,12 +6,12 @@ from dataclasses import asdict, replace
 
 import pytest
 from signed import part, signed
+from small import BUNDLE
 from test_cli import run
 
 from engines import BundleError, open_bundle
 from engines.interface import TensorSpec
 from engines.manifest import Manifest, sha256
-from scanner.demo import BUNDLE
 
 GRID = {"timesteps": [981.0], "signal_rate": [0.6], "noise_rate": [0.8], "initial_noise_scale": 1.0}
 

@@ -8,11 +8,11 @@ import click
 import polars as pl
 import pytest
 from click.testing import CliRunner
+from small import BUNDLE
 
 from scanner.cli import COMMANDS, cli, main
 from scanner.cli.scores import ScoreName
 from scanner.dataset.reading import of_json
-from scanner.demo import BUNDLE
 from scanner.report import formats
 from scanner.store.stored import read_store
 

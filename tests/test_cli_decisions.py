@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from small import BUNDLE, LABELS
 from test_cli import run
 
 from scanner.audit import calibrate
 from scanner.audit.diagnose import check_canaries
 from scanner.cli import cli
-from scanner.demo import BUNDLE, LABELS
 from scanner.diffusion.scores import SCORES
 from scanner.store.stored import read_store
 

@@ -1,4 +1,4 @@
-"""Family, schedule and engines as one function, on the demo model."""
+"""Family, schedule and engines as one function, on the small model."""
 
 from dataclasses import replace
 from types import SimpleNamespace

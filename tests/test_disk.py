@@ -16,12 +16,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from small import BUNDLE
 
 from engines import EngineError, left_behind
 from engines.manifest import new_folder
 from engines.partial import partial_folder, prefix
 from scanner import disk, scan
-from scanner.demo import BUNDLE
 from scanner.disk import work_folder
 from scanner.errors import DiskError, ScannerError, StoreError, disk_error, errno_of
 from scanner.files import replacing, replacing_folder

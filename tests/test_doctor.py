@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from click.testing import CliRunner
-from conftest import CHECKPOINTS
+from small import CHECKPOINTS
 
 import engines
 from engines import EngineError
@@ -127,13 +127,13 @@ def test_a_backend_that_was_asked_for_and_does_not_run_is_a_problem(monkeypatch)
 
 
 def test_a_checkpoint_is_for_torch():
-    code, found = doctor("--model", CHECKPOINTS["demo-v"])
+    code, found = doctor("--model", CHECKPOINTS["v_prediction"])
     assert code == 0
     assert "a diffusers checkpoint, which only torch runs" in found["model"]["found"]
     assert found["backend torch"]["found"] == "runs the model: torch cpu float32, float32"
     assert found["backend cpu"]["found"].startswith("runs the bundled model")
     assert found["a scan"]["found"] == "would run on torch: torch cpu float32, float32"
-    (taken,) = model.taken(Asked(CHECKPOINTS["demo-v"], backend="cpu"))
+    (taken,) = model.taken(Asked(CHECKPOINTS["v_prediction"], backend="cpu"))
     assert taken.status == "problem"  # the cpu backend runs, though not this
     assert 'a diffusers checkpoint, and the "cpu" backend runs bundles: use --backend torch' in taken.found
 

@@ -13,11 +13,10 @@ import time
 import numpy as np
 import polars as pl
 import pytest
-from conftest import CHECKPOINTS
+from small import BUNDLE, CAPTIONS, CHECKPOINTS
 from test_cli import run
 
 from scanner import ScanConfig, ScannerError, initial_noise, read_store, scan
-from scanner.demo import BUNDLE, CAPTIONS
 from scanner.diffusion.scores import ABSOLUTE, RELATIVE, SCORES
 from scanner.fidelity.check import compare
 from scanner.identity import prompt_id
@@ -43,16 +42,16 @@ def test_noise_is_what_the_docs_say():
     np.testing.assert_allclose(noise[0, 0, 0, :3], [1.117622, -1.3871249, -0.4265716], rtol=1e-6)
 
 
-@pytest.mark.parametrize("checkpoint", ["demo-v", "demo-epsilon"])
+@pytest.mark.parametrize("checkpoint", ["v_prediction", "epsilon"])
 def test_cpu_scores_equal_torch(checkpoint, epsilon_bundle_path):
-    candidate = BUNDLE if checkpoint == "demo-v" else epsilon_bundle_path
+    candidate = BUNDLE if checkpoint == "v_prediction" else epsilon_bundle_path
     errors = compare(Model(CHECKPOINTS[checkpoint], "torch"), Model(candidate, "cpu", batch_size=1), frame(PROMPTS))
     assert errors["score"].to_list() == FIRST_STEP
     assert errors["largest_error"].max() < 1e-4
     assert errors["rank_correlation"].min() > 0.9999
 
 
-@pytest.mark.parametrize("checkpoint", ["demo-v", "demo-epsilon"])
+@pytest.mark.parametrize("checkpoint", ["v_prediction", "epsilon"])
 def test_norm_equals_the_pipelines_own_modules(checkpoint, tmp_path):
     """text_noise_norm_v1 == ||eps_c - eps_u|| by the diffusers pipeline's tokenizer, text encoder, UNet."""
     import torch
@@ -88,7 +87,7 @@ def test_whole_denoising_equals_the_diffusers_pipeline(bundle):
     from scanner.diffusion.start import start
     from scanner.diffusion.trace import denoise
 
-    pipeline = StableDiffusionPipeline.from_pretrained(CHECKPOINTS["demo-v"]).to(torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(CHECKPOINTS["v_prediction"]).to(torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     denoiser, prompt = Denoiser(bundle), PROMPTS[0]
     first = start(denoiser, (0,), 10)

@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import CHECKPOINTS
+from small import BUNDLE, CHECKPOINTS
 
 from engines import EngineError, open_bundle
 from engines.export import export
-from scanner.demo import BUNDLE
 
 
 def feeds(engine, batch):
@@ -36,8 +35,8 @@ def test_a_batch_equals_its_singles(bundle, component):
 
 
 @pytest.mark.parametrize("component", ["text_encoder", "unet", "vae_encoder", "vae_decoder"])
-def test_the_bundled_model_equals_its_checkpoint(bundle, component):
-    reference = open_bundle(CHECKPOINTS["demo-v"], "torch").engine(component)
+def test_the_bundle_equals_its_checkpoint(bundle, component):
+    reference = open_bundle(CHECKPOINTS["v_prediction"], "torch").engine(component)
     batch = feeds(reference, 3)
     (name,) = reference.outputs
     expected = reference.run(batch)[name]
@@ -48,7 +47,7 @@ def test_tokenizer_equals_the_checkpoints_own(bundle):
     from tokenizers import Tokenizer
     from transformers import CLIPTokenizer
 
-    theirs = CLIPTokenizer.from_pretrained(CHECKPOINTS["demo-v"] / "tokenizer")
+    theirs = CLIPTokenizer.from_pretrained(CHECKPOINTS["v_prediction"] / "tokenizer")
     prompts = ["", "a cat", "CAT", "  two  blanks ", "word " * 40, "émile 日本 🎉", "don't <|endoftext|> x", "nul\x00x"]
     expected = theirs(prompts, padding="max_length", truncation=True, max_length=theirs.model_max_length).input_ids
     assert [e.ids for e in Tokenizer.from_str(bundle.tokenizers["tokenizer"]).encode_batch(prompts)] == expected
@@ -98,18 +97,18 @@ def test_refusals_name_the_way_out(tmp_path):
 
 
 def test_auto_takes_torch_for_a_checkpoint():
-    assert open_bundle(CHECKPOINTS["demo-epsilon"]).backend == "torch"
+    assert open_bundle(CHECKPOINTS["epsilon"]).backend == "torch"
     assert open_bundle(BUNDLE).backend == "cpu"
 
 
 @pytest.mark.slow
 def test_float16_export_is_checked_and_a_failed_check_leaves_no_bundle(tmp_path):
-    reference = open_bundle(CHECKPOINTS["demo-epsilon"], "torch").engine("unet")
+    reference = open_bundle(CHECKPOINTS["epsilon"], "torch").engine("unet")
     batch = feeds(reference, 2)
     expected = reference.run(batch)["output"]
 
     def refuse(checkpoint, folder):
-        assert checkpoint.folder == CHECKPOINTS["demo-epsilon"]
+        assert checkpoint.folder == CHECKPOINTS["epsilon"]
         half = open_bundle(folder)
         assert half.manifest.precision == "float16"
         assert (folder / "unet.onnx").stat().st_size < 0.6 * (BUNDLE / "unet.onnx").stat().st_size
@@ -118,7 +117,7 @@ def test_float16_export_is_checked_and_a_failed_check_leaves_no_bundle(tmp_path)
         raise EngineError("not faithful")
 
     with pytest.raises(EngineError, match="not faithful"):
-        export(CHECKPOINTS["demo-epsilon"], tmp_path / "out", "float16", check=refuse)
+        export(CHECKPOINTS["epsilon"], tmp_path / "out", "float16", check=refuse)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -126,7 +125,7 @@ def test_float16_export_is_checked_and_a_failed_check_leaves_no_bundle(tmp_path)
 def test_a_large_network_is_compared_at_batch_one(tmp_path, monkeypatch):
     monkeypatch.setattr("engines.export.LARGE", 3_000_000)  # parameters: the UNet alone has more
     said = []
-    export(CHECKPOINTS["demo-v"], tmp_path / "bundle", say=said.append)
+    export(CHECKPOINTS["v_prediction"], tmp_path / "bundle", say=said.append)
     assert [line.partition(": ")[0] for line in said if line.endswith("at batch 1")] == ["unet"]
     assert [line.partition(": ")[0] for line in said if line.endswith("at batch 1, 3")] == [
         "text_encoder", "vae_encoder", "vae_decoder",
@@ -134,7 +133,7 @@ def test_a_large_network_is_compared_at_batch_one(tmp_path, monkeypatch):
 
 
 def test_refuses_other_models(tmp_path):
-    copy = shutil.copytree(CHECKPOINTS["demo-epsilon"], tmp_path / "other")
+    copy = shutil.copytree(CHECKPOINTS["epsilon"], tmp_path / "other")
     scheduler = json.loads((copy / "scheduler/scheduler_config.json").read_text())
     (copy / "scheduler/scheduler_config.json").write_text(json.dumps(scheduler | {"rescale_betas_zero_snr": True}))
     with pytest.raises(EngineError, match="zero-terminal-SNR"):
@@ -164,8 +163,8 @@ def test_a_scan_imports_no_torch(tmp_path):
 def test_a_checkpoints_identity_is_its_content_and_not_its_name(tmp_path):
     from engines.torch_ref import open_checkpoint
 
-    here = open_checkpoint(CHECKPOINTS["demo-epsilon"]).manifest
-    copy = shutil.copytree(CHECKPOINTS["demo-epsilon"], tmp_path / "renamed")
+    here = open_checkpoint(CHECKPOINTS["epsilon"]).manifest
+    copy = shutil.copytree(CHECKPOINTS["epsilon"], tmp_path / "renamed")
     assert open_checkpoint(copy).manifest.fingerprint == here.fingerprint
     config = json.loads((copy / "tokenizer/tokenizer_config.json").read_text())
     (copy / "tokenizer/tokenizer_config.json").write_text(json.dumps(config | {"model_max_length": 12}))

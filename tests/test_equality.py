@@ -8,8 +8,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from small import BUNDLE, CAPTIONS
 
-from scanner.demo import BUNDLE, CAPTIONS
 from tools import equality
 from tools.equality import Scan, bits, measured, on_cores
 

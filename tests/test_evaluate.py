@@ -12,10 +12,10 @@ from xml.etree import ElementTree
 import numpy as np
 import polars as pl
 import pytest
+from small import BUNDLE
 from test_cli import run
 
 from scanner.dataset import captions
-from scanner.demo import BUNDLE
 from scanner.diffusion.scores import SCORES
 from scanner.errors import InputError, Interrupted, ScannerError
 from scanner.evidence import kept
@@ -312,7 +312,7 @@ def test_the_literature_is_measured_beside_our_scores(tmp_path):
     out, err, code = run(*arguments)
     assert code == 0, err
     table = pl.read_parquet(tmp_path / "out/peers.parquet").filter(collapsed="negative")
-    missing = {"seeds' SSIM"}  # the demo's latents are smaller than SSIM's window
+    missing = {"seeds' SSIM"}  # the small model's latents are smaller than SSIM's window
     assert set(table["detector"]) - set(PEERS) == {
         "caption length in tokens", "embedding length", "embedding length, whitened", "ridge probe on the embedding",
     }  # fmt: skip

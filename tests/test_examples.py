@@ -3,9 +3,9 @@
 import doctest
 
 import pytest
+from small import BUNDLE, CAPTIONS
 
 import scanner
-from scanner.demo import BUNDLE, CAPTIONS
 
 NAMES = {name: getattr(scanner, name) for name in scanner.__all__}
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from small import BUNDLE
 
 from engines import EngineError
 from scanner import ScanConfig, scan
 from scanner.cli.options import executor, visible
-from scanner.demo import BUNDLE
 from scanner.errors import Interrupted, ScannerError
 from scanner.model import Model
 from scanner.scanning import execute
@@ -154,7 +154,7 @@ THREADS = """
 import os, pathlib
 os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
 from engines import open_bundle
-from scanner.demo import BUNDLE
+from small import BUNDLE
 open_bundle(BUNDLE, "cpu").engine("unet")
 allowed = [(pathlib.Path("/proc/self/task") / task / "status").read_text() for task in os.listdir("/proc/self/task")]
 print(sorted({line.split()[1] for status in allowed for line in status.splitlines() if "Cpus_allowed_list" in line}))
@@ -199,7 +199,7 @@ def test_a_model_is_small_to_send_and_keeps_what_is_prepared(model):
     import pickle
 
     sent = pickle.dumps(model)
-    assert len(sent) < 300_000  # the demo's prior: 64 x 256 float32
+    assert len(sent) < 300_000  # the small model's prior: 64 x 256 float32
     found = pickle.loads(sent)
     assert found == model
     assert vars(found).keys() == {

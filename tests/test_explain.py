@@ -1,4 +1,4 @@
-"""Explanations of the demo model's captions: every number is one that the scorer, or a scan, gives for that text."""
+"""Explanations of the small model's captions: every number is one that the scorer, or a scan, gives for that text."""
 
 import json
 import re
@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from small import BUNDLE
 from test_cli import run
 
 from scanner import Rule, rank, scan
 from scanner.cli import cli
-from scanner.demo import BUNDLE
 from scanner.diffusion.scores import ABSOLUTE, DEFAULT_SCORE, RELATIVE
 from scanner.errors import ScannerError
 from scanner.evidence.edits import Caption
@@ -21,7 +21,7 @@ from scanner.model import Model
 from scanner.model.scorer import Scorer
 from scanner.report.read import read_night
 
-# memorized, as the demo's labels say; with the word that names what is drawn
+# memorized, as its labels say; with the word that names what is drawn
 MEMORIZED = {
     "cityscape at dusk": "dusk",
     "whale on orange and red": "whale",

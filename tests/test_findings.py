@@ -1,4 +1,4 @@
-"""Findings: who is grouped with whom, by hand, at size, and against what the bundled model truly memorized."""
+"""Findings: who is grouped with whom, by hand, at size, and against what the small model truly memorized."""
 
 import time
 from itertools import combinations
@@ -6,10 +6,10 @@ from itertools import combinations
 import numpy as np
 import polars as pl
 import pytest
+from small import BUNDLE, LABELS
 
 from scanner.audit import findings
 from scanner.audit.findings import group
-from scanner.demo import BUNDLE, LABELS
 from scanner.diffusion.sketch import sketch
 from scanner.model import Model
 
@@ -73,7 +73,7 @@ def test_ten_thousand_take_seconds():
 
 @pytest.fixture(scope="module")
 def memorized():
-    """[rank, prompt_id, prompt, image, sketch_v1]: what the bundled model memorized, by generation."""
+    """[rank, prompt_id, prompt, image, sketch_v1]: what the small model memorized, by generation."""
     labels = pl.read_parquet(LABELS).filter("label").select("prompt", "image")
     scorer = Model(BUNDLE, "cpu", batch_size=64).scorer()
     texts = labels["prompt"].to_list()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from small import BUNDLE
 from test_cli import run
 
 from scanner import Rule, ScanConfig, read_store, scan
@@ -18,7 +19,6 @@ from scanner.audit.choice import possible
 from scanner.audit.decision import decide
 from scanner.audit.diff import count, diff
 from scanner.config import MadeWith, Reference, Screen
-from scanner.demo import BUNDLE
 from scanner.diffusion.scores import SCORES, Score
 from scanner.identity import captions_fingerprint
 from scanner.report.read import read_night, read_summary

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from small import BUNDLE, CAPTIONS
 from test_cli import run
 
 from scanner import read_store
 from scanner.cli.shard import scheduled
-from scanner.demo import BUNDLE, CAPTIONS
 from scanner.objects import Folder
 
 yaml = pytest.importorskip("yaml")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from small import BUNDLE
 from test_cli import run
 
 from scanner.audit import baseline, calibrate, kept, summary
-from scanner.demo import BUNDLE
 from scanner.diffusion.scores import SCORES
 from scanner.report import formats
 from scanner.store import record, tables

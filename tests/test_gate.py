@@ -7,10 +7,10 @@ import sys
 import polars as pl
 import pytest
 from click.testing import CliRunner
+from small import BUNDLE
 from test_cli import run
 
 from scanner.cli import cli
-from scanner.demo import BUNDLE
 
 SCORE = "estimate_ratio_prior_v1"
 MODEL = ("--model", str(BUNDLE), "--backend", "cpu", "--batch-size", "8")

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from small import BUNDLE
 from test_cli import run
 
 from engines.cache import cache_folder
 from scanner.dataset import images
-from scanner.demo import BUNDLE
 from scanner.evidence import generated
 from scanner.evidence.verify import Sampler, Sampling
 from scanner.evidence.verify_page import render

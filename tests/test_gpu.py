@@ -6,11 +6,10 @@ import subprocess
 import numpy as np
 import polars as pl
 import pytest
-from conftest import CHECKPOINTS
+from small import BUNDLE, CHECKPOINTS
 
 from engines import EngineError, open_bundle
 from engines.export import export
-from scanner.demo import BUNDLE
 from scanner.fidelity import check as fidelity
 from scanner.model import Model
 from scanner.model.scorer import CANARIES
@@ -31,7 +30,7 @@ def gpu():
 @pytest.fixture(scope="module")
 def half(gpu, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundles") / "half"
-    export(CHECKPOINTS["demo-epsilon"], folder, "float16")
+    export(CHECKPOINTS["epsilon"], folder, "float16")
     return folder
 
 
@@ -83,9 +82,9 @@ def test_float16_graphs(backend, half):
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
 def test_torch_on_cuda(precision):
-    found = opened(CHECKPOINTS["demo-epsilon"], "torch-cuda", precision)
+    found = opened(CHECKPOINTS["epsilon"], "torch-cuda", precision)
     assert found.engine("unet").provider.endswith(precision)
-    scores_agree(open_bundle(CHECKPOINTS["demo-epsilon"], "torch"), found, precision)
+    scores_agree(open_bundle(CHECKPOINTS["epsilon"], "torch"), found, precision)
 
 
 def test_a_second_start_builds_no_plan(capsys):

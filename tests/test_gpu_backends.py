@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tensorrt_on_cpu
-from conftest import CHECKPOINTS
+from small import BUNDLE, CHECKPOINTS
 
 import engines.cuda
 import engines.tensorrt
@@ -17,7 +17,6 @@ from engines.cuda import SIZES, CudaEngine
 from engines.ort import open_session
 from engines.plans import Gpu, Profile, plan_folder, plan_key, profile_for
 from engines.torch_ref import open_checkpoint
-from scanner.demo import BUNDLE
 
 GPU = Gpu("11.4.0", "NVIDIA H100", "9.0")
 
@@ -259,8 +258,8 @@ def test_graphs_run_in_the_precision_that_they_were_exported_in(backend, monkeyp
     [("bfloat16", 0.05, ("text_encoder", "unet", "vae_decoder")), ("float16", 0.01, ("text_encoder",))],
 )  # float16 takes a processor seconds
 def test_reduced_precision_keeps_float32_at_the_seam(precision, error, components):
-    reference = open_checkpoint(CHECKPOINTS["demo-epsilon"])
-    moved = open_checkpoint(CHECKPOINTS["demo-epsilon"]).on("cpu", precision)
+    reference = open_checkpoint(CHECKPOINTS["epsilon"])
+    moved = open_checkpoint(CHECKPOINTS["epsilon"]).on("cpu", precision)
     for component in components:
         engine = moved.engine(component)
         assert str(next(engine.module.parameters()).dtype) == f"torch.{precision}"
@@ -279,6 +278,6 @@ def test_torch_without_a_gpu_is_refused():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(EngineError, match=r"torch .* finds no GPU: install a CUDA build .* or use --backend torch$"):
-        open_bundle(CHECKPOINTS["demo-v"], "torch-cuda")
+        open_bundle(CHECKPOINTS["v_prediction"], "torch-cuda")
     with pytest.raises(EngineError, match='the "torch-cuda" backend runs a diffusers checkpoint itself'):
         open_bundle(BUNDLE, "torch-cuda")

@@ -7,8 +7,8 @@ import diffusers
 import numpy as np
 import pytest
 import tiny as making
-from conftest import CHECKPOINTS
 from signed import signed
+from small import BUNDLE, CHECKPOINTS
 from tiny import SCHEDULE, copied, edited
 
 from engines import EngineError, Manifest, open_bundle
@@ -26,7 +26,6 @@ from engines.grids import (
     schedule_of,
 )
 from engines.torch_ref import open_checkpoint
-from scanner.demo import BUNDLE
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.schedule import Schedule
 from scanner.diffusion.start import start
@@ -109,7 +108,7 @@ def test_where_the_formulas_were_right_no_number_moves(tmp_path, name, skip_prk_
 
 
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS)
-def test_the_demo_models_scores_rest_on_the_same_numbers(checkpoint):
+def test_the_small_models_scores_rest_on_the_same_numbers(checkpoint):
     made, old = open_checkpoint(CHECKPOINTS[checkpoint]).manifest, read_manifest(BUNDLE)
     assert made.schedule == old.schedule
     assert (old.grids, made.components["unet"].inputs) == (None, old.components["unet"].inputs)

@@ -11,10 +11,10 @@ from junitparser import Failure, JUnitXml
 from prometheus_client.parser import text_string_to_metric_families
 from reports import HOSTILE, SUMMARY, contents
 from sarif import loader
+from small import BUNDLE
 from test_cli import run
 
 from scanner.audit.summary import Findings
-from scanner.demo import BUNDLE
 from scanner.errors import ScannerError
 from scanner.report.handover import PLACES, hand_over
 

@@ -5,11 +5,11 @@ import tomllib
 
 import polars as pl
 import pytest
+from small import BUNDLE
 from test_cli import run
 
 from scanner.cli import cli, config
 from scanner.config import load
-from scanner.demo import BUNDLE
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-from conftest import AUTO, CHECKPOINTS
+from conftest import AUTO
+from small import BUNDLE, CAPTIONS, CHECKPOINTS
 from test_cli import run
 from test_doctor import doctor
 from test_end_to_end import PROMPTS
@@ -19,7 +20,6 @@ from engines import BundleError, EngineError, open_bundle
 from engines.bundle import read_manifest
 from engines.manifest import sha256
 from scanner.config import ScanConfig
-from scanner.demo import BUNDLE, CAPTIONS
 from scanner.fidelity import int8 as quantized
 from scanner.fidelity.check import errors
 from scanner.identity import prompt_id
@@ -38,7 +38,7 @@ def made(tmp_path_factory):
     """What `overscan export` says of an int8 bundle of a checkpoint; it lies in `folder / "int8"`."""
     folder = tmp_path_factory.mktemp("made")
     asked = ["--dtype", "int8", "--captions", CAPTIONS]
-    return folder, run("export", CHECKPOINTS["demo-v"], folder / "int8", *asked)
+    return folder, run("export", CHECKPOINTS["v_prediction"], folder / "int8", *asked)
 
 
 @pytest.fixture(scope="module")

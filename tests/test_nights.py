@@ -12,10 +12,10 @@ import time
 
 import polars as pl
 import pytest
+from small import BUNDLE
 from test_cli import run
 
 from scanner.config import ScanConfig, find_file, load
-from scanner.demo import BUNDLE
 from scanner.errors import ConfigError, StoreError
 from scanner.model import Model
 from scanner.model.batch_size import SIZES

@@ -13,6 +13,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from s3 import S3
+from small import BUNDLE, CAPTIONS
 from test_cli import run
 from test_readers import write_tar
 
@@ -21,7 +22,6 @@ from scanner.config import Screen
 from scanner.copies import here
 from scanner.dataset import captions, readers
 from scanner.dataset.shards import Shard
-from scanner.demo import BUNDLE, CAPTIONS
 from scanner.errors import PlaceError, RemoteError
 from scanner.objects import Folder, opened
 from scanner.scanning.execute import local

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 from signed import part, signed
+from small import BUNDLE
 
 from engines import BundleError, EngineError, manifest, open_bundle
 from engines.manifest import sha256
 from engines.onnx_graph import inspect
-from scanner.demo import BUNDLE
 
 
 def outside(folder, made, location, listed=()):

@@ -1,4 +1,4 @@
-"""Paired images: tars, paths and damage, on the demo model."""
+"""Paired images: tars, paths and damage, on the small model."""
 
 import io
 import tarfile
@@ -9,12 +9,12 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 from ideal import G
+from small import BUNDLE
 
 from scanner.cli import cli
 from scanner.config import Screen
 from scanner.dataset import images
 from scanner.dataset.paired_images import paired_images
-from scanner.demo import BUNDLE
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.start import start
 from scanner.diffusion.trace import denoise
@@ -24,12 +24,12 @@ from scanner.model import Model
 from scanner.scanning.run import scan
 from scanner.store.stored import read_store
 
-MEMORIZED = ["fondue on gray", "badger", "floppy disk"]  # 64 times in the demo model's training set
+MEMORIZED = ["fondue on gray", "badger", "floppy disk"]  # 64 times in the small model's training set
 
 
 @pytest.fixture(scope="session")
 def generated(bundle):
-    """PNG files of what the demo model generates for prompts that it memorized."""
+    """PNG files of what the small model generates for prompts that it memorized."""
     denoiser = Denoiser(bundle)
     *_, last = denoise(denoiser, denoiser.encode(MEMORIZED), start(denoiser, (77,), 20), G, 20)
     return [images.png(image) for image in denoiser.decode(last.x_t[:, 0])]

@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+from small import BUNDLE, CAPTIONS
 
 import scanner
-from scanner.demo import BUNDLE, CAPTIONS
 
 ROOT = Path(__file__).parent.parent
 PAPERS = ("CONTRIBUTING.md", "SECURITY.md", "docs/design.md")

@@ -2,12 +2,12 @@
 
 import click
 import pytest
+from small import BUNDLE
 from test_cli import run
 
 from scanner.cli import COMMANDS
 from scanner.cli.places import Input, Place
 from scanner.dataset.readers.find import SCHEMES
-from scanner.demo import BUNDLE
 
 PLACES = [
     (command.name, parameter)

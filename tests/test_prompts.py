@@ -4,9 +4,9 @@ import random
 import time
 
 import pytest
+from small import BUNDLE
 from tokenizers import AddedToken, Tokenizer
 
-from scanner.demo import BUNDLE
 from scanner.diffusion.families import tokenized, tokens
 
 LETTERS = (

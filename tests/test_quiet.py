@@ -11,10 +11,9 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
-from conftest import CHECKPOINTS
+from small import BUNDLE, CHECKPOINTS
 
 from engines import quiet
-from scanner.demo import BUNDLE
 from scanner.doctor import Asked, installation
 
 ROOT = Path(__file__).parent.parent
@@ -105,7 +104,7 @@ def test_the_runtimes_would_talk(observed, tmp_path, backend, left):
 
 @pytest.mark.slow
 def test_export_and_demo_send_nothing(observed, tmp_path):
-    observed("export", CHECKPOINTS["demo-v"], "bundle")
+    observed("export", CHECKPOINTS["v_prediction"], "bundle")
     assert observed.connected == []
     assert observed.elsewhere == []
     assert "Loading weights" not in observed.said

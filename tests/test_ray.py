@@ -8,12 +8,12 @@ import time
 
 import polars as pl
 import pytest
+from small import BUNDLE
 from test_execute import CAPTIONS, chunks, never, table
 
 from engines import EngineError
 from scanner import ScanConfig, ScannerError, read_store, scan
 from scanner.cli.options import executor
-from scanner.demo import BUNDLE
 from scanner.model import Model
 from scanner.scanning.execute import local
 from scanner.scanning.on_ray import on_ray

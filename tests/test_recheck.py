@@ -5,11 +5,11 @@ import re
 
 import polars as pl
 import pytest
+from small import BUNDLE
 from test_cli import run
 
 from scanner.audit import calibrate, kept
 from scanner.audit.baseline import read_baseline
-from scanner.demo import BUNDLE
 
 SCORE = "text_noise_norm_v1"
 DATA = ["credit card on brown", "christmas tree", "male sign", *(f"caption number {i} of today" for i in range(17))]

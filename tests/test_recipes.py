@@ -11,10 +11,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from small import BUNDLE, CAPTIONS, LABELS
 
 from scanner.cli import cli
 from scanner.config import load
-from scanner.demo import BUNDLE, CAPTIONS, LABELS
 
 ROOT = Path(__file__).parent.parent
 RECIPES = ROOT / "recipes"
@@ -22,7 +22,7 @@ RECIPES = ROOT / "recipes"
 
 @pytest.fixture
 def site(tmp_path):
-    """A folder as the recipes want it, with a little of the bundled captions, and `overscan` on the PATH."""
+    """A folder as the recipes want it, with a little of the small model's captions, and `overscan` on the PATH."""
     (tmp_path / "bin").mkdir()
     program = f"#!{sys.executable}\nfrom scanner.cli import main\nmain()\n"
     (tmp_path / "bin/overscan").write_text(program)
@@ -98,7 +98,7 @@ def test_only_new_findings_fail_a_night(site):
 
 @pytest.fixture(scope="module")
 def sorts():
-    """Captions of the bundled model that full generation did not reproduce, and that it did."""
+    """Captions of the small model that full generation did not reproduce, and that it did."""
     truth = pl.read_parquet(LABELS).select("prompt", "label").drop_nulls().sort("prompt")
     return [truth.filter(label=label)["prompt"].to_list() for label in (False, True)]
 

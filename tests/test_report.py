@@ -11,10 +11,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 from reports import HOSTILE, RECORD, SUMMARY, contents, found, judged, rows_of
+from small import BUNDLE
 
 from scanner import Rule, rank, read_store, scan, sources
 from scanner.config import Reference
-from scanner.demo import BUNDLE
 from scanner.errors import DiskError, ScannerError
 from scanner.pages import page as pages
 from scanner.report import Places, facts_of, html, markdown, redact, redact_summary, wording, write

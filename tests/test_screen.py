@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import polars as pl
 import pytest
-from conftest import CHECKPOINTS
+from small import BUNDLE, CAPTIONS, CHECKPOINTS
 from test_cli import run
 from test_end_to_end import FIRST_STEP, PROMPTS
 
@@ -16,7 +16,6 @@ from scanner.audit.calibrate import Calibration
 from scanner.config import Screen
 from scanner.dataset import captions
 from scanner.dataset.shards import sampled
-from scanner.demo import BUNDLE, CAPTIONS
 from scanner.diffusion.scores import ABSOLUTE, RELATIVE, best_score
 from scanner.errors import Interrupted, StoreError
 from scanner.identity import prompt_id
@@ -183,7 +182,7 @@ def test_interrupted_in_either_pass_it_goes_on(tmp_path, folder, after):
 
 
 def test_another_model_may_make_the_first_pass(tmp_path, folder):
-    other = CHECKPOINTS["demo-epsilon"]  # on another backend, too
+    other = CHECKPOINTS["epsilon"]  # on another backend, too
     found = screened(folder / "p.txt", tmp_path, screen=Screen(SHARE, "text_noise_norm_v1", other))
     assert found.screening.first_scan_id == Model(other, "auto", config=FIRST).scan_id
     first = by_id(tmp_path, found.screening.first_scan_id).top_k(6, by="text_noise_norm_v1")

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import polars as pl
 import pytest
+from small import BUNDLE, CAPTIONS
 from test_cli import run
 
 from scanner import ScanConfig, ScannerError, read_store, scan
@@ -18,7 +19,6 @@ from scanner.cli.shard import scheduled
 from scanner.config import Screen
 from scanner.dataset import readers
 from scanner.dataset.shards import MOST, WHOLE, Shard, shard_of
-from scanner.demo import BUNDLE, CAPTIONS
 from scanner.errors import Interrupted
 from scanner.identity import prompt_id
 from scanner.model import Model

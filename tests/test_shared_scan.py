@@ -4,9 +4,9 @@ import json
 
 import polars as pl
 import pytest
+from small import BUNDLE
 from test_cli import run
 
-from scanner.demo import BUNDLE
 from scanner.store.stored import read_store
 
 WORDS = [f"a plain sentence number {i}" for i in range(12)]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from small import BUNDLE
 
-from scanner.demo import BUNDLE
 from scanner.store.ledger import Ledger
 
 OVERSCAN = f"{sys.executable} -m scanner"

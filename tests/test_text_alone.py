@@ -1,8 +1,8 @@
 """What the text alone tells: nothing where labels have nothing to do with it, all where they follow from it."""
 
 import numpy as np
+from small import BUNDLE
 
-from scanner.demo import BUNDLE
 from scanner.evidence.metrics import auroc
 from scanner.evidence.text_alone import features, ridge_probe, text_alone
 from scanner.model import Model

@@ -7,10 +7,10 @@ import numpy as np
 import polars as pl
 import pytest
 from ideal import IMAGES, G, IdealDenoiser
+from small import BUNDLE
 from test_cli import run
 
 from scanner.config import ScanConfig
-from scanner.demo import BUNDLE
 from scanner.diffusion.formulas import gram
 from scanner.diffusion.schedule import ON_GRIDS, Schedule
 from scanner.diffusion.scores import SCORES

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 from s3 import S3
+from small import BUNDLE, CAPTIONS
 from test_cli import run
 from test_readers import write_tar
 
@@ -16,7 +17,6 @@ from scanner.audit import calibrate
 from scanner.audit.baseline import Accepted, accept, read_baseline
 from scanner.copies import change, check, here, is_file, written
 from scanner.dataset import readers
-from scanner.demo import BUNDLE, CAPTIONS
 from scanner.errors import PlaceError, RemoteError, ScannerError
 from scanner.objects import Folder
 

@@ -1,4 +1,4 @@
-"""`overscan verify`, on prompts of the bundled model that are known to be memorized, ordinary and collapsed."""
+"""`overscan verify`, on prompts of the small model that are known to be memorized, ordinary and collapsed."""
 
 import json
 import re
@@ -6,11 +6,11 @@ import re
 import numpy as np
 import polars as pl
 import pytest
+from small import BUNDLE, LABELS
 from test_cli import run
 from test_similarity import descriptor
 
 from scanner.dataset import images
-from scanner.demo import BUNDLE, LABELS
 from scanner.diffusion.denoiser import Denoiser
 from scanner.errors import InputError
 from scanner.evidence.verification import AGREE, verdict

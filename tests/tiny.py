@@ -5,7 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
-from conftest import CHECKPOINTS
+from small import CHECKPOINTS
 
 SCHEDULE = {
     "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000,
@@ -34,7 +34,7 @@ def write(folder: Path, scheduler=None, text_encoder=None, vae=None, **unet) -> 
     StableDiffusionPipeline(
         unet=UNet2DConditionModel(**settings | unet), text_encoder=CLIPTextModel(clip),
         vae=AutoencoderKL(**images | types | (vae or {})),
-        tokenizer=CLIPTokenizer.from_pretrained(CHECKPOINTS["demo-v"] / "tokenizer"),
+        tokenizer=CLIPTokenizer.from_pretrained(CHECKPOINTS["v_prediction"] / "tokenizer"),
         scheduler=scheduler or DDIMScheduler(**SCHEDULE, clip_sample=False, set_alpha_to_one=False),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     ).save_pretrained(folder)  # fmt: skip
@@ -64,7 +64,7 @@ def write_xl(folder: Path, scheduler=None, vae=None, unet=None, **pipeline) -> P
     images = {"block_out_channels": (8, 8), "norm_num_groups": 4, "latent_channels": 4, "layers_per_block": 1}
     types = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
     numbers = {"scaling_factor": 0.13025, "force_upcast": True}
-    tokenizer = CHECKPOINTS["demo-v"] / "tokenizer"
+    tokenizer = CHECKPOINTS["v_prediction"] / "tokenizer"
     StableDiffusionXLPipeline(
         unet=UNet2DConditionModel(**settings | (unet or {})),
         vae=AutoencoderKL(**images | types | numbers | (vae or {})),
@@ -142,7 +142,7 @@ def write_sd3(folder: Path, scheduler=None, t5: bool = True, **transformer) -> P
         "num_attention_heads": 2, "caption_projection_dim": 16, "joint_attention_dim": 48,
         "pooled_projection_dim": 16 + 24, "pos_embed_max_size": 12,
     }  # fmt: skip
-    tokenizer = CHECKPOINTS["demo-v"] / "tokenizer"
+    tokenizer = CHECKPOINTS["v_prediction"] / "tokenizer"
     numbers = {"latent_channels": 16, "scaling_factor": 1.5305, "shift_factor": 0.0609, "use_quant_conv": False}
     StableDiffusion3Pipeline(
         transformer=SD3Transformer2DModel(**settings | transformer),
@@ -200,7 +200,7 @@ def write_flux(folder: Path, scheduler=None, **transformer) -> Path:
         scheduler=scheduler or FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
         vae=AutoencoderKL(**IMAGES | numbers, use_post_quant_conv=False),
         text_encoder=CLIPTextModel(CLIPTextConfig(**CLIP)), text_encoder_2=t5_encoder(48),
-        tokenizer=CLIPTokenizer.from_pretrained(CHECKPOINTS["demo-v"] / "tokenizer"), tokenizer_2=t5_tokenizer(),
+        tokenizer=CLIPTokenizer.from_pretrained(CHECKPOINTS["v_prediction"] / "tokenizer"), tokenizer_2=t5_tokenizer(),
     ).save_pretrained(folder)  # fmt: skip
     return folder
 

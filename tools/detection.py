@@ -28,11 +28,12 @@ from scanner.model import Model
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-REFERENCE = ROOT / "scanner/demo/reference.txt"
+SMALL = ROOT / "tests/small"
+REFERENCE = SMALL / "reference.txt"
 KINDS = {"v-prediction": "v_prediction", "epsilon": "epsilon"}  # as the page calls them, and the files
 MODELS = {  # name: model, labels
-    "v-prediction": (ROOT / "scanner/demo/bundle", ROOT / "scanner/demo/labels.parquet"),
-    "epsilon": (ROOT / "tests/checkpoints/demo-epsilon", ROOT / "tests/checkpoints/labels-epsilon.parquet"),
+    "v-prediction": (SMALL / "bundle", SMALL / "labels.parquet"),
+    "epsilon": (SMALL / "epsilon", SMALL / "labels-epsilon.parquet"),
 }
 CHOSEN = {  # settled on the shipped models, before the confirmation models were trained: seeds, and so passes
     "overestimation_prior_v1": 1,

@@ -4,7 +4,7 @@
 
 Shapes are those of the published configurations: Stable Diffusion 1.5 in float32 (UNet 860 M, text encoder 123 M, VAE
 84 M parameters), Stable Diffusion XL in float16 (UNet 2,567 M, text encoders 123 and 695 M). One part is in memory at a
-time; the tokenizer is the demo model's, padded to 77. Their scores mean nothing.
+time; the tokenizer is the tests' small model's, padded to 77. Their scores mean nothing.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-TOKENIZER = Path(__file__).parent.parent / "tests/checkpoints/demo-v/tokenizer"
+TOKENIZER = Path(__file__).parent.parent / "tests/small/v_prediction/tokenizer"
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 Part = Callable[[], object]
 

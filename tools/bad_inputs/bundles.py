@@ -25,7 +25,7 @@ SD = {
     "vae": ["diffusers", "AutoencoderKL"],
     "tokenizer": ["transformers", "CLIPTokenizer"],
 }
-DEMO = Path(__file__).parents[2] / "tests/checkpoints/demo-v"
+SMALL = Path(__file__).parents[2] / "tests/small/v_prediction"
 Spoil = Callable[[Path], object]
 
 
@@ -98,11 +98,11 @@ def checkpoint(index: str) -> Spoil:
     return spoil
 
 
-def demo(file: str, **changes: object) -> Spoil:
-    """The demo model's checkpoint, with other values in one of its JSON files; None takes one away."""
+def small(file: str, **changes: object) -> Spoil:
+    """The small model's checkpoint, with other values in one of its JSON files; None takes one away."""
 
     def spoil(folder: Path) -> None:
-        copy = Path(shutil.copytree(DEMO, folder / "checkpoint"))
+        copy = Path(shutil.copytree(SMALL, folder / "checkpoint"))
         said = json.loads((copy / file).read_text(encoding="utf-8")) | changes
         (copy / file).write_text(json.dumps({name: value for name, value in said.items() if value is not None}))
 
@@ -110,21 +110,21 @@ def demo(file: str, **changes: object) -> Spoil:
 
 
 def added(file: str) -> Spoil:
-    """The demo model's checkpoint with another file in it."""
+    """The small model's checkpoint with another file in it."""
 
     def spoil(folder: Path) -> None:
-        (shutil.copytree(DEMO, folder / "checkpoint") / file).write_text("added")
+        (shutil.copytree(SMALL, folder / "checkpoint") / file).write_text("added")
 
     return spoil
 
 
 def weights(file: str, change: Callable[[Any], object]) -> Spoil:
-    """The demo model's checkpoint with other tensors."""
+    """The small model's checkpoint with other tensors."""
 
     def spoil(folder: Path) -> None:
         from safetensors.numpy import load_file, save_file
 
-        path = shutil.copytree(DEMO, folder / "checkpoint") / file
+        path = shutil.copytree(SMALL, folder / "checkpoint") / file
         tensors = load_file(path)
         change(tensors)
         save_file(tensors, path, {"format": "pt"})
@@ -167,17 +167,17 @@ BROKEN = [
 ]  # fmt: skip
 CHECKPOINTS = [
     Case("checkpoint of a ControlNet", CHECKPOINT,
-         demo("model_index.json", _class_name="StableDiffusionControlNetPipeline")),
-    Case("checkpoint without a text encoder", CHECKPOINT, demo("model_index.json", text_encoder=None)),
+         small("model_index.json", _class_name="StableDiffusionControlNetPipeline")),
+    Case("checkpoint without a text encoder", CHECKPOINT, small("model_index.json", text_encoder=None)),
     Case("flow scheduler", CHECKPOINT,
-         demo("model_index.json", scheduler=["diffusers", "FlowMatchEulerDiscreteScheduler"])),
-    Case("no beta_schedule", CHECKPOINT, demo("scheduler/scheduler_config.json", beta_schedule=None)),
-    Case("no sample_size", CHECKPOINT, demo("unet/config.json", sample_size=None)),
-    Case("UNet of another text encoder", CHECKPOINT, demo("unet/config.json", cross_attention_dim=768)),
-    Case("UNet of classes", CHECKPOINT, demo("unet/config.json", num_class_embeds=10)),
-    Case("UNet of LCM", CHECKPOINT, demo("unet/config.json", time_cond_proj_dim=256)),
-    Case("attention mask", CHECKPOINT, demo("text_encoder/config.json", use_attention_mask=True)),
-    Case("tokenizer without a length", CHECKPOINT, demo("tokenizer/tokenizer_config.json", model_max_length=None)),
+         small("model_index.json", scheduler=["diffusers", "FlowMatchEulerDiscreteScheduler"])),
+    Case("no beta_schedule", CHECKPOINT, small("scheduler/scheduler_config.json", beta_schedule=None)),
+    Case("no sample_size", CHECKPOINT, small("unet/config.json", sample_size=None)),
+    Case("UNet of another text encoder", CHECKPOINT, small("unet/config.json", cross_attention_dim=768)),
+    Case("UNet of classes", CHECKPOINT, small("unet/config.json", num_class_embeds=10)),
+    Case("UNet of LCM", CHECKPOINT, small("unet/config.json", time_cond_proj_dim=256)),
+    Case("attention mask", CHECKPOINT, small("text_encoder/config.json", use_attention_mask=True)),
+    Case("tokenizer without a length", CHECKPOINT, small("tokenizer/tokenizer_config.json", model_max_length=None)),
     Case("LoRA beside the model", CHECKPOINT, added("pytorch_lora_weights.bin")),
     Case("UNet without its first layer", CHECKPOINT,
          weights("unet/diffusion_pytorch_model.safetensors", lambda tensors: tensors.pop("conv_in.weight"))),

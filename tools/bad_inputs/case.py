@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scanner.cli import main
-from scanner.demo import BUNDLE
 
+BUNDLE = Path(__file__).parents[2] / "tests/small/bundle"
 ANSWER = re.compile(
     r"(error: |Error: |note: |left out |passed over |no caption |note  |skipped |scored now |policy violated)"
 )
