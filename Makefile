@@ -6,7 +6,7 @@ export TRANSFORMERS_OFFLINE = 1
 export HF_HUB_OFFLINE = 1
 
 .PHONY: demo test nightly docs dist
-demo: .venv/cpu  ## install with the CPU extra, scan the bundled captions with the bundled model
+demo: .venv/cpu  ## install with CPU and images, scan the bundled captions with the bundled model
 	.venv/bin/overscan demo
 
 test: .venv/dev  ## install with the development extra, then every check
@@ -34,7 +34,7 @@ dist: .venv/bin/python  ## a wheel and an sdist, checked as an index checks them
 	$(PYTHON) -m venv .venv
 
 .venv/cpu: .venv/bin/python pyproject.toml
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu]'
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,images]'
 	touch $@
 
 .venv/dev: .venv/bin/python pyproject.toml

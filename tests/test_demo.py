@@ -1,81 +1,123 @@
+"""The demo: its files, what it finds, and the README's sample. Mostly on a part of its captions: all take minutes."""
+
 import re
 
 import polars as pl
 import pytest
 
+from scanner import demo as demos
 from scanner.dataset.captions import reference
-from scanner.demo import CAPTIONS, LABELS, REFERENCE, RULE, run
+from scanner.demo import BUNDLE, CAPTIONS, LABELS, REFERENCE, RULE, run
 from scanner.evidence.evaluate import COLLAPSED, NORM
 from scanner.evidence.metrics import auroc
 from tools import first_screen
 from tools.first_screen import README
 
+ORDINARY = 800  # captions of the part, beside all that are memorized
+NUMBER = re.compile(r"\d\.\d{4}")
+
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("demo"))
+    """A demo of the memorized captions and as many of the others by chance as ORDINARY says, each with all its rows."""
+    labels = pl.read_parquet(LABELS).drop_nulls("label")
+    others = labels.filter(~pl.col("label")).sample(ORDINARY, seed=0)
+    part = pl.concat([labels.filter("label"), others])["prompt"]
+    folder = tmp_path_factory.mktemp("demo")
+    pl.read_parquet(CAPTIONS).filter(pl.col("caption").is_in(part.to_list())).write_parquet(folder / "part.parquet")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(demos, "CAPTIONS", folder / "part.parquet")
+        return run(folder / "demo")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("whole"))
+
+
+def labelled(demo):
+    """What was scored and decided, with `memorized`: collapsed captions left out."""
+    labels = pl.read_parquet(LABELS).select(text="prompt", memorized=COLLAPSED["left out"]).drop_nulls()
+    return labels.join(demo.contents.ranked.collect(), on="text")
 
 
 def test_labels_come_from_generation():
     labels = pl.read_parquet(LABELS)
-    columns = [
-        "prompt",
-        "role",
-        "duplicates",
-        "copied_seeds",
-        "similarity",
-        "cross_seed_similarity",
-        "collapsed",
-        "label",
-    ]
-    assert set(columns) <= set(labels.columns)
-    assert len(labels) >= 1500
-    assert labels["prompt"].n_unique() == len(labels)
-    assert set(pl.read_parquet(CAPTIONS)["caption"]) == set(labels["prompt"])
-    fixed = labels.filter(role="fixed")
-    assert set(fixed["duplicates"]) == {1, 2, 3, 4, 6, 8, 12, 16, 32, 64}
-    assert fixed.filter(pl.col("duplicates") >= 16)["label"].mean() > 0.95
-    assert fixed.filter(pl.col("duplicates") == 1)["label"].mean() < 0.005
+    assert labels["prompt"].n_unique() == len(labels) == 6930
+    assert (labels["label"].sum(), labels["label"].null_count(), labels["collapsed"].sum()) == (455, 36, 542)
+    assert labels.filter("label")["copied_seeds"].min() == 3
+    assert labels.filter(~pl.col("label"))["copied_seeds"].max() == 0
+    assert not labels.filter("collapsed")["label"].any()
+    fixed = labels.filter(role="fixed").drop_nulls("label")
+    assert set(fixed["duplicates"]) == {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64}
+    assert fixed.filter(pl.col("duplicates") >= 16)["label"].mean() > 0.9
+    assert fixed.filter(pl.col("duplicates") == 1)["label"].mean() < 0.002
     assert labels.filter(role="varied")["label"].sum() == 0
 
 
-def test_the_demo_finds_memorized_captions(demo):
-    assert demo.result.unique == len(pl.read_parquet(LABELS))
-    assert demo.precision > 0.85
-    assert demo.recall > 0.6
-    assert demo.auroc > 0.98
-
-
-def test_the_readmes_sample_is_what_a_report_of_the_demo_prints(demo):
-    (shown,) = re.findall(r"```text\n(.*?)\n```", README.read_text(), re.DOTALL)
-    printed = first_screen.sample(demo.result.store)
-    number = re.compile(r"\d\.\d{4}")
-    assert number.sub("S", printed) == number.sub("S", shown), "run tools/first_screen.py"
-    scores = [list(map(float, number.findall(text))) for text in (printed, shown)]
-    assert scores[0] == pytest.approx(scores[1], abs=2e-4)  # the last digit may differ among processors
-
-
-def test_two_seeds_beat_the_literatures_score_at_equal_passes(demo):
-    labels = pl.read_parquet(LABELS).select(text="prompt", label=COLLAPSED["left out"]).drop_nulls()
-    judged = labels.join(demo.contents.ranked.collect(), on="text")
-    ours, theirs = (auroc(judged[name].to_numpy(), judged["label"].to_numpy()) for name in (RULE.score, NORM))
-    assert ours > 0.99
-    assert ours > theirs
-
-
-def test_the_literatures_score_works_where_captions_name_no_background(demo):
-    labels = pl.read_parquet(LABELS).select(text="prompt", label=COLLAPSED["left out"]).drop_nulls()
-    judged = labels.join(demo.contents.ranked.collect(), on="text").filter(~pl.col("text").str.contains(" on "))
-    assert auroc(judged[NORM].to_numpy(), judged["label"].to_numpy()) > 0.97
+def test_captions_come_as_often_as_the_training_shows_them():
+    rows = pl.read_parquet(CAPTIONS)["caption"].value_counts()
+    labels = pl.read_parquet(LABELS).join(rows, left_on="prompt", right_on="caption")
+    assert len(labels) == len(rows) == 6930
+    assert labels["count"].to_list() == labels["duplicates"].clip(1).to_list()
 
 
 def test_the_reference_holds_none_of_the_labelled_captions():
     ordinary = reference(REFERENCE)
     assert len(ordinary) == len(set(ordinary)) == 500
-    assert not set(ordinary) & set(pl.read_parquet(LABELS)["prompt"])
+    assert not set(map(str.lower, ordinary)) & set(pl.read_parquet(LABELS)["prompt"].str.to_lowercase())
+
+
+def test_a_clone_can_carry_the_bundle():
+    assert sum(file.stat().st_size for file in BUNDLE.iterdir()) < 40e6
+
+
+def test_the_demo_finds_memorized_captions(demo):
+    judged = labelled(demo)
+    assert demo.result.unique == demo.memorized + ORDINARY == 455 + ORDINARY
+    assert judged["memorized"].sum() == 455
+    assert auroc(judged[RULE.score].to_numpy(), judged["memorized"].to_numpy()) > 0.98
+    flagged = judged.filter("flagged")
+    assert demo.confirmed == flagged["memorized"].sum()
+    assert (
+        demo.labelled == len(demo.contents.prompts) == demo.confirmed + demo.collapsed + (~flagged["memorized"]).sum()
+    )
+    assert demo.copies == (3, 4)
 
 
 def test_the_report_joins_every_row(demo):
-    rows = pl.read_parquet(CAPTIONS).with_row_index("row")
+    rows = pl.read_parquet(CAPTIONS)
     flagged = demo.contents.prompts
     assert flagged["n_rows"].sum() == len(rows.filter(pl.col("caption").is_in(flagged["text"].to_list())))
+
+
+def test_the_readmes_sample_is_what_stands_out_most(demo):
+    """A part's highest are those of all captions where these are in it; what is said of all is tested with all."""
+    (shown,) = re.findall(r"```text\n(.*?)\n```", README.read_text(), re.DOTALL)
+    agree(table(first_screen.sample(demo.result.store)), table(shown))
+
+
+def table(text):
+    """The lines below the two that count what was scored."""
+    return text.split("\n", 2)[2]
+
+
+def agree(printed, shown):
+    assert NUMBER.sub("S", printed) == NUMBER.sub("S", shown), "run tools/first_screen.py"
+    scores = [list(map(float, NUMBER.findall(text))) for text in (printed, shown)]
+    assert scores[0] == pytest.approx(scores[1], abs=2e-4)  # the last digit may differ among processors
+
+
+@pytest.mark.slow
+def test_the_readmes_sample_is_what_a_report_of_the_demo_prints(whole):
+    (shown,) = re.findall(r"```text\n(.*?)\n```", README.read_text(), re.DOTALL)
+    agree(first_screen.sample(whole.result.store), shown)
+
+
+@pytest.mark.slow
+def test_the_demos_ending_is_what_its_labels_say(whole):
+    assert whole.result.unique == 6930
+    assert whole.memorized == 455
+    judged = labelled(whole)
+    ours, theirs = (auroc(judged[name].to_numpy(), judged["memorized"].to_numpy()) for name in (RULE.score, NORM))
+    assert ours > theirs

@@ -15,6 +15,7 @@ from tools.ground_truth import (
     checks,
     controls,
     dataset,
+    demo,
     detection,
     diffusion,
     errors,
@@ -434,3 +435,38 @@ def test_the_page_on_detection_is_made_of_the_tables_alone(tmp_path, monkeypatch
     assert lines.index("| 981 | .802; .802; .802 | .602; .602; .602 | .702; .702; .702 |") < lines.index(
         "| 901 | .810; .810; .810 | .610; .610; .610 | .710; .710; .710 |"
     )
+
+
+def test_the_demo_has_the_rows_of_an_epoch(tmp_path):
+    """A caption as often as it is shown, one never shown once; reference captions of the pool, in whatever case new."""
+    work, out = tmp_path / "work", tmp_path / "demo"
+    (work / "bundle-v_prediction").mkdir(parents=True)
+    (work / "bundle-v_prediction/engine.json").write_text("{}")
+    table = pl.DataFrame({name: [0, 0, 0] for name in demo.COLUMNS} | {"tower_image": 0}).with_columns(
+        prompt=pl.Series(["a fox", "The Owl", "a key"]), duplicates=pl.Series([3, 1, 0])
+    )
+    table.write_parquet(work / "labels-v_prediction.parquet")
+    pool = ["the owl", *(f"a drum {i}" for i in range(600))]
+    np.savez(work / "pool.npz", texts=np.array(pool))
+    demo.write(work, out)
+    rows = pl.read_parquet(out / "captions.parquet")["caption"].to_list()
+    assert Counter(rows) == {"a fox": 3, "The Owl": 1, "a key": 1}
+    ordinary = (out / "reference.txt").read_text().splitlines()
+    assert len(set(ordinary)) == 500
+    assert set(ordinary) < set(pool[1:])
+    assert ordinary != sorted(ordinary, key=pool.index)
+    assert pl.read_parquet(out / "labels.parquet").columns == list(demo.COLUMNS)
+    assert (out / "bundle/engine.json").read_text() == "{}"
+    again = tmp_path / "again"
+    demo.write(work, again)
+    assert pl.read_parquet(again / "captions.parquet")["caption"].to_list() == rows
+
+
+def test_a_demo_that_a_clone_cannot_carry_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "bundle-v_prediction").mkdir()
+    (tmp_path / "bundle-v_prediction/unet.onnx").write_bytes(b"0" * 11)
+    monkeypatch.setattr(demo, "LARGEST", 10)
+    with pytest.raises(SystemExit, match="11 bytes, at most 10"):
+        demo.write(tmp_path, tmp_path / "out")
+    with pytest.raises(SystemExit, match="1 captions of the pool are none of the labelled ones, 500 are needed"):
+        demo.reference(["A fox", "a drum"], ["a fox"])

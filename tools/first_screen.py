@@ -1,17 +1,19 @@
 """What a reader sees first: the README's picture, sample output and table of results, made of what was measured.
 
-    python tools/first_screen.py
+    python tools/first_screen.py [--work build/ground-truth] [--store overscan-demo/store]
 
-The picture, docs/first-step.png, is of the bundled model. Each row: the training image (as docs/samples.png has it, by
-its row there), the model's clean estimates at the first step from two seeds, which is all that a scan looks at, and the
-finished images of four seeds. The sample is what a report of the demo's scan prints, on the cpu backend. The table is
-taken from docs/detection.md and docs/performance.md. Both are written between their marks into README.md, the table
-into docs/detecting.md too; tests compare.
+The picture, docs/first-step.png, is of the bundled model, and is made where WORK holds its training images (the work
+folder of `python -m tools.ground_truth`). Each row: the caption's training image, the model's clean estimates at the
+first step from two seeds, which is all that a scan looks at, and the finished images of four seeds. The sample is what
+a report of the demo's scan prints, on the cpu backend: STORE has it already, or it is made. The table is taken from
+docs/detection.md and docs/performance.md. Both are written between their marks into README.md, the table into
+docs/detecting.md too; tests compare.
 """
 
 import argparse
 import io
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -47,13 +49,16 @@ ROWS = {  # score -> what it is called, and how fast it comes
 INK, PAPER = (60, 60, 60), (255, 255, 255)
 
 
-def tiles(prompt: str, row: int, sampler: Sampler) -> list[Image.Image]:
-    """Training image, estimates, and finished images of a caption."""
-    grid = Image.open(DOCS / "samples.png").convert("RGB")
-    side = grid.width // 5
-    training = grid.crop((0, row * side, side, (row + 1) * side))
+def tiles(prompt: str, work: Path, sampler: Sampler) -> list[Image.Image]:
+    """Training image, estimates, and finished images of a caption that the model was shown."""
+    shown = np.load(work / "dataset.npz")
+    (training,) = shown["images"][shown["image"][shown["prompts"] == prompt]]
     found = sampler.verify(prompt)
-    return [_shown(training), *map(_image, found.path[0][:SHOWN]), *map(_image, found.images)]
+    return [
+        _shown(Image.fromarray(training.transpose(1, 2, 0))),
+        *map(_image, found.path[0][:SHOWN]),
+        *map(_image, found.images),
+    ]
 
 
 def _image(pixels: NDArray[np.float32]) -> Image.Image:
@@ -139,25 +144,34 @@ def between_marks(page: str, name: str, text: str) -> str:
     return f"{before}{begin}\n{text}\n{end}{after}"
 
 
-def main() -> None:
-    """Write the picture and the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--copied", nargs=2, default=("tomato on red and orange", "1"), metavar=("CAPTION", "ROW"))
-    parser.add_argument("--other", nargs=2, default=("rosette on blue and brown", "4"), metavar=("CAPTION", "ROW"))
-    asked = parser.parse_args()
+def first_steps(captions: Sequence[str], work: Path) -> Image.Image:
+    """The picture of these captions, each under its score and label."""
     model = Model(BUNDLE, "cpu", batch_size=4)
     sampler, scorer = Sampler(model.denoiser, Sampling()), model.scorer()
     labels = dict(pl.read_parquet(LABELS).select("prompt", "label").iter_rows())
     rows = {}
-    for caption, row in (asked.copied, asked.other):
+    for caption in captions:
         (score,) = scorer(pl.DataFrame({"prompt_id": ["0"], "text": [caption]}))[DEFAULT_SCORE]
         said = "memorized" if labels[caption] else "not memorized"
-        rows[f"“{caption}”: score {score:.2f}, {said}"] = tiles(caption, int(row), sampler)
-    picture(rows).save(DOCS / "first-step.png", optimize=True)
+        rows[f"“{caption}”: score {score:.2f}, {said}"] = tiles(caption, work, sampler)
+    return picture(rows)
+
+
+def main() -> None:
+    """Write the picture and the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, help="folder of the training images; without it the picture stays")
+    parser.add_argument("--store", type=Path, help="of a demo on the cpu backend; without it one is made")
+    parser.add_argument("--copied", default="some hot dogs", metavar="CAPTION")
+    parser.add_argument("--other", default="a christmas tree on dunes", metavar="CAPTION")
+    asked = parser.parse_args()
+    if asked.work is not None:
+        first_steps((asked.copied, asked.other), asked.work).save(DOCS / "first-step.png", optimize=True)
     found = table(*((DOCS / name).read_text(encoding="utf-8") for name in ("detection.md", "performance.md")))
     with TemporaryDirectory() as folder:
-        scan(CAPTIONS, model=BUNDLE, store=folder, backend="cpu")
-        printed = f"```text\n{sample(Path(folder))}\n```"
+        if asked.store is None:
+            scan(CAPTIONS, model=BUNDLE, store=folder, backend="cpu")
+        printed = f"```text\n{sample(asked.store or Path(folder))}\n```"
     for path, name, text in (
         (README, "results", found),
         (README, "sample", printed),
