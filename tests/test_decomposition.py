@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from ideal import IdealDenoiser
+from ideal import PREDICTION_TYPES, G, IdealDenoiser
 
 from scanner.diffusion.start import initial_noise, start
 from scanner.diffusion.trace import denoise
 from scanner.errors import ScannerError
-from scanner.evidence.decomposition import decompose, deviation, latent_norm, seed_distance
+from scanner.evidence.decomposition import cosine, decompose, deviation, latent_norm, loss, seed_distance
 from scanner.evidence.verify import Sampler, Sampling
 
 SHAPE = (2, 4, 4)
@@ -85,3 +85,36 @@ def test_many_prompts_at_once_have_the_deviations_of_each():
     assert both["D1"][0] == pytest.approx(one["D1"][0], abs=1e-5)
     assert both["D2"][0] == pytest.approx(one["D2"][0], abs=1e-5)
     assert both["D1"][0] > both["D1"][1] + 1
+
+
+def test_losses_and_cosines_are_what_they_say():
+    image = np.zeros((2, 1, 1, 4), np.float32)
+    image[..., 0] = [[[3]], [[0]]]
+    aside = image.copy()
+    aside[0, ..., 1] = 4
+    np.testing.assert_allclose(loss(aside, image[0]), [16 / 4, 9 / 4])
+    np.testing.assert_allclose(cosine(aside, image[0])[0], 3 / 5)
+    np.testing.assert_allclose(cosine(-2 * aside, image[0])[0], -3 / 5)
+    assert np.isnan(cosine(aside, image[0])[1])  # a noise of zero
+    many = np.stack([aside, 2 * aside])[:, :, None]  # [K, S, 1, ...]: leading axes are the caller's
+    np.testing.assert_allclose(loss(many, image[0])[:, :, 0], [loss(aside, image[0]), loss(2 * aside, image[0])])
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+def test_guidance_overshoots_what_the_prompt_is_right_about(prediction_type):
+    images = np.random.default_rng(0).normal(size=(4, *SHAPE)).astype(np.float32)
+    denoiser = IdealDenoiser(images, prediction_type)
+    first, schedule = start(denoiser, (1000, 1001), 50), denoiser.schedule
+    step = next(denoise(denoiser, denoiser.encode([[0]]), first, G, 50))
+    hat = schedule.guided(step.x_t, step.cond, step.uncond, G, step.timestep)
+    uncond = loss(step.uncond.x0, images[0])
+    np.testing.assert_allclose(loss(step.cond.x0, images[0]), 0, atol=1e-8)
+    np.testing.assert_allclose(loss(hat.x0, images[0]), (G - 1) ** 2 * uncond, rtol=1e-3)
+    a, s = schedule.signal_rate[step.timestep], schedule.noise_rate[step.timestep]
+    rest = (step.x_t[0] - a * images[0]) / s  # the noise that leads from the image to x_T
+    np.testing.assert_allclose(cosine(step.cond.eps[0], rest), 1, atol=1e-6)
+    kinds = [cosine(of.eps[0], images[0]).mean() for of in (step.uncond, step.cond, hat)]
+    assert kinds[0] > kinds[1] > kinds[2]  # the image is in the noise, with the other sign
+    along = [cosine(of.eps[0], first.x_T).mean() for of in (step.uncond, step.cond, hat)]
+    assert along[0] > along[2]
+    assert along[0] > 0.98

@@ -5,7 +5,7 @@ import pytest
 from ideal import IdealDenoiser
 
 from scanner.diffusion.baselines import Covariance
-from scanner.diffusion.injection import injection, latents
+from scanner.diffusion.injection import discrepancy, injection, latents
 from scanner.diffusion.start import start
 from scanner.diffusion.trace import denoise, trace
 from scanner.evidence.decomposition import least_squares
@@ -53,3 +53,34 @@ def test_the_first_updates_decompose_as_on_paper(ideal):
     w_0, w_T, _ = least_squares(mixed[None], x_0[:, None], found.x_t[0])
     np.testing.assert_allclose((w_0, w_T), np.broadcast_to([[[[a[1]]]], [[[s[1]]]]], (2, 1, 2, 1)), rtol=1e-4)
     assert np.isnan(least_squares(mixed[None], np.zeros_like(x_0)[:, None], found.x_t[0]).w_0).all()
+
+
+def test_what_a_prompt_of_one_image_changes_is_that_image(ideal):
+    denoiser, found = ideal
+    mu, images = found.uncond.x0[0, 0, 0], denoiser.images.astype(np.float32)
+    own = discrepancy(found.text_estimate[0, :1], images[2], mu)
+    np.testing.assert_allclose(own, 0, atol=1e-5)
+    other = discrepancy(found.text_estimate[0, :1], images[3], mu)
+    assert other.E_rel[0, 0] > 1
+    unchanged = discrepancy(found.text_estimate[0, 1:], images[2], mu)
+    np.testing.assert_allclose(unchanged, [[[1]], [[0]]], atol=1e-6)
+    assert np.isnan(discrepancy(found.text_estimate[0], mu, mu)).all()  # an image that is the mean
+
+
+def test_a_discrepancy_is_along_the_image_and_across_it():
+    image, across = np.zeros((2, 1, 1, 1, 4), np.float32)
+    image[..., 0], across[..., 1] = 2, 2
+    mu = np.full((1, 1, 4), 0.5, np.float32)
+    change = (1.5 * image + 2 * across)[None]  # q = 1.5
+    found = discrepancy(change, image + mu, mu)
+    np.testing.assert_allclose(found.r_perp, 2)
+    np.testing.assert_allclose(np.square(found.E_rel), 0.5**2 + 2**2, rtol=1e-6)
+    np.testing.assert_allclose(discrepancy(3 * change, 3 * image + mu, mu), found)  # g times both: the same
+
+
+def test_an_image_off_the_mean_leaves_of_the_empty_prompt_what_it_estimates():
+    """One seed of several: X_u is not mu, and E_rel is what X_u is from it."""
+    rng = np.random.default_rng(1)
+    x_0, mu, x_u = rng.standard_normal((3, 2, 4, 4)).astype(np.float32)
+    found = discrepancy((x_0 - x_u)[None, None], x_0, mu)
+    assert found.E_rel[0, 0] == pytest.approx(np.linalg.norm(x_u - mu) / np.linalg.norm(x_0 - mu), rel=1e-5)

@@ -65,12 +65,19 @@ def test_the_command_pairs_memorized_prompts_with_their_images(dataset):
         assert len(rows[text]["w_0"]) == 1
         assert rows[text]["w_0"][0] > 0.03  # g*k = 0.07 on paper
         assert rows[text]["w_T"][0] == pytest.approx(1, abs=0.01)
+        assert rows[text]["r_perp"] < rows[text]["E_rel"] < 0.75 < rows[MEMORIZED[2]]["E_rel"]
+        losses = [rows[text][f"loss_{branch}"][0] for branch in ("cond", "uncond", "hat")]
+        assert losses[0] < losses[1] < losses[2]  # guidance overshoots; (g - 1)^2 = 42 times the second on paper
+        assert 20 < losses[2] / losses[1] < 60
+        cosines = [rows[text][f"cosine_x_0_{branch}"][0] for branch in ("cond", "uncond", "hat")]
+        assert cosines[2] < cosines[0] < cosines[1] + 0.01
+        assert all(0.7 < rows[text][f"cosine_x_T_{branch}"][0] <= 1 for branch in ("cond", "uncond", "hat"))
     assert rows[MEMORIZED[2]]["injection_cosine_prior"] < 0.6  # another's image
     assert rows["green sea"]["status"] == "no_image"
     assert "missing" in rows["red car"]["problem"] or "No such file" in rows["red car"]["problem"]
     for text in ("red car", "blue dog", "green sea"):
         assert rows[text]["injection"] is None
-        assert rows[text]["w_0"] is None
+        assert rows[text]["w_0"] is rows[text]["E_rel"] is rows[text]["loss_hat"] is None
         assert rows[text]["nearest_image"] is not None
 
 

@@ -43,6 +43,33 @@ def injection(x0_hat: Array, x_0: Array, centre: Array, covariance: Covariance |
     )
 
 
+class Discrepancy(NamedTuple):
+    """`E_rel`, `r_perp`: float32 [..., S], dimensionless. NaN for an image that is the mean."""
+
+    E_rel: Array
+    r_perp: Array
+
+
+def discrepancy(change: Array, x_0: Array, centre: Array) -> Discrepancy:
+    """How far what the prompt changes, DX = X_c - X_u, is from what a memorized image x* would, v = x* - mu.
+
+    E_rel = ||DX - v|| / ||v||, and of it what lies across v, r_perp = ||DX - q*v|| / ||v|| with q = <DX, v> / ||v||^2:
+    E_rel^2 = (q - 1)^2 + r_perp^2. Guidance multiplies DX and v alike, so it changes neither. Names and formulas are
+    those of the authors' notes to "How Diffusion Models Memorize", whose mu is the mean of training latents.
+
+    `change`: [..., S, C, H, W]; `x_0`: encoded images x*, which broadcast to it; `centre`: mu, [C, H, W]. Both are 0
+    where the prompt alone fixes the estimate on x* and X_u = mu. A prompt that changes nothing has E_rel 1 and r_perp
+    0, so r_perp alone tells nothing.
+    """
+    push = change.reshape(*change.shape[:-3], -1).astype(np.float64)
+    image = np.broadcast_to(x_0 - centre, change.shape).reshape(push.shape).astype(np.float64)
+    own = np.square(image).sum(-1)
+    own = np.where(own > 0, own, np.nan)
+    q = (push * image).sum(-1) / own
+    rests = (push - image, push - q[..., None] * image)
+    return Discrepancy(*(np.sqrt(np.square(rest).sum(-1) / own).astype(np.float32) for rest in rests))
+
+
 def latents(trace: Trace, schedule: Schedule, num_inference_steps: int) -> Array:
     """The latents after the first, ..., K-th update, [K, B, S, C, H, W]: the last needs no further UNet pass."""
     K, timesteps = len(trace.timesteps), schedule.timesteps(num_inference_steps)

@@ -1,7 +1,9 @@
-"""A whole denoising path in numbers: how much of it is the image, how much the starting noise, how far seeds lie apart.
+"""A whole denoising path in numbers: how much of it is the image, how much the starting noise, how far seeds lie apart,
+and what of both the predictions hold.
 
 After Kim, Kim and Lee, "How Diffusion Models Memorize" (arXiv 2509.25705): x_t ~ w_0*x_0 + w_T*x_T. Where a model
-memorized, w_0 runs ahead of the schedule's signal rate and w_T behind its noise rate. Knows arrays only.
+memorized, w_0 runs ahead of the schedule's signal rate and w_T behind its noise rate, since guidance overshoots the
+image that the prompt alone is right about. Knows arrays only.
 Beside the letters of `scanner.diffusion.trace`: here **K** counts all timesteps of a sampling.
 """
 
@@ -63,6 +65,35 @@ def deviation(weights: Weights, signal_rate: Floats, noise_rate: Floats) -> Devi
     """
     a, s = (rate.reshape(-1, *[1] * (weights.w_0.ndim - 2)) for rate in (signal_rate, noise_rate))
     return Deviation((weights.w_0.mean(-1) - a).sum(0), -(weights.w_T.mean(-1) - s).sum(0))
+
+
+class Branches(NamedTuple):
+    """The same of what is predicted with guidance, for the prompt, and for the empty prompt: float64 [...] each."""
+
+    hat: Floats
+    cond: Floats
+    uncond: Floats
+
+
+def loss(x0: Array, x_0: Array) -> Floats:
+    """||X - x_0||^2 / d of clean estimates X [..., C, H, W] of an image x_0, which broadcasts: float64 [...].
+
+    The training loss in x0, at the noise that leads from x_0 to where the estimate is made; in eps it is a^2/s^2 times
+    that. Where the prompt alone fixes the estimate on x_0, it is 0 for the prompt, ||x_0 - X_u||^2 / d for the empty
+    one, and with guidance (g - 1)^2 times the latter: the guided estimate overshoots x_0.
+    """
+    return np.square(_rms(_flat(x0) - _flat(np.broadcast_to(x_0, x0.shape))))
+
+
+def cosine(eps: Array, other: Array) -> Floats:
+    """Cosine of predicted noise [..., C, H, W] with the image x_0 or the starting noise x_T: float64 [...].
+
+    `other` broadcasts. NaN where one of the two is zero. Where the prompt alone fixes the estimate on x_0, its noise is
+    (x_t - a*x_0) / s: the image is in it, with the other sign, and with guidance more of it.
+    """
+    a, b = _flat(eps), _flat(np.broadcast_to(other, eps.shape))
+    energy = _dot(a, a) * _dot(b, b)
+    return _dot(a, b) / np.sqrt(np.where(energy > 0, energy, np.nan))
 
 
 def seed_distance(x_t: Array) -> Floats:

@@ -10,11 +10,11 @@ import polars.selectors as cs
 from scanner.dataset import images
 from scanner.dataset.paired_images import PairedImage, paired_images
 from scanner.diffusion.denoiser import Denoiser
-from scanner.diffusion.injection import injection, latents
+from scanner.diffusion.injection import discrepancy, injection, latents
 from scanner.diffusion.prediction import Array
 from scanner.diffusion.start import Watch, unwatched
 from scanner.errors import InputError, ScannerError
-from scanner.evidence.decomposition import least_squares
+from scanner.evidence.decomposition import Floats, cosine, least_squares, loss
 from scanner.evidence.verify import thumbnails
 from scanner.identity import shown
 from scanner.model import Model, Scorer
@@ -22,11 +22,14 @@ from scanner.store.stored import StoredScan
 
 ROWS = 16  # of one prompt whose images are looked at: the first ones; a web dataset has captions of thousands
 PICTURES = ("picture", "nearest_picture")  # PNG, small; of the image of each prompt that its first step holds most
+BRANCHES = ("hat", "cond", "uncond")
+STEPS = [f"{kind}_{branch}" for kind in ("loss", "cosine_x_0", "cosine_x_T") for branch in BRANCHES]  # lists, by step
 SCHEMA: dict[str, pl.DataType] = {
     "prompt_id": pl.String(), "text": pl.String(), "file": pl.String(), "row": pl.Int64(), "image": pl.String(),
     "status": pl.String(), "problem": pl.String(), "injection": pl.Float32(), "injection_cosine": pl.Float32(),
     "injection_prior": pl.Float32(), "injection_cosine_prior": pl.Float32(),
-    "w_0": pl.List(pl.Float32()), "w_T": pl.List(pl.Float32()),
+    "E_rel": pl.Float32(), "r_perp": pl.Float32(),
+    "w_0": pl.List(pl.Float32()), "w_T": pl.List(pl.Float32()), **{name: pl.List(pl.Float32()) for name in STEPS},
     "nearest_image": pl.String(), "nearest_injection_prior": pl.Float32(), "nearest_cosine_prior": pl.Float32(),
     "picture": pl.Binary(), "nearest_picture": pl.Binary(),
 }  # fmt: skip
@@ -51,10 +54,12 @@ def look(
 ) -> pl.DataFrame:
     """A row per image of the `top` prompts by `score`, the first ROWS dataset rows of each, highest score first.
 
-    Columns: SCHEMA. `injection` and its cosine, plain and by the prior, and `w_0`, `w_T` after each scanned step: means
-    over seeds for the row's own image. `nearest_`: of all images the one of the highest cosine by the prior: a
-    caption may be memorized with another image than its own. Raises ScannerError for another model, InputError
-    for a column or tar that is not there, or no readable image.
+    Columns: SCHEMA. `injection` and its cosine, plain and by the prior, `E_rel` and `r_perp` of the first step; `w_0`,
+    `w_T` after each scanned step; `loss_` and `cosine_` at each, as `scanner.evidence.decomposition` has them, of the
+    predictions with guidance, for the prompt and for the empty one: means over seeds for the row's own image.
+    `nearest_`: of all images the one of the highest cosine by the prior: a caption may be memorized with another image
+    than its own. Raises ScannerError for another model, InputError for a column or tar that is not there, or no
+    readable image.
     """
     made = stored.record.made_with
     if made.scan_id(model.bundle.manifest.fingerprint) != stored.full_scan_id:
@@ -128,20 +133,28 @@ def _measure(scorer: Scorer, texts: Sequence[str], rows: pl.DataFrame, gallery: 
     trace = scorer.trace(scorer.encode(texts))
     assert trace.prior is not None
     prior, x0_hat = trace.prior, trace.hat.x0[0]
-    plain, cosine = (part.mean(1) for part in injection(x0_hat, gallery.x_0, prior.mean))  # [B, N]
+    plain, pointing = (part.mean(1) for part in injection(x0_hat, gallery.x_0, prior.mean))  # [B, N]
     by_prior, cosine_prior = (part.mean(1) for part in injection(x0_hat, gallery.x_0, prior.mean, prior.covariance))
     nearest = np.where(np.isnan(cosine_prior), -np.inf, cosine_prior).argmax(1)  # [B]
     b = rows["text"].replace_strict(list(texts), list(range(len(texts))), return_dtype=pl.Int64).to_numpy()
     x, n = rows["x"].fill_null(0).to_numpy(), nearest[b]
     steps = latents(trace, scorer.denoiser.schedule, scorer.config.num_inference_steps)
-    weights = least_squares(steps[:, b], gallery.x_0[x][:, None], trace.x_t[0][b])  # [K, rows, S] each
+    x_0, x_T = gallery.x_0[x][:, None], trace.x_t[0][b]
+    weights = least_squares(steps[:, b], x_0, x_T)  # [K, rows, S] each
+    off = discrepancy(trace.text_estimate[0][b], x_0, prior.mean)  # [rows, S] each
+    branches = dict(zip(BRANCHES, (trace.hat, trace.cond, trace.uncond), strict=True))
     own = {
         "injection": plain[b, x],
-        "injection_cosine": cosine[b, x],
+        "injection_cosine": pointing[b, x],
         "injection_prior": by_prior[b, x],
         "injection_cosine_prior": cosine_prior[b, x],
-        "w_0": weights.w_0.mean(2).T,  # [rows, K]
-        "w_T": weights.w_T.mean(2).T,
+        "E_rel": off.E_rel.mean(1),
+        "r_perp": off.r_perp.mean(1),
+        "w_0": _by_step(weights.w_0),
+        "w_T": _by_step(weights.w_T),
+        **{f"loss_{name}": _by_step(loss(of.x0[:, b], x_0)) for name, of in branches.items()},
+        **{f"cosine_x_0_{name}": _by_step(cosine(of.eps[:, b], x_0)) for name, of in branches.items()},
+        **{f"cosine_x_T_{name}": _by_step(cosine(of.eps[:, b], x_T)) for name, of in branches.items()},
     }
     nearest_of = {
         "nearest_image": [gallery.names[i] for i in n],
@@ -155,3 +168,8 @@ def _measure(scorer: Scorer, texts: Sequence[str], rows: pl.DataFrame, gallery: 
     best = pl.col("injection_cosine_prior").rank("ordinal", descending=True).over("prompt_id") == 1
     shown = [pl.Series(name, values, SCHEMA[name]) for name, values in drawn.items()]
     return whole.with_columns(*shown).with_columns(pl.when(best).then(pl.col(PICTURES))).select(*SCHEMA)
+
+
+def _by_step(values: Floats) -> Floats:
+    """Means over seeds: [K, rows, S] -> [rows, K]."""
+    return np.asarray(values.mean(2).T)

@@ -16,11 +16,12 @@ from scanner.pages import safe
 PAGE, DATA = "images.html", "images.parquet"
 FILES = (DATA, "images.jsonl", PAGE)
 CHARACTERS = 500
-NUMBERS = ("injection_prior", "injection_cosine_prior")
-HEADS = ("image", "injection", "cosine")
+NUMBERS = ("injection_prior", "injection_cosine_prior", "E_rel")
+HEADS = ("image", "injection", "cosine", "E_rel")
 LEAD = (
     "Injection is how much of an image the first step already holds, by the model's own prior: it tends to the "
-    "guidance scale for a memorized pair. The cosine is 1 where the estimate points at the image."
+    "guidance scale for a memorized pair. The cosine is 1 where the estimate points at the image. E_rel is how far "
+    "what the caption changes lies from what the image would: 0 for a memorized pair, 1 where it changes nothing."
 )
 NOTE = (
     "The nearest is that of all images looked at: a caption may be memorized with another image than its own. A high "
