@@ -1,5 +1,7 @@
 """What was generated once is kept, and found again only for the same prompt, model, sampling and image."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from small import BUNDLE
@@ -45,7 +47,7 @@ def test_a_prompt_is_generated_once(model, cache, counted):
     again = generated.verify_all(model, FEW, {"a dog": None, "a cat": None, "a third": None})
     assert counted == ["a cat", "a dog", "a third"]
     assert [found.prompt for found in again] == ["a dog", "a cat", "a third"]
-    pages = [render([found], FEW, "m", None, {}) for found in (first[0], again[1])]
+    pages = [render([found], FEW, "m", {}, {}) for found in (first[0], again[1])]
     assert pages[0] == pages[1]  # to the last pixel and digit
     np.testing.assert_array_equal(first[0].fit.weights.w_0, again[1].fit.weights.w_0)
     assert first[0].agreeing == again[1].agreeing
@@ -65,6 +67,34 @@ def test_another_sampling_image_or_model_is_another_generation(model, cache, cou
     np.testing.assert_array_equal(kept.given.similarity.ssim, with_image.given.similarity.ssim)
     np.testing.assert_allclose(kept.given.image, with_image.given.image.clip(-1, 1), atol=1 / 255)
     assert kept.given.fit.deviation.D1 == with_image.given.fit.deviation.D1
+
+
+def test_each_guidance_scale_is_kept_for_itself(model, cache, counted, monkeypatch):
+    (found,) = generated.verify_all(model, FEW, {"a cat": None}, sweep=(1.0, 3.0, 7.5, 3.0))
+    assert [one.guidance_scale for one in (found, *found.swept)] == [7.5, 1.0, 3.0]
+    assert [one.guidance_scale for one in found.by_scale] == [1.0, 3.0, 7.5]
+    (more,) = generated.verify_all(model, FEW, {"a cat": None}, sweep=(10.0, 3.0))
+    (alone,) = generated.verify_all(model, replace(FEW, guidance_scale=3.0), {"a cat": None})
+    assert len(counted) == 4  # 7.5, 1, 3 and 10
+    for kept in (more.swept[1], alone):  # as if it had been asked for alone
+        np.testing.assert_array_equal(kept.fit.loss.hat, found.swept[1].fit.loss.hat)
+        np.testing.assert_allclose(kept.images, found.swept[1].images.clip(-1, 1), atol=1 / 255)
+    assert alone.by_scale == ()
+    direct = Sampler(model.denoiser, replace(FEW, guidance_scale=3.0)).verify("a cat")
+    np.testing.assert_allclose(direct.fit.weights.w_0, alone.fit.weights.w_0, atol=1e-5)
+    np.testing.assert_array_equal(alone.fit_uncond.weights.w_0, found.fit_uncond.weights.w_0)  # without guidance
+
+
+def test_a_sweep_that_is_interrupted_goes_on(model, cache, counted):
+    def watch(what, done, total):
+        assert total == 2 * 2 * 3
+        if done == 3 + 1:  # in the first prompt's second scale
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generated.verify_all(model, FEW, {"a cat": None, "a dog": None}, watch=watch, sweep=(1.0,))
+    generated.verify_all(model, FEW, {"a cat": None, "a dog": None}, sweep=(1.0,))
+    assert counted == ["a cat", "a cat", "a cat", "a dog", "a dog"]  # its first scale was kept
 
 
 def test_a_damaged_file_is_made_again(model, cache, counted):
@@ -93,7 +123,7 @@ def test_the_nearest_of_the_given_images_is_found(model, cache):
     np.testing.assert_allclose(beside.given.image, seen[0], atol=1e-4)
     assert beside.given.similarity.correlation.shape == (2,)
     assert beside.fit_given is None
-    assert "given image" in render([beside], FEW, "m", None, {})
+    assert "given image" in render([beside], FEW, "m", {}, {})
 
 
 def test_a_report_with_pictures(tmp_path, cache, monkeypatch):

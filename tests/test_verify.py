@@ -13,8 +13,9 @@ from test_similarity import descriptor
 from scanner.dataset import images
 from scanner.diffusion.denoiser import Denoiser
 from scanner.errors import InputError
+from scanner.evidence.chosen import with_images
 from scanner.evidence.verification import AGREE, verdict
-from scanner.evidence.verify import Sampler, Sampling, with_images
+from scanner.evidence.verify import Sampler, Sampling
 from scanner.identity import prompt_id
 
 MEMORIZED, ORDINARY = "fondue on gray", "spaghetti and broccoli"  # fixed, shown 64 times; composed, never shown
@@ -61,6 +62,14 @@ def test_the_papers_story_is_visible(memorized, ordinary):
     assert memorized.distance[-1] < 0.1 * memorized.distance[0]
     assert ordinary.distance[-1] > 0.5 * ordinary.distance[0]
     assert memorized.distance_uncond[-1] > 0.5 * memorized.distance_uncond[0]
+    hat, cond, uncond = (np.sqrt(branch[0]).mean() for branch in memorized.fit.loss)
+    assert cond < 0.5 * uncond  # the prompt alone is nearly right at once, and guidance overshoots
+    assert hat > 3 * uncond
+    assert hat > np.sqrt(ordinary.fit.loss.hat[0]).mean()
+    assert cond < 0.5 * np.sqrt(ordinary.fit.loss.cond[0]).mean()
+    for found in (memorized, ordinary):  # guidance puts the image into the noise, with the other sign
+        assert found.fit.cosine.hat[0].mean() < found.fit.cosine.uncond[0].mean() - 0.05
+        assert found.cosine_x_T.hat[0].mean() < found.cosine_x_T.cond[0].mean() < 1
 
 
 def test_a_path_starts_at_the_noise_alone_and_ends_at_its_image(memorized):
@@ -107,6 +116,7 @@ def test_the_command_writes_page_pictures_and_numbers(tmp_path, memorized):
     assert {path.name for path in folder.iterdir()} == {
         "seed-1000.png", "seed-1001.png", "given.png", "path.png",
         "weights.svg", "weights-given.svg", "estimate.svg", "distance.svg",
+        "loss.svg", "cosine-x_0.svg", "cosine-x_T.svg",
     }  # fmt: skip
     page = (out / "verify.html").read_text()
     assert "<script" not in page
@@ -114,6 +124,40 @@ def test_the_command_writes_page_pictures_and_numbers(tmp_path, memorized):
     assert "\u202e" not in page
     assert not re.findall(r"(?:src|href)=\"(?!data:image/png;base64,|#p)", page)
     assert "default-src 'none'; img-src data:; style-src 'sha256-" in page
+
+
+def test_a_sweep_shows_what_guidance_does(tmp_path, memorized):
+    given, out = tmp_path / "given.png", tmp_path / "out"
+    given.write_bytes(images.png(memorized.images[0]))
+    arguments = ["--prompt", MEMORIZED, "--image", given, "--seeds", 2, "--num-inference-steps", 20]
+    _, err, code = run("verify", "--model", BUNDLE, "--out", out, *arguments, "--sweep", "3,1,7.5")
+    assert code == 0, err
+    price = f"at most {(9 * 3 + 1) * 2 * 39:,} UNet passes"  # eight everyday captions beside one, and the empty prompt
+    assert err.startswith(
+        "Generates 1 prompt, and 8 everyday captions to compare with at each of 3 guidance scales: " + price
+    )
+    numbers = json.loads((out / "verify.json").read_text())
+    assert [at["guidance_scale"] for at in numbers["ordinary"]] == [7.5, 3, 1]
+    (prompt,) = numbers["prompts"]
+    assert [at["guidance_scale"] for at in prompt["sweep"]] == [1, 3, 7.5]
+    assert prompt["sweep"][2] == {name: value for name, value in prompt.items() if name != "sweep"}
+    D1 = [at["D1_given"] for at in prompt["sweep"]]
+    assert D1[0] < D1[1] < D1[2]
+    steps = pl.read_parquet(out / "verify.parquet")
+    assert len(steps) == 3 * 2 * 20
+    first = steps.filter(step=0).drop("prompt_id").group_by("guidance_scale").mean().sort("guidance_scale")
+    np.testing.assert_allclose(first["loss_cond_given"], first["loss_cond_given"][0], rtol=1e-5)  # before guidance acts
+    np.testing.assert_allclose(first["loss_hat_given"][0], first["loss_cond_given"][0], rtol=1e-3)  # 1 is none
+    assert first["loss_hat_given"].is_sorted()
+    assert first["cosine_x_0_hat_given"].is_sorted(descending=True)
+    folder = out / prompt_id(MEMORIZED)[:12]
+    assert {path.name for path in folder.glob("s*")} == {
+        "seed-1000.png", "seed-1001.png", "scale-1-seed-1000.png", "scale-1-seed-1001.png", "scale-3-seed-1000.png",
+        "scale-3-seed-1001.png", "sweep-similarity.svg", "sweep-deviations.svg",
+    }  # fmt: skip
+    page = (out / "verify.html").read_text()
+    assert "With the guidance scale" in page
+    assert page.count("at scale") == 3 * 2
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +189,8 @@ def test_prompts_given_come_before_those_of_a_report(reported, tmp_path):
         (["--report", "store"], "not a whole report"),
         (["--prompt", " "], "prompt '' is empty: needed a caption"),
         (["--prompt", "a", "--image", "missing.png"], "no readable image"),
+        (["--prompt", "a", "--sweep", "1,x"], "'1,x': needed guidance scales by commas, such as 1,3,5,10"),
+        (["--prompt", "a", "--sweep", "1,nan"], "'1,nan': needed guidance scales by commas"),
     ],
 )
 def test_the_command_refuses(reported, monkeypatch, arguments, message):

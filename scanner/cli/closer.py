@@ -42,7 +42,7 @@ def look(night: Night, record: RunRecord, folder: Path, n: int | None, column: s
         found = generated.verify_all(model, sampling, dict.fromkeys(firsts(night, n)), watch=watch)
         if column is not None:
             found = [_beside(one, night, column, model) for one in found]
-        usual = generated.ordinary(model, sampling, watch)
+        usual = {sampling.guidance_scale: generated.ordinary(model, sampling, watch)}
         files[PAGE] = verify_page.render(found, sampling, Path(record.model).name, usual, pages, PAGE)
         looks = {prompt_id(one.prompt): _seen(one) for one in found}
     for each in (_of_images(folder, night), _of_words(folder, night)):

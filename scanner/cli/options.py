@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from engines import BACKENDS, PRECISIONS
 from scanner.cli import places
+from scanner.cli.numbers import Numbers
 from scanner.cli.scores import ScoreName
 from scanner.config import ScanConfig, Screen
 from scanner.dataset import captions
@@ -35,21 +36,6 @@ class Threshold(click.types.FloatParamType):
             return float(value)
         except (TypeError, ValueError):
             return self.file.convert(value, param, ctx)
-
-
-class Timesteps(click.types.StringParamType):
-    """Numbers by commas."""
-
-    name = "numbers"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The numbers, as a tuple."""
-        if isinstance(value, tuple | list):
-            return tuple(value)
-        try:
-            return tuple(int(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r}: needed one or two timesteps by commas, such as 981,201", param, ctx)
 
 
 PRECISION = click.Choice(["auto", *PRECISIONS])
@@ -89,7 +75,7 @@ first_steps = click.option(
 guidance_scale = click.option("--guidance-scale", type=float, default=7.5, show_default=True, help="1 = no guidance.")
 timesteps = click.option(
     "--timesteps",
-    type=Timesteps(),
+    type=Numbers(int, "one or two timesteps by commas, such as 981,201"),
     default=(),
     metavar="T[,T]",
     help="What the model is told at the starting noise, the noisier first.  [default: the sampler's first]",

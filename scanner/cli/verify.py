@@ -1,17 +1,21 @@
 """`overscan verify`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from scanner.cli import options, places
+from scanner.cli.numbers import Numbers
 from scanner.cli.progress import progress
+from scanner.config import unet_passes
 from scanner.copies import written
 from scanner.evidence import generated, verify_page
-from scanner.evidence.chosen import check_model, choose
+from scanner.evidence.chosen import check_model, choose, with_images
 from scanner.evidence.verification import verdict
-from scanner.evidence.verify import FIRST_SEED, Sampling, with_images
+from scanner.evidence.verify import FIRST_SEED, Sampling
 from scanner.model import Model
+from scanner.model.scorer import CANARIES
 from scanner.places import Place, inside
 from scanner.report.read import read_night
 
@@ -20,6 +24,7 @@ from scanner.report.read import read_night
     epilog=options.examples(
         "overscan verify --report report -m bundle -o verified --top 5",
         'overscan verify --prompt "christmas tree" --image tree.png -m bundle -o verified',
+        'overscan verify --prompt "christmas tree" -m bundle -o verified --sweep 1,3,5,10',
     )
 )
 @options.model
@@ -33,6 +38,13 @@ from scanner.report.read import read_night
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="With --report: the N highest.")
 @click.option("--seeds", type=click.IntRange(2), default=4, show_default=True, help=f"Seeds, from {FIRST_SEED} up.")
 @click.option("--guidance-scale", type=float, help="1 = no guidance.  [default: 7.5; 1 where it is distilled]")
+@click.option(
+    "--sweep",
+    type=Numbers(float, "guidance scales by commas, such as 1,3,5,10"),
+    default=(),
+    metavar="G,...",
+    help="Guidance scales to sample each prompt at too: does it copy more as they grow?",
+)
 @click.option("--num-inference-steps", type=click.IntRange(1), default=50, show_default=True, help="Of each image.")
 @click.option("--descriptor", type=places.FILE, help="ONNX copy detector (image in, embedding out), such as SSCD.")
 @options.batch_size
@@ -48,6 +60,7 @@ def verify(
     top: int,
     seeds: int,
     guidance_scale: float | None,
+    sweep: tuple[float, ...],
     num_inference_steps: int,
     descriptor: Path | None,
     batch_size: int | None,
@@ -69,13 +82,24 @@ def verify(
     opened = Model(model, backend, precision, batch_size=batch_size)
     if report is not None:
         check_model(night.summary, model, opened.bundle.manifest.fingerprint)
-    guidance = opened.denoiser.guidance(guidance_scale)
-    sampling = Sampling(tuple(range(FIRST_SEED, FIRST_SEED + seeds)), guidance, num_inference_steps)
+    scales = list(dict.fromkeys(map(opened.denoiser.guidance, (guidance_scale, *sweep))))
+    sampling = Sampling(tuple(range(FIRST_SEED, FIRST_SEED + seeds)), scales[0], num_inference_steps)
+    click.echo(_announced(len(chosen), len(scales), sampling), err=True)
     with written(out) as folder, progress() as watch:
-        found = generated.verify_all(opened, sampling, chosen, descriptor, watch)
-        usual = generated.ordinary(opened, sampling, watch)
+        found = generated.verify_all(opened, sampling, chosen, descriptor, watch, scales[1:])
+        usual = {g: generated.ordinary(opened, replace(sampling, guidance_scale=g), watch) for g in scales}
         files = verify_page.write(folder, found, sampling, Path(model).name, usual)
         paths = [inside(out, path.name) for path in files]
     for one in found:
         click.echo(f"{one.mean_correlation:.3f}  {verdict(one)}  {one.prompt}")
     click.echo("Written: " + ", ".join(map(str, paths)), err=True)
+
+
+def _announced(prompts: int, scales: int, sampling: Sampling) -> str:
+    """What it costs at most: each prompt and everyday caption at each scale, and the empty prompt without guidance."""
+    passes = ((prompts + len(CANARIES)) * scales + 1) * unet_passes(len(sampling.seeds), sampling.num_inference_steps)
+    at = "" if scales == 1 else f" at each of {scales} guidance scales"
+    return (
+        f"Generates {prompts:,} {'prompt' if prompts == 1 else 'prompts'}, and {len(CANARIES)} everyday captions to "
+        f"compare with{at}: at most {passes:,} UNet passes; what the cache holds is not run again."
+    )

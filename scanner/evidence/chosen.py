@@ -1,13 +1,16 @@
-"""Some of a report's prompts, for a closer look under the report's own model, settings and threshold."""
+"""Prompts for a closer look: named ones, or some of a report's, under its own model, settings and threshold."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
 
 import polars as pl
 
 from scanner.audit.decision import Night
 from scanner.audit.summary import Summary
+from scanner.dataset import captions
 from scanner.dataset.captions import prompt_ids
-from scanner.errors import ScannerError
+from scanner.errors import InputError, ScannerError
 from scanner.identity import LEAST
 from scanner.places import Place
 
@@ -71,3 +74,18 @@ def _one(ranked: pl.DataFrame, prompt_id: str) -> pl.DataFrame:
             "first characters of one (prompt_id in its scores.parquet)"
         )
     return found
+
+
+def with_images(prompts: Sequence[str], paths: Sequence[Path]) -> dict[str, Path | None]:
+    """Each prompt once, as a scan gives it to the model, and the file of the image in its place; None without images.
+
+    Raises InputError where their numbers differ, and for a prompt that a scan would not score.
+    """
+    texts = pl.LazyFrame({"text": prompts}, schema={"text": pl.String}).select(captions.as_prompt(pl.col("text")))
+    unique = captions.unique_prompts(texts)
+    if paths and not len(paths) == len(prompts) == len(unique):
+        found = f"{len(paths)} images for {len(prompts)} prompts, {len(unique)} of them different"
+        raise InputError(f"{found}: give each --prompt one --image")
+    for text, status in unique.filter(pl.col("status") != "to_score").select("text", "status").iter_rows():
+        raise InputError(f"prompt {text!r} is {status}: needed a caption in UTF-8")
+    return dict(zip_longest(unique["text"], paths))

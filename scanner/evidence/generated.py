@@ -5,7 +5,7 @@ goes on, and a nightly report pays only for prompts that it did not look at befo
 """
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +17,10 @@ from engines.cache import own_folder
 from engines.manifest import sha256
 from scanner.diffusion.prediction import Array
 from scanner.diffusion.start import Watch, unwatched
-from scanner.evidence.decomposition import Deviation, Weights
+from scanner.evidence.decomposition import Branches, Deviation, Weights
 from scanner.evidence.similarity import Descriptor, correlation, ssim
 from scanner.evidence.verification import Fit, Given, Similarity, Verification
-from scanner.evidence.verify import Sampler, Sampling
+from scanner.evidence.verify import Generate, Sampler, Sampling
 from scanner.files import replacing
 from scanner.identity import digest, identity, prompt_id
 from scanner.model import Model
@@ -37,25 +37,26 @@ def verify_all(
     chosen: Mapping[str, Path | None],
     descriptor: Path | None = None,
     watch: Watch = unwatched,
+    sweep: Sequence[float] = (),
 ) -> list[Verification]:
     """Every prompt of `chosen`, with the image of its file, if any: from the cache, or generated and kept there.
 
-    `descriptor`: the file of a copy detector. Raises InputError, before it generates any, or EngineError.
+    `descriptor`: the file of a copy detector; `sweep`: other guidance scales to sample each prompt at too, each kept
+    for itself. Raises InputError, before it generates any, or EngineError.
     """
     compares = None if descriptor is None else Descriptor(descriptor)
     described = "" if descriptor is None else sha256(descriptor)
-    made_of = (*_model(model), repr(sampling), described)
 
-    def kept(prompt: str, given: Array | None, generate: Callable[[], Verification]) -> Verification:
+    def kept(prompt: str, given: Array | None, at: Sampling, generate: Generate) -> Verification:
         image = "" if given is None else digest(given.tobytes())
-        path = _path(prompt_id(prompt)[:12], *made_of, prompt, image)
+        path = _path(prompt_id(prompt)[:12], *_model(model), repr(at), described, prompt, image)
         with suppress(OSError, ValueError, KeyError, EOFError):  # none there, or a damaged one
             return _read(path, prompt)
         found = generate()
         _keep(path, found)
         return found
 
-    return Sampler(model.denoiser, sampling, compares).verify_all(chosen, watch, kept)
+    return Sampler(model.denoiser, sampling, compares).verify_all(chosen, watch, kept, sweep)
 
 
 def ordinary(model: Model, sampling: Sampling, watch: Watch = unwatched) -> Deviation:
@@ -94,6 +95,7 @@ def _path(name: str, *made_of: str) -> Path | None:
 def _keep(path: Path | None, found: Verification) -> None:
     arrays: dict[str, Any] = {name: getattr(found, name) for name in (*NUMBERS, "images", "path")}
     arrays |= {name: getattr(found, name) for name in ("seeds", "path_steps", "timesteps", "signal_rate", "noise_rate")}
+    arrays |= {"guidance_scale": found.guidance_scale} | _part("cosine_x_T", found.cosine_x_T)
     arrays |= _similarity("among", found.among_seeds) | _fit("fit", found.fit) | _fit("uncond", found.fit_uncond)
     if (given := found.given) is not None:
         assert given.fit is not None
@@ -110,7 +112,7 @@ def _read(path: Path | None, prompt: str) -> Verification:
     for name in PIXELS:
         if name in held:
             held[name] = (held[name] / np.float32(127.5) - 1).astype(np.float32)
-    fits = {name: _fit_of(name, held) for name in ("fit", "uncond", "given") if f"{name}.w_0" in held}
+    fits = {name: _fit_of(name, held) for name in ("fit", "uncond", "given") if f"{name}.weights.w_0" in held}
     given = None
     if "given" in fits:
         given = Given(held["given.image"], _similarity_of("given", held), fits["given"])
@@ -118,6 +120,7 @@ def _read(path: Path | None, prompt: str) -> Verification:
         prompt=prompt, seeds=tuple(held["seeds"].tolist()), path_steps=tuple(held["path_steps"].tolist()),
         timesteps=tuple(held["timesteps"].tolist()), images=held["images"], path=held["path"], given=given,
         signal_rate=held["signal_rate"], noise_rate=held["noise_rate"], among_seeds=_similarity_of("among", held),
+        guidance_scale=float(held["guidance_scale"]), cosine_x_T=_part_of("cosine_x_T", held, Branches),
         fit=fits["fit"], fit_uncond=fits["uncond"], **{name: held[name] for name in NUMBERS},
     )  # fmt: skip
 
@@ -131,12 +134,20 @@ def _similarity_of(name: str, held: Mapping[str, Any]) -> Similarity:
 
 
 def _fit(name: str, fit: Fit) -> dict[str, Any]:
-    return {f"{name}.{part}": values for of in fit for part, values in of._asdict().items()}
+    return {key: values for kind, of in fit._asdict().items() for key, values in _part(f"{name}.{kind}", of).items()}
 
 
 def _fit_of(name: str, held: Mapping[str, Any]) -> Fit:
-    weights = Weights(*(held[f"{name}.{part}"] for part in Weights._fields))
-    return Fit(weights, Deviation(*(held[f"{name}.{part}"] for part in Deviation._fields)))
+    kinds = {"weights": Weights, "deviation": Deviation, "loss": Branches, "cosine": Branches}
+    return Fit(**{kind: _part_of(f"{name}.{kind}", held, of) for kind, of in kinds.items()})
+
+
+def _part(name: str, of: Weights | Deviation | Branches) -> dict[str, Any]:
+    return {f"{name}.{part}": values for part, values in of._asdict().items()}
+
+
+def _part_of(name: str, held: Mapping[str, Any], kind: type[Any]) -> Any:
+    return kind(*(held[f"{name}.{part}"] for part in kind._fields))
 
 
 def _write(path: Path | None, arrays: Mapping[str, Any]) -> None:

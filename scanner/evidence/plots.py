@@ -56,17 +56,30 @@ class Line(NamedTuple):
 
 def step_plot(title: str, label: str, lines: Sequence[Line]) -> Markup:
     """Curves over the denoising steps, from noise to image; the axis begins at 0, or below."""
+    steps = range(max(len(line.values) for line in lines))
+    return _curves(title, label, "denoising step", steps, lines, whole=True)
+
+
+def scale_plot(title: str, label: str, scales: Sequence[float], lines: Sequence[Line]) -> Markup:
+    """Curves over guidance scales, from the smallest up."""
+    return _curves(title, label, "guidance scale", scales, lines)
+
+
+def _curves(
+    title: str, label: str, x_label: str, at: Sequence[float], lines: Sequence[Line], whole: bool = False
+) -> Markup:
+    """Each line's values at the first of `at`."""
     values = np.concatenate([line.values for line in lines])
     values = values[np.isfinite(values)]
     high, low = float(values.max(initial=0)), float(values.min(initial=0))
-    x = SPACE.x(*svg.widened(0, max(len(line.values) for line in lines) - 1))
+    x = SPACE.x(*svg.widened(min(0, *at), max(at)))
     y = SPACE.y(*svg.widened(low if low < -0.02 * high else 0, high))
     marks = []
     for line in lines:
-        steps = np.flatnonzero(np.isfinite(line.values)).tolist()
-        xs, ys = [x(step) for step in steps], [y(value) for value in line.values[steps]]
+        known = np.flatnonzero(np.isfinite(line.values)).tolist()
+        xs, ys = [x(at[i]) for i in known], [y(value) for value in line.values[known]]
         marks.append(svg.curve(xs, ys, line.dashed, stroke=line.colour, stroke_width=STROKE))
-    axes = [*SPACE.x_axis(x, svg.ticks(x.low, x.high, whole=True), "denoising step", grid=True)]
+    axes = [*SPACE.x_axis(x, svg.ticks(x.low, x.high, whole=whole), x_label, grid=True)]
     axes += SPACE.y_axis(y, svg.ticks(y.low, y.high), label)
     return _figure(title, axes, marks, [Key(line.name, line.colour, line.dashed) for line in lines])
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from scanner.diffusion.prediction import Array
-from scanner.evidence.decomposition import Deviation, Floats, Weights
+from scanner.evidence.decomposition import Branches, Deviation, Floats, Weights
 
 AGREE = 0.9  # correlation of images above which one copies the other: measured in docs/demo-model.md
 
@@ -23,10 +23,15 @@ class Similarity(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """The path against one image x_0 per seed: weights [K, S], D1 and D2 of all seeds together."""
+    """The path against one image x_0 per seed: weights [K, S], D1 and D2 of all seeds together.
+
+    `loss`, `cosine`: [K, S] each, of the clean estimate against x_0, and of the predicted noise with x_0.
+    """
 
     weights: Weights
     deviation: Deviation
+    loss: Branches
+    cosine: Branches
 
 
 @dataclass(frozen=True)
@@ -43,17 +48,19 @@ class Given:
 
 @dataclass(frozen=True)
 class Verification:
-    """One prompt. `images`: [S, 3, h, w]; `path`: guided clean estimates, decoded, small, [M, S, 3, h', w'], at
-    `path_steps`.
+    """One prompt at one guidance scale. `images`: [S, 3, h, w]; `path`: guided clean estimates, decoded, small,
+    [M, S, 3, h', w'], at `path_steps`.
 
     Float64 over the steps: `signal_rate, noise_rate` [K]; `norm_hat, norm_cond, norm_uncond` [K, S], RMS of the clean
     estimate with guidance, for the prompt and for the empty prompt at the same latents; `norm_final` [S], of the clean
-    latents; `distance` [K + 1], between seeds, the last of the clean latents. `fit_uncond`, `distance_uncond`: the same
-    of the empty prompt's path without guidance, what to compare with.
+    latents; `distance` [K + 1], between seeds, the last of the clean latents; `cosine_x_T` [K, S] each, of the
+    predicted noise with the starting noise. `fit_uncond`, `distance_uncond`: the same of the empty prompt's path
+    without guidance, what to compare with. `swept`: the same prompt at other guidance scales.
     """
 
     prompt: str
     seeds: tuple[int, ...]
+    guidance_scale: float
     images: Array
     among_seeds: Similarity
     path: Array
@@ -68,8 +75,10 @@ class Verification:
     norm_uncond: Floats
     norm_final: Floats
     distance: Floats
+    cosine_x_T: Branches
     fit_uncond: Fit
     distance_uncond: Floats
+    swept: tuple["Verification", ...] = ()
 
     @cached_property
     def agreeing(self) -> int:
@@ -85,6 +94,11 @@ class Verification:
     def fit_given(self) -> Fit | None:
         """The path against the given image, where there is one."""
         return None if self.given is None else self.given.fit
+
+    @property
+    def by_scale(self) -> tuple["Verification", ...]:
+        """Itself among those at other guidance scales, from the smallest up; none where there are no others."""
+        return tuple(sorted((self, *self.swept), key=lambda of: of.guidance_scale)) if self.swept else ()
 
     @property
     def mean_correlation(self) -> float:

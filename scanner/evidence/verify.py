@@ -4,21 +4,28 @@ The loop is `scanner.diffusion.trace.denoise()`, that of a scan; it only goes on
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import polars as pl
 
-from scanner.dataset import captions, images
-from scanner.diffusion.prediction import Array
+from scanner.dataset import images
+from scanner.diffusion.prediction import Array, Prediction
 from scanner.diffusion.start import Start, Watch, start, unwatched
 from scanner.diffusion.trace import Step, denoise
-from scanner.errors import InputError
-from scanner.evidence.decomposition import Floats, decompose, deviation, latent_norm, seed_distance
+from scanner.evidence.decomposition import (
+    Branches,
+    Floats,
+    cosine,
+    decompose,
+    deviation,
+    latent_norm,
+    loss,
+    seed_distance,
+)
 from scanner.evidence.similarity import Descriptor, correlation, ssim
 from scanner.evidence.verification import Fit, Given, Similarity, Verification
 
@@ -40,12 +47,32 @@ class Sampling:
     num_inference_steps: int = 50
 
 
-Kept = Callable[[str, Array | None, Callable[[], Verification]], Verification]  # of a prompt and its given image
+Generate = Callable[[], Verification]
+Kept = Callable[[str, Array | None, Sampling, Generate], Verification]  # of a prompt, its given image and the sampling
 
 
-def generated(prompt: str, given: Array | None, generate: Callable[[], Verification]) -> Verification:
+def generated(prompt: str, given: Array | None, sampling: Sampling, generate: Generate) -> Verification:
     """A prompt of which nothing is kept."""
     return generate()
+
+
+class _Path(NamedTuple):
+    """All steps of one prompt: latents [K, S, C, H, W], what is predicted at each of them, and the clean latents."""
+
+    x_t: Array
+    hat: Sequence[Prediction]
+    cond: Sequence[Prediction]
+    uncond: Sequence[Prediction]
+    last: Array
+
+    def each(self, measure: Callable[[Prediction], Floats]) -> Branches:
+        """A measure [S] of every prediction: [K, S]."""
+        return Branches(*(np.stack([measure(of) for of in side]) for side in (self.hat, self.cond, self.uncond)))
+
+    @property
+    def distance(self) -> Floats:
+        """Between seeds, [K + 1]."""
+        return np.append(seed_distance(self.x_t), seed_distance(self.last))
 
 
 class Sampler:
@@ -67,87 +94,103 @@ class Sampler:
     @cached_property
     def _uncond(self) -> tuple[Fit, Floats]:
         """The empty prompt's path without guidance: its fit, and the distance between seeds, [K + 1]."""
-        x_t = np.stack([step.x_t[0] for step in self._loop(self._denoiser.null, 1.0)])
-        return self._fit(x_t[:-1], x_t[-1]), seed_distance(x_t)
+        path = self._path(self._denoiser.null, 1.0)
+        return self._fit(path, path.last), path.distance
 
     def verify(
-        self, prompt: str, given: Array | None = None, heard: Callable[[int], None] = lambda done: None
+        self,
+        prompt: str,
+        given: Array | None = None,
+        heard: Callable[[int], None] = lambda done: None,
+        guidance_scale: float | None = None,
     ) -> Verification:
         """Generate a prompt's images and measure them; `given`: an image [3, h, w] to compare with.
 
-        `heard` is told how many steps are done: none at first, and after each.
+        `heard` is told how many steps are done: none at first, and after each. `guidance_scale`: another than the
+        sampling's.
         """
-        *steps, last = (_of_prompt(step) for step in self._loop(self._denoiser.encode([prompt]), None, heard))
-        x_t = np.stack([step.x_t for step in steps])  # [K, S, C, H, W]
-        generated = self._denoiser.decode(last.x_t)
-        x0_hat = self._guided(steps)
-        x0_cond = np.stack([step.cond.x0 for step in steps])
-        x0_uncond = np.stack([step.uncond.x0 for step in steps])
-        shown = _shown(len(steps))
-        flat = x0_hat[list(shown)].reshape(-1, *x0_hat.shape[2:])  # [M*S, C, H, W]
-        path = thumbnails(self._denoiser.decode(flat))
+        g = self._sampling.guidance_scale if guidance_scale is None else guidance_scale
+        path = self._path(self._denoiser.encode([prompt]), g, heard)
+        generated, shown = self._denoiser.decode(path.last), _shown(len(path.hat))
+        estimates = np.concatenate([path.hat[step].x0 for step in shown])  # [M*S, C, H, W]
+        small = thumbnails(self._denoiser.decode(estimates))
+        norm = path.each(lambda of: latent_norm(of.x0))
         return Verification(
-            prompt=prompt, seeds=self._sampling.seeds, images=generated,
+            prompt=prompt, seeds=self._sampling.seeds, guidance_scale=g, images=generated,
             among_seeds=self._similarity(generated, generated),
-            path=path.reshape(len(shown), len(generated), *path.shape[1:]), path_steps=shown,
+            path=small.reshape(len(shown), len(generated), *small.shape[1:]), path_steps=shown,
             timesteps=self._told, signal_rate=self._rates[0], noise_rate=self._rates[1],
-            fit=self._fit(x_t, last.x_t), given=None if given is None else self._compare(given, generated, x_t),
-            norm_hat=latent_norm(x0_hat), norm_cond=latent_norm(x0_cond), norm_uncond=latent_norm(x0_uncond),
-            norm_final=latent_norm(last.x_t),
-            distance=np.append(seed_distance(x_t), seed_distance(last.x_t)),
+            fit=self._fit(path, path.last), given=None if given is None else self._compare(given, generated, path),
+            norm_hat=norm.hat, norm_cond=norm.cond, norm_uncond=norm.uncond, norm_final=latent_norm(path.last),
+            distance=path.distance, cosine_x_T=path.each(lambda of: cosine(of.eps, self._start.x_T)),
             fit_uncond=self._uncond[0], distance_uncond=self._uncond[1],
         )  # fmt: skip
 
     def verify_all(
-        self, chosen: Mapping[str, Path | None], watch: Watch = unwatched, kept: Kept = generated
+        self,
+        chosen: Mapping[str, Path | None],
+        watch: Watch = unwatched,
+        kept: Kept = generated,
+        sweep: Sequence[float] = (),
     ) -> list[Verification]:
         """Every prompt, with the image of its file, if any; `kept` may know one already.
 
-        Raises InputError, before it generates any.
+        `sweep`: other guidance scales to sample each at too. Raises InputError, before it generates any.
         """
         blank = np.zeros((1, *self._denoiser.latent_shape), np.float32)
         images.png(self._denoiser.decode(blank)[0])  # a missing decoder or Pillow is said before hours of work
         size = self._denoiser.image_size
         given = [None if path is None else images.read(path, *size) for path in chosen.values()]
-        steps = self._sampling.num_inference_steps
+        steps, own = self._sampling.num_inference_steps, self._sampling.guidance_scale
+        scales = [own, *(g for g in dict.fromkeys(sweep) if g != own)]
+        total = len(chosen) * len(scales) * steps
 
-        def of(i: int) -> Callable[[int], None]:
-            return lambda done: watch("verify", i * steps + done, len(chosen) * steps)
+        def heard(before: int, done: int) -> None:
+            watch("verify", before + done, total)
 
-        found = []
-        for i, (prompt, image) in enumerate(zip(chosen, given, strict=True)):
-            found.append(kept(prompt, image, partial(self.verify, prompt, image, of(i))))
-            watch("verify", (i + 1) * steps, len(chosen) * steps)
+        found, before = list[Verification](), 0
+        for prompt, image in zip(chosen, given, strict=True):
+            each = []
+            for g in scales:
+                generate = partial(self.verify, prompt, image, partial(heard, before), g)
+                each.append(kept(prompt, image, replace(self._sampling, guidance_scale=g), generate))
+                before += steps
+                watch("verify", before, total)
+            found.append(replace(each[0], swept=tuple(each[1:])))
         return found
 
-    def _loop(
-        self,
-        conditioning: "Conditioning",
-        guidance_scale: float | None,
-        heard: Callable[[int], None] = lambda done: None,
-    ) -> list[Step]:
-        g = self._sampling.guidance_scale if guidance_scale is None else guidance_scale
-        steps, k = list[Step](), self._sampling.num_inference_steps
+    def _path(
+        self, conditioning: "Conditioning", guidance_scale: float, heard: Callable[[int], None] = lambda done: None
+    ) -> _Path:
+        """Of one prompt."""
+        taken, k, guided = list[Step](), self._sampling.num_inference_steps, self._denoiser.schedule.guided
         heard(0)
-        for step in denoise(self._denoiser, conditioning, self._start, g, k):
-            steps.append(step)
-            heard(min(len(steps), k))  # the last one is the clean latent
-        return steps
+        for step in denoise(self._denoiser, conditioning, self._start, guidance_scale, k):
+            taken.append(_of_prompt(step))
+            heard(min(len(taken), k))  # the last one is the clean latent
+        *steps, last = taken
+        return _Path(
+            np.stack([step.x_t for step in steps]),
+            [guided(step.x_t, step.cond, step.uncond, guidance_scale, step.timestep) for step in steps],
+            [step.cond for step in steps],
+            [step.uncond for step in steps],
+            last.x_t,
+        )
 
-    def _guided(self, steps: Sequence[Step]) -> Array:
-        """Clean estimates of every step with guidance, [K, S, C, H, W]."""
-        schedule, g = self._denoiser.schedule, self._sampling.guidance_scale
-        return np.stack([schedule.guided(at.x_t, at.cond, at.uncond, g, at.timestep).x0 for at in steps])
+    def _fit(self, path: _Path, x_0: Array) -> Fit:
+        weights = decompose(path.x_t, x_0, self._start.x_T)
+        return Fit(
+            weights,
+            deviation(weights, *self._rates),
+            path.each(lambda of: loss(of.x0, x_0)),
+            path.each(lambda of: cosine(of.eps, x_0)),
+        )
 
-    def _fit(self, x_t: Array, x_0: Array) -> Fit:
-        weights = decompose(x_t, x_0, self._start.x_T)
-        return Fit(weights, deviation(weights, *self._rates))
-
-    def _compare(self, given: Array, generated: Array, x_t: Array) -> Given:
+    def _compare(self, given: Array, generated: Array, path: _Path) -> Given:
         latent = self._denoiser.encode_images(given[None])
         image = self._denoiser.decode(latent)
         columns = (None if kind is None else kind[:, 0] for kind in self._similarity(generated, image))
-        return Given(image[0], Similarity(*columns), self._fit(x_t, latent[0]))  # type: ignore[arg-type]
+        return Given(image[0], Similarity(*columns), self._fit(path, latent[0]))  # type: ignore[arg-type]
 
     def _similarity(self, these: Array, others: Array) -> Similarity:
         described = None if self._descriptor is None else self._descriptor.similarity(these, others)
@@ -167,25 +210,12 @@ class Sampler:
         for i in range(0, len(prompts), chunk):
             watch("generate", i, len(prompts))
             part = prompts[i : i + chunk]
-            path = np.stack([step.x_t for step in self._loop(self._denoiser.encode(part), None)])  # [K + 1, B, S, ...]
-            parts.append(self._fit(path[:-1], path[-1]).deviation)
+            g, k = self._sampling.guidance_scale, self._sampling.num_inference_steps
+            steps = denoise(self._denoiser, self._denoiser.encode(part), self._start, g, k)
+            x_t = np.stack([step.x_t for step in steps])  # [K + 1, B, S, C, H, W]
+            parts.append(deviation(decompose(x_t[:-1], x_t[-1], self._start.x_T), *self._rates))
         watch("generate", len(prompts), len(prompts))
         return pl.concat([pl.DataFrame({"D1": part.D1, "D2": part.D2}) for part in parts])
-
-
-def with_images(prompts: Sequence[str], paths: Sequence[Path]) -> dict[str, Path | None]:
-    """Each prompt once, as a scan gives it to the model, and the file of the image in its place; None without images.
-
-    Raises InputError where their numbers differ, and for a prompt that a scan would not score.
-    """
-    texts = pl.LazyFrame({"text": prompts}, schema={"text": pl.String}).select(captions.as_prompt(pl.col("text")))
-    unique = captions.unique_prompts(texts)
-    if paths and not len(paths) == len(prompts) == len(unique):
-        found = f"{len(paths)} images for {len(prompts)} prompts, {len(unique)} of them different"
-        raise InputError(f"{found}: give each --prompt one --image")
-    for text, status in unique.filter(pl.col("status") != "to_score").select("text", "status").iter_rows():
-        raise InputError(f"prompt {text!r} is {status}: needed a caption in UTF-8")
-    return dict(zip_longest(unique["text"], paths))
 
 
 def _of_prompt(step: Step) -> Step:

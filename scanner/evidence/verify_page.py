@@ -15,10 +15,11 @@ from markupsafe import Markup
 
 from scanner.dataset import images
 from scanner.errors import ScannerError, first_line
-from scanner.evidence.decomposition import Deviation
-from scanner.evidence.plots import Line, step_plot
+from scanner.evidence.decomposition import Branches, Deviation
+from scanner.evidence.plots import Line, scale_plot, step_plot
 from scanner.evidence.verification import AGREE, Fit, Similarity, Verification, headline, seeds_in_words, verdict
-from scanner.evidence.verify import THUMBNAIL, Sampling
+from scanner.evidence.verify import THUMBNAIL, Sampling, thumbnails
+from scanner.evidence.verify_numbers import steps, summary
 from scanner.files import replacing_folder
 from scanner.identity import prompt_id
 from scanner.pages import links, page, safe
@@ -29,17 +30,16 @@ FILES = ("verify.html", "verify.json", "verify.parquet")
 CHARACTERS = 500  # of a prompt; text encoders read fewer
 BLUE, ORANGE, GREEN, GREY = COLOURS[0], COLOURS[2], COLOURS[3], COLOURS[5]
 
+Ordinary = Mapping[float, Deviation]  # D1 and D2 of everyday captions, to compare with, by guidance scale; or none
 
-def write(
-    out: Path, found: Sequence[Verification], sampling: Sampling, model: str, ordinary: Deviation | None = None
-) -> list[Path]:
+
+def write(out: Path, found: Sequence[Verification], sampling: Sampling, model: str, ordinary: Ordinary) -> list[Path]:
     """Write `verify.html`, `verify.json`, `verify.parquet` and a folder of images per prompt into the folder `out`.
 
-    `ordinary`: D1 and D2 of everyday captions, to compare with. All appear together, as
-    `scanner.files.replacing_folder` has it, and pictures of an earlier verification go. Returns the paths of the three
-    files. Raises ScannerError where it cannot.
+    All appear together, as `scanner.files.replacing_folder` has it, and pictures of an earlier verification go. Returns
+    the paths of the three files. Raises ScannerError where it cannot.
     """
-    drawn = [_images(one) | charts(one) for one in found]
+    drawn = [_images(one) | charts(one, ordinary) for one in found]
     try:
         with replacing_folder(out, _ours) as partial:
             for one, files in zip(found, drawn, strict=True):
@@ -49,9 +49,9 @@ def write(
             numbers = {
                 "model": model,
                 "sampling": asdict(sampling),
-                "ordinary": None
-                if ordinary is None
-                else {name: of.tolist() for name, of in ordinary._asdict().items()},
+                "ordinary": [
+                    {"guidance_scale": g, "D1": of.D1.tolist(), "D2": of.D2.tolist()} for g, of in ordinary.items()
+                ],
                 "prompts": [summary(one) for one in found],
             }
             text = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -78,6 +78,9 @@ def _images(found: Verification) -> dict[str, bytes]:
     files = {f"seed-{seed}.png": images.png(image) for seed, image in zip(found.seeds, found.images, strict=True)}
     if found.given is not None:
         files["given.png"] = images.png(found.given.image)
+    for one in found.swept:
+        named = zip(one.seeds, one.images, strict=True)
+        files |= {f"scale-{one.guidance_scale:g}-seed-{seed}.png": images.png(image) for seed, image in named}
     grid = np.concatenate([np.concatenate(list(row), axis=1) for row in found.path], axis=2)  # [3, S*h, M*w]
     return files | {"path.png": images.png(grid)}
 
@@ -86,7 +89,7 @@ def render(
     found: Sequence[Verification],
     sampling: Sampling,
     model: str,
-    ordinary: Deviation | None,
+    ordinary: Ordinary,
     pages: Mapping[str, str],
     here: str = "verify.html",
 ) -> str:
@@ -96,13 +99,13 @@ def render(
     return page.render(
         TEMPLATE, {"style": "verify.css"}, f"Overscan verification, {made}",
         cards=[_card(one, ordinary) for one in found], headline=headline(found), sampling=sampling, model=named,
-        agree=AGREE, pages=pages, made=made, here=here,
+        agree=AGREE, pages=pages, made=made, here=here, usual=bool(ordinary),
     )  # fmt: skip
 
 
-def _card(found: Verification, ordinary: Deviation | None) -> dict[str, Any]:
+def _card(found: Verification, ordinary: Ordinary) -> dict[str, Any]:
     """What the template shows of one prompt."""
-    given, files = found.given, _images(found) | charts(found)
+    given, files = found.given, _images(found) | charts(found, ordinary)
     return {
         "id": _folder(found),
         "prompt": safe.visible_text(found.prompt, CHARACTERS),
@@ -116,7 +119,8 @@ def _card(found: Verification, ordinary: Deviation | None) -> dict[str, Any]:
         "among": _pairs(found.among_seeds),
         "path": [[_uri(images.png(image)) for image in row] for row in found.path.swapaxes(0, 1)],
         "path_steps": [(step, found.timesteps[step]) for step in found.path_steps],
-        "deviations": _deviations(found, ordinary),
+        "deviations": _deviations(found, ordinary.get(found.guidance_scale)),
+        "sweep": [_at_scale(one, ordinary.get(one.guidance_scale)) for one in found.by_scale],
         "charts": [Markup(data.decode()) for name, data in files.items() if name.endswith(".svg")],
     }
 
@@ -145,27 +149,76 @@ def _deviations(found: Verification, ordinary: Deviation | None) -> list[tuple[s
     return [*rows, ("empty prompt, no guidance", f"{float(empty.D1):+.2f}", f"{float(empty.D2):+.2f}")]
 
 
-def charts(found: Verification) -> dict[str, bytes]:
-    """SVG files by name: the weights against the schedule, the clean estimate's size, the distance between seeds."""
+def _at_scale(found: Verification, ordinary: Deviation | None) -> dict[str, Any]:
+    """A row of the table of guidance scales, and its images."""
+    to_given = [] if found.given is None else [f"{float(found.given.similarity.correlation.mean()):.3f}"]
+    usual = [] if ordinary is None else [f"{of.min():+.2f} to {of.max():+.2f}" for of in ordinary]
+    deviations = [f"{float(of):+.2f}" for of in found.fit.deviation]
+    return {
+        "scale": f"{found.guidance_scale:g}",
+        "cells": [f"{found.mean_correlation:.3f}", *to_given, *deviations, *usual],
+        "images": [_uri(images.png(image)) for image in thumbnails(found.images)],
+    }
+
+
+def charts(found: Verification, ordinary: Ordinary) -> dict[str, bytes]:
+    """SVG files by name: the weights against the schedule, the clean estimate's size and its distance from the image,
+    what of image and noise is in the predicted noise, the distance between seeds; and all over guidance scales."""
     hat, cond, uncond = (
         (norm / found.norm_final).mean(1) for norm in (found.norm_hat, found.norm_cond, found.norm_uncond)
     )
     drawn = {"weights": _weights("Image and noise in the path, x_0 = generated", found, found.fit)}
+    fit, x_0 = found.fit, "generated"
     if found.fit_given is not None:
-        drawn["weights-given"] = _weights("Image and noise in the path, x_0 = given", found, found.fit_given)
+        fit, x_0 = found.fit_given, "given"
+        drawn["weights-given"] = _weights("Image and noise in the path, x_0 = given", found, fit)
     drawn["estimate"] = step_plot(
         "Overestimation: size of the estimated image", "RMS of the clean estimate / of the final latent, mean of seeds",
-        [
-            Line("guided", hat, ORANGE),
-            Line("prompt, unguided", cond, BLUE),
-            Line("empty prompt", uncond, GREY, dashed=True),
-        ],
+        _branches(Branches(hat, cond, uncond)),
     )  # fmt: skip
+    drawn["loss"] = step_plot(
+        f"Overshooting: distance of the estimate from x_0 = {x_0}", "RMS per latent element, mean of seeds",
+        _branches(Branches(*(np.sqrt(of).mean(1) for of in fit.loss))),
+    )  # fmt: skip
+    for name, of, words in (("x_0", fit.cosine, f"x_0 = {x_0}"), ("x_T", found.cosine_x_T, "the starting noise x_T")):
+        drawn[f"cosine-{name}"] = step_plot(
+            f"What the predicted noise holds of {words}", "cosine, mean of seeds",
+            _branches(Branches(*(branch.mean(1) for branch in of))),
+        )  # fmt: skip
     drawn["distance"] = step_plot(
         "Collapse: distance between seeds", "mean distance / sqrt(d)",
         [Line("this prompt", found.distance, ORANGE), Line("empty prompt", found.distance_uncond, GREY, True)],
     )  # fmt: skip
+    if found.by_scale:
+        drawn |= _sweep(found.by_scale, ordinary)
     return {f"{name}.svg": svg.encode() for name, svg in drawn.items()}
+
+
+def _branches(of: Branches) -> list[Line]:
+    return [
+        Line("guided", of.hat, ORANGE),
+        Line("prompt, unguided", of.cond, BLUE),
+        Line("empty prompt", of.uncond, GREY, dashed=True),
+    ]
+
+
+def _sweep(by_scale: Sequence[Verification], ordinary: Ordinary) -> dict[str, Markup]:
+    """Plots over the guidance scale."""
+    scales = [one.guidance_scale for one in by_scale]
+    alike = [Line("between seeds", np.array([one.mean_correlation for one in by_scale]), BLUE)]
+    if all(one.given is not None for one in by_scale):
+        to_given = [one.given.similarity.correlation.mean() for one in by_scale if one.given is not None]
+        alike.append(Line("with the given image", np.array(to_given), ORANGE))
+    away = []
+    for name, colour in (("D1", ORANGE), ("D2", BLUE)):
+        away.append(Line(name, np.array([getattr(one.fit.deviation, name) for one in by_scale]), colour))
+        if all(scale in ordinary for scale in scales):
+            usual = np.array([getattr(ordinary[scale], name).mean() for scale in scales])
+            away.append(Line(f"{name}, everyday captions", usual, colour, dashed=True))
+    return {
+        "sweep-similarity": scale_plot("Guidance and likeness", "correlation, mean", scales, alike),
+        "sweep-deviations": scale_plot("Guidance and deviation from the schedule", "D1, D2", scales, away),
+    }
 
 
 def _weights(title: str, found: Verification, fit: Fit) -> str:
@@ -177,66 +230,3 @@ def _weights(title: str, found: Verification, fit: Fit) -> str:
         Line("residual", fit.weights.residual.mean(1), GREEN),
     ]
     return step_plot(title, "weight, mean of seeds", lines)
-
-
-def summary(found: Verification) -> dict[str, Any]:
-    """The numbers of one prompt that are not per step, as JSON has them (NaN: null)."""
-    given, fit_given = found.given, found.fit_given
-    return {
-        "prompt_id": prompt_id(found.prompt),
-        "prompt": found.prompt,
-        "verdict": verdict(found),
-        "agreeing_seeds": found.agreeing,
-        "copying_seeds": found.copying,
-        "among_seeds": _plain(found.among_seeds),
-        "to_given": None if given is None else _plain(given.similarity),
-        "seed_distance_start": _finite(float(found.distance[0])),
-        "seed_distance_end": _finite(float(found.distance[-1])),
-        "D1": float(found.fit.deviation.D1),
-        "D2": float(found.fit.deviation.D2),
-        "D1_empty_prompt": float(found.fit_uncond.deviation.D1),
-        "D2_empty_prompt": float(found.fit_uncond.deviation.D2),
-        "D1_given": None if fit_given is None else float(fit_given.deviation.D1),
-        "D2_given": None if fit_given is None else float(fit_given.deviation.D2),
-    }
-
-
-def _plain(similarity: Similarity) -> Mapping[str, Any]:
-    return {
-        name: None if kind is None else [_finite(part) for part in kind.tolist()]
-        for name, kind in similarity._asdict().items()
-    }
-
-
-def _finite(number: Any) -> Any:
-    """A number, or a list of numbers, with None for NaN."""
-    if isinstance(number, list):
-        return [_finite(part) for part in number]
-    return None if np.isnan(number) else round(number, 6)
-
-
-def steps(found: Sequence[Verification]) -> pl.DataFrame:
-    """A row per prompt, seed and step: weights, residuals, norms, and the distance between the prompt's seeds."""
-    return pl.concat([_steps(one) for one in found])
-
-
-def _steps(found: Verification) -> pl.DataFrame:
-    K, S = found.norm_hat.shape
-    fits = {"": found.fit, "_given": found.fit_given}
-    columns: dict[str, Any] = {
-        "prompt_id": [prompt_id(found.prompt)] * (K * S),
-        "seed": np.tile(found.seeds, K),
-        "step": np.repeat(np.arange(K), S),
-        "timestep": np.repeat(found.timesteps, S),
-        "signal_rate": np.repeat(found.signal_rate, S),
-        "noise_rate": np.repeat(found.noise_rate, S),
-    }
-    for suffix, fit in fits.items():
-        for name in ("w_0", "w_T", "residual"):
-            values = np.full((K, S), np.nan) if fit is None else getattr(fit.weights, name)
-            columns[name + suffix] = values.ravel()
-    for name in ("norm_hat", "norm_cond", "norm_uncond"):
-        columns[name] = getattr(found, name).ravel()
-    columns["seed_distance"] = np.repeat(found.distance[:K], S)
-    columns["seed_distance_uncond"] = np.repeat(found.distance_uncond[:K], S)
-    return pl.DataFrame(columns).with_columns(pl.col(pl.Float64).fill_nan(None))
