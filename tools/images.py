@@ -1,117 +1,127 @@
-"""Write docs/images.md: what a caption's own image adds to the first step, on the true training pairs of our models.
+"""Write the tables of docs/images.md: what a caption's own image adds to the first step, on true training pairs.
 
-    python tools/images.py NAME=BUNDLE,LABELS,WORK,SEED ...
+    python -m tools.images NAME=BUNDLE,LABELS ...
 
-WORK: a folder in which `demo_model.dataset.build` keeps or makes the training set of that SEED (with npm for artwork).
+LABELS as `tools.ground_truth` writes them, in the folder of its dataset. Two UNet passes per caption.
 """
 
-import sys
+import argparse
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from demo_model import dataset
 
-from scanner.diffusion.injection import injection
+from scanner.diffusion.injection import discrepancy, injection
 from scanner.diffusion.scores import SCORES
 from scanner.diffusion.start import predict_prior, start
-from scanner.diffusion.trace import trace
-from scanner.evidence.metrics import auroc, tpr_at_fpr
+from scanner.diffusion.trace import Trace, trace
+from scanner.evidence.decomposition import cosine, loss
+from scanner.evidence.evaluate import COLLAPSED
+from scanner.evidence.kept import keeping
+from scanner.evidence.metrics import bootstrap, resample
 from scanner.model import Model
 
-PAGE = Path(__file__).parent.parent / "docs/images.md"
-COMPARED = ("text_noise_norm_v1", "overestimation_prior_v1", "estimate_ratio_prior_v1")
-GUIDANCE_SCALE, NUM_INFERENCE_STEPS, SEEDS, CHUNK = 7.5, 50, (0, 1), 64
+from .pairs import Labelled, told
+
+ROOT = Path(__file__).parent.parent
+PAGE, KEPT = ROOT / "docs/images.md", ROOT / "build/images"
+SCORED = ("estimate_ratio_prior_v1", "overestimation_prior_v1", "text_noise_norm_v1")
+CONTROL = ("injection_cosine_prior", "E_rel", "loss_hat")  # also measured with another caption's picture
+GUIDANCE_SCALE, STEPS, SEEDS, FPR = 7.5, 50, (0, 1), 0.01
+LOW = ("E_rel", "r_perp", "loss_cond", "cosine_x_0_hat")  # of memorized pairs
 MARK = "<!-- Below: written by tools/images.py. -->"
 
 
-class Trained(NamedTuple):
-    """A model, its labelled prompts and its training set."""
-
-    name: str
-    bundle: Path
-    labels: Path
-    work: Path
-    seed: int
-
-    @classmethod
-    def parse(cls, argument: str) -> "Trained":
-        name, _, rest = argument.partition("=")
-        bundle, labels, work, seed = rest.split(",")
-        return cls(name, Path(bundle), Path(labels), Path(work), int(seed))
+def pairs(labelled: Labelled, others: int | None) -> pl.DataFrame:
+    """Captions of one picture with a label: all memorized ones, and as many `others` as there are or are asked for."""
+    known = labelled.prompts().filter(pl.col("role") == "fixed").drop_nulls("label")
+    rest = known.filter(~pl.col("label"))
+    rest = rest if others is None else rest.sample(min(others, len(rest)), seed=0)
+    return pl.concat([known.filter("label"), rest])
 
 
-def pairs(model: Trained) -> tuple[pl.DataFrame, np.ndarray]:
-    """Fixed prompts with a label, [prompt, duplicates, label], and the one image of each, float32 [n, 3, 32, 32]."""
-    data = dataset.build(model.work, model.seed)
-    of_prompt = {str(data.prompts[prompt]): image for image, prompt in enumerate(data.image_prompt)}
-    labels = pl.read_parquet(model.labels).filter(pl.col("role") == "fixed")
-    labels = labels.select("prompt", "duplicates", "label")
-    unknown = [prompt for prompt in labels["prompt"] if prompt not in of_prompt]
-    if unknown:
-        raise SystemExit(f"{model.labels}: {len(unknown)} fixed prompts are not in {model.work}: another seed's data?")
-    chosen = data.images[[of_prompt[prompt] for prompt in labels["prompt"]]]
-    return labels, (chosen / np.float32(127.5) - 1).astype(np.float32)
-
-
-def measure(model: Trained, prompts: list[str], images: np.ndarray) -> dict[tuple[str, int], np.ndarray]:
-    """(quantity, seeds) -> values [n]."""
-    denoiser = Model(model.bundle, batch_size=128).denoiser
-    x_0 = denoiser.encode_images(images)
-    prior = predict_prior(denoiser, NUM_INFERENCE_STEPS)
-    first = replace(start(denoiser, SEEDS, NUM_INFERENCE_STEPS), prior=prior)
-    measures = (
-        ("0", np.zeros_like(prior.mean), None),
-        ("prior mean", prior.mean, None),
-        ("prior mean, prior's covariance", prior.mean, prior.covariance),
-    )
-    found: dict[tuple[str, int], list[np.ndarray]] = {}
-    for i in range(0, len(prompts), CHUNK):
-        whole = trace(denoiser, denoiser.encode(prompts[i : i + CHUNK]), first, GUIDANCE_SCALE, NUM_INFERENCE_STEPS, 1)
-        for seeds in (1, 2):
-            part = whole.part(seeds, 1)
-            values = {name: SCORES[name](part) for name in COMPARED if SCORES[name].seeds <= seeds}
-            for mu, centre, covariance in measures:
-                held = injection(part.hat.x0[0], x_0[i : i + CHUNK], centre, covariance)
-                own = np.arange(len(held.coefficient))
-                values[f"injection, mu = {mu}"] = held.coefficient[own, :, own].mean(1)
-                values[f"injection cosine, mu = {mu}"] = held.cosine[own, :, own].mean(1)
-            for name, value in values.items():
-                found.setdefault((name, seeds), []).append(value)
-    return {key: np.concatenate(parts).astype(np.float64) for key, parts in found.items()}
-
-
-def table(labels: pl.DataFrame, values: dict[tuple[str, int], np.ndarray]) -> str:
-    """AUROC / TPR at 1 % FPR of every quantity, with medians."""
-    label, times = labels["label"], labels["duplicates"].to_numpy()
-    decided = label.is_not_null().to_numpy()
-    memorized = label.fill_null(False).to_numpy()
-    tasks = {
-        "memorized against not": (decided, memorized),
-        "shown >= 16 times against once": ((times >= 16) | (times == 1), times >= 16),
+def quantities(found: Trace, x: np.ndarray) -> dict[str, np.ndarray]:
+    """[B] each of the first step, means over seeds, for a picture of each caption, latents [B, C, H, W]."""
+    assert found.prior is not None
+    mean, near, own = found.prior.mean, x[:, None], np.arange(len(x))
+    plain, by_prior = (injection(found.hat.x0[0], x, mean, of) for of in (None, found.prior.covariance))
+    off = discrepancy(found.text_estimate[0], near, mean)
+    each = {
+        "injection_cosine_prior": by_prior.cosine[own, :, own],
+        "injection_prior": by_prior.coefficient[own, :, own],
+        "injection_cosine": plain.cosine[own, :, own],
+        "injection": plain.coefficient[own, :, own],
+        "E_rel": off.E_rel,
+        "r_perp": off.r_perp,
+        "loss_cond": loss(found.cond.x0[0], near),
+        "loss_hat": loss(found.hat.x0[0], near),
+        "cosine_x_0_hat": cosine(found.hat.eps[0], near),
     }
-    counts = [f"{name} ({(kept & kind).sum()} : {(kept & ~kind).sum()})" for name, (kept, kind) in tasks.items()]
-    lines = [f"| quantity | seeds | {' | '.join(counts)} | median, memorized | median, not |", "|---" * 6 + "|"]
-    for (name, seeds), value in sorted(values.items(), key=lambda item: (item[0][1], item[0][0])):
-        cells = [
-            f"{auroc(value[kept], kind[kept]):.4f} / {tpr_at_fpr(value[kept], kind[kept], 0.01):.3f}"
-            for kept, kind in tasks.values()
-        ]
-        medians = [f"{np.median(value[decided & kind]):.2f}" for kind in (memorized, ~memorized)]
-        lines.append(f"| {name} | {seeds} | {' | '.join([*cells, *medians])} |")
-    return "\n".join(lines)
+    return {name: values.mean(1) for name, values in each.items()}
+
+
+def measure(labelled: Labelled, labels: pl.DataFrame, precision: str) -> dict[str, np.ndarray]:
+    """Values [n] of every quantity, of the scan's scores, and of quantities with another caption's picture."""
+    model = Model(labelled.bundle, "openvino", precision, batch_size=256)
+    denoiser, prompts = model.denoiser, labels["prompt"].to_list()
+    shared = replace(start(denoiser, SEEDS, STEPS), prior=predict_prior(denoiser, STEPS))
+    own = labels["own"].to_numpy()
+    place = {prompt: i for i, prompt in enumerate(prompts)}
+
+    def each(part: Sequence[str]) -> dict[str, np.ndarray]:
+        x = labelled.latents(denoiser, own[[place[prompt] for prompt in part]])
+        first = trace(denoiser, denoiser.encode(part), shared, GUIDANCE_SCALE, STEPS, 1)
+        found = {f"`{name}`": values for name, values in quantities(first, x).items()}
+        found |= {f"`{name}`, without an image": SCORES[name](first) for name in SCORED}
+        others = quantities(first, np.roll(x, 1, axis=0))  # no picture belongs to two of these captions
+        return found | {f"`{name}`, another's image": others[name] for name in CONTROL}
+
+    names = list(each(prompts[:1]))
+    made_of = [model.scan_id, names, own.tolist()]
+    values = keeping(
+        KEPT, "first steps", made_of, prompts, 256, lambda part: np.stack(list(each(part).values()), 1).astype(float),
+        told, lambda: False,
+    )  # fmt: skip
+    return {name: values[:, i] for i, name in enumerate(names)}
+
+
+def table(labels: pl.DataFrame, values: dict[str, np.ndarray]) -> Iterator[str]:
+    """Lines: AUROC with its interval and TPR of every quantity, with medians."""
+    heads, treated = [], {}
+    for treatment, words in (("left out", "collapsed left out"), ("negative", "collapsed as not memorized")):
+        label = labels.select(label=COLLAPSED[treatment])["label"]
+        kept = label.is_not_null().to_numpy()
+        treated[treatment] = kept, label.to_numpy()[kept].astype(bool)
+        positives = int(treated[treatment][1].sum())
+        heads.append(f"{words} ({positives:,} : {kept.sum() - positives:,})")
+    yield f"| quantity | {' | '.join(heads)} | median, memorized; not |"
+    yield "|---" * 4 + "|"
+    for name, value in values.items():
+        low = name.strip("`").partition("`")[0] in LOW
+        cells = []
+        for kept, label in treated.values():
+            weights = resample(labels["group"].to_numpy()[kept])
+            area, rate = bootstrap(-value[kept] if low else value[kept], label, weights, (FPR,))
+            ends = "{:.3f} to {:.3f}".format(*area.interval())
+            cells.append(f"{area.value:.3f} ({ends}) / {rate.value:.2f}")
+        kept, label = treated["left out"]
+        medians = "; ".join(f"{np.median(value[kept][label == kind]):.2f}" for kind in (True, False))
+        yield f"| {name}{', low' if low else ''} | {' | '.join(cells)} | {medians} |"
 
 
 def main() -> None:
-    """Measure each model given and write the tables below the page's mark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", type=Labelled.parse, metavar="NAME=BUNDLE,LABELS")
+    parser.add_argument("--others", type=int, help="captions that are not memorized, by chance  [default: all]")
+    parser.add_argument("--precision", default="auto", help="of OpenVINO")
+    arguments = parser.parse_args()
     parts = [PAGE.read_text(encoding="utf-8").partition(MARK)[0] + MARK]
-    for model in map(Trained.parse, sys.argv[1:]):
-        labels, images = pairs(model)
-        values = measure(model, labels["prompt"].to_list(), images)
-        parts += [f"### {model.name}", table(labels, values)]
-        print(f"{model.name}: done", file=sys.stderr)
+    for labelled in arguments.models:
+        labels = pairs(labelled, arguments.others)
+        values = measure(labelled, labels, arguments.precision)
+        parts += [f"### {labelled.name}", "\n".join(table(labels, values))]
     PAGE.write_text("\n\n".join(parts) + "\n")
 
 

@@ -1,77 +1,214 @@
-"""Write docs/severity.md: how the paper's whole-trajectory measures, and first-step scores, go with severity.
+"""Write docs/severity.md: how the paper's quantities, and first-step scores, go with severity.
 
-    python tools/severity.py [--prompts N]  # 80 for the page as it is
+    python -m tools.severity [--prompts N] NAME=BUNDLE,LABELS ...
 
-D1 and D2 need a full generation, two UNet passes per step and seed; first-step scores one pass per seed. Some minutes
-per model.
+LABELS as `tools.ground_truth` writes them, in the folder of its dataset. D1 and D2 need a full generation, 198 UNet
+passes per prompt. Interrupted, the same command goes on with what it kept in build/severity.
 """
 
 import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
-from detection import MODELS
 
-from scanner.config import ScanConfig
-from scanner.evidence.verify import Sampler, Sampling
+from scanner.config import ScanConfig, unet_passes
+from scanner.diffusion.injection import discrepancy, injection
+from scanner.diffusion.scores import SCORES
+from scanner.diffusion.start import predict_prior, start
+from scanner.diffusion.trace import denoise, trace
+from scanner.evidence.decomposition import cosine, decompose, deviation, latent_norm, loss
+from scanner.evidence.kept import keeping
+from scanner.evidence.metrics import Bootstrap, resample
 from scanner.model import Model
 
-DOCS = Path(__file__).parent.parent / "docs"
+from .pairs import Labelled, told
+
+ROOT = Path(__file__).parent.parent
 SEEDS = (2000, 2001)  # neither a scan's nor those that the labels were made with
-FIRST_STEP = ("text_noise_norm_v1", "overestimation_prior_v1", "seed_independence_v1", "estimate_ratio_prior_v1")
-SEVERITY = "similarity"
-PAPER = ("about .92", "about .92", "about .70")  # Pearson with SSCD similarity on SD 1.4, SD 2.1, RealVis
+STEPS, GUIDANCE_SCALE = 50, 7.5
+WHOLE, FIRST = unet_passes(len(SEEDS), STEPS), unet_passes(len(SEEDS), 1)
+SCORED = ("estimate_ratio_prior_v1", "overestimation_prior_v1", "text_noise_norm_v1")
+BRANCHES = ("guided", "prompt", "empty prompt")
+GROUPS = {  # what is known, passes: measures
+    ("the prompt alone", WHOLE): ("D1", "D2"),
+    ("the prompt alone", FIRST): SCORED,
+    ("x", WHOLE): ("D1, x_0 = x", "D2, x_0 = x", "distance along the path, guided", "distance along the path, prompt"),
+    ("x", FIRST): (
+        "injection, prior", "injection cosine, prior", "E_rel", "r_perp", "distance, guided", "distance, prompt",
+        "cosine of eps and x, guided",
+    ),
+    ("another prompt's x, for control", WHOLE): ("D1, x_0 = other x",),
+    ("another prompt's x, for control", FIRST): (
+        "injection cosine, prior, other x", "E_rel, other x", "distance, guided, other x", "distance, prompt, other x"
+    ),
+    ("no model, for control", 0): ("words of the caption", "length of x less the mean"),
+}  # fmt: skip
+STORY = ("distance", "distance along the path", "cosine of eps and x", "cosine of eps and x_T")
 INTRODUCTION = """# Severity
 
-How closely each measure follows the severity of memorization, here the mean similarity of generated images to the
-nearest training image ([demo-model.md](demo-model.md)); `python tools/severity.py --prompts N` writes
-this page for at most N prompts of each model.
+How closely each measure follows the severity of memorization: the mean similarity of four generated images to the
+nearest training image, as the labels of the [ground truth](ground-truth.md) have it.
+`python -m tools.severity NAME=BUNDLE,LABELS ...` writes this page.
 
-D1 and D2 are the paper's measures over a *whole* trajectory (arXiv 2509.25705): the deviation of w_0 and of w_T from
-the schedule, summed over steps, x_0 being the generated latent ([verify.md](verify.md)). They cost 99 times what a
-first-step score does. The paper reports Pearson correlations with SSCD similarity of {} on Stable Diffusion 1.4, {} on
-2.1 and {} on RealVis, for its own prompts: theirs, not ours, and not comparable in size with the figures below, which
-come from small models and a sample in which memorized prompts are half.
+D1 and D2 are the paper's measures over a *whole* path (Kim, Kim and Lee, arXiv 2509.25705): how far w_0 and w_T leave
+the schedule, summed over steps, x_0 being the generated latent, or x ([verify.md](verify.md)). The paper reports
+Pearson correlations with SSCD similarity of about .92 on Stable Diffusion 1.4, about .92 on 2.1 and about .70 on
+RealVis, for its own prompts: theirs, not ours, and not to be compared in size with the figures below, which come from
+small models and a sample in which memorized prompts are half.
+
+x is the training image that the generated ones are nearest to, which somebody who looks for copies does not know: where
+a measure needs it, read how much an image adds, not what a scan can do ([images.md](images.md) has the captions' own
+images). Two seeds, none of them a scan's or the labels', at a guidance scale of 7.5. *Within*: Spearman among memorized
+prompts alone, and among the others. Intervals: 95 % bootstrap over groups of related captions.
 """
+STORY_TITLE = """**Overshooting.** *Distance* of the clean estimate from x at the first step, the root of the loss,
+RMS per latent element; *along the path*: its mean over all steps. The cosines are the first step's."""
 
 
 def sample(labels: pl.DataFrame, n: int) -> pl.DataFrame:
-    """Half memorized prompts, half not, drawn with a fixed seed; as many as there are."""
-    halves = [labels.filter(label=kind) for kind in (True, False)]
-    return pl.concat([half.sample(min(n // 2, len(half)), seed=0) for half in halves])
+    """Half memorized prompts, half not, in turn, by chance: the first of more are those of fewer."""
+    decided = labels.drop_nulls("label").sample(fraction=1, shuffle=True, seed=0)
+    turn = pl.int_range(pl.len()).over("label")
+    return (
+        decided.with_columns(turn=turn).filter(pl.col("turn") < n // 2).sort("turn", "label", descending=[False, True])
+    )
 
 
-def measured(folder: Path, labels: pl.DataFrame) -> pl.DataFrame:
-    """[similarity, D1, D2, first-step scores...] of labelled prompts, two seeds each."""
-    model, prompts = Model(folder, config=ScanConfig(seeds=SEEDS)), labels["prompt"]
-    deviations = Sampler(model.denoiser, Sampling(SEEDS)).deviations(prompts.to_list())
-    scorer = model.scorer()
-    frame = pl.DataFrame({"prompt_id": prompts, "text": prompts})
-    scores = pl.concat([scorer(part) for part in frame.iter_slices(scorer.chunk)]).select(FIRST_STEP)
-    return pl.concat([labels.select(SEVERITY), deviations.select("D1", "D2"), scores], how="horizontal")
+class Paths:
+    """Whole paths of prompts, in numbers, against a training image x of each and another prompt's."""
+
+    def __init__(self, model: Model):
+        self.denoiser = denoiser = model.denoiser
+        self.prior = predict_prior(denoiser, STEPS)
+        self.start = replace(start(denoiser, SEEDS, STEPS), prior=self.prior)
+        timesteps = denoiser.schedule.timesteps(STEPS)
+        self.rates = (denoiser.schedule.signal_rate[timesteps], denoiser.schedule.noise_rate[timesteps])
+
+    def of(self, prompts: Sequence[str], x: np.ndarray, other: np.ndarray) -> dict[str, np.ndarray]:
+        """[B] each, means over seeds; `x`, `other`: latents [B, C, H, W]."""
+        conditioning, near = self.denoiser.encode(prompts), x[:, None]
+        first = trace(self.denoiser, conditioning, self.start, GUIDANCE_SCALE, STEPS, 1)
+        found = {name: np.asarray(SCORES[name](first), np.float64) for name in SCORED}
+        for words, image in (("", x), (", other x", other)):
+            held = injection(first.hat.x0[0], image, self.prior.mean, self.prior.covariance)
+            own = np.arange(len(x))
+            found["injection, prior" + words] = held.coefficient[own, :, own].mean(1)
+            found["injection cosine, prior" + words] = held.cosine[own, :, own].mean(1)
+            off = discrepancy(first.text_estimate[0], image[:, None], self.prior.mean)
+            found |= {"E_rel" + words: off.E_rel.mean(1), "r_perp" + words: off.r_perp.mean(1)}
+        found["length of x less the mean"] = latent_norm(x - self.prior.mean)
+        found["words of the caption"] = np.array([len(prompt.split()) for prompt in prompts], np.float64)
+        for branch, of in (("guided", first.hat), ("prompt", first.cond)):
+            found[f"distance, {branch}, other x"] = np.sqrt(loss(of.x0[0], other[:, None])).mean(1)
+        path, distances = [], []
+        for step in denoise(self.denoiser, conditioning, self.start, GUIDANCE_SCALE, STEPS):
+            path.append(step.x_t)
+            if step.timestep >= 0:
+                hat = self.denoiser.schedule.guided(step.x_t, step.cond, step.uncond, GUIDANCE_SCALE, step.timestep)
+                distances.append([np.sqrt(loss(of.x0, near)).mean(1) for of in (hat, step.cond, step.uncond)])
+        x_t = np.stack(path)  # [K + 1, B, S, C, H, W]
+        for words, image in (("", x_t[-1]), (", x_0 = x", near), (", x_0 = other x", other[:, None])):
+            D1, D2 = deviation(decompose(x_t[:-1], image, self.start.x_T), *self.rates)
+            found |= {"D1" + words: D1, "D2" + words: D2}
+        for i, branch in enumerate(BRANCHES):
+            of = (first.hat, first.cond, first.uncond)[i]
+            found[f"distance, {branch}"] = distances[0][i]
+            found[f"distance along the path, {branch}"] = np.mean([at[i] for at in distances], axis=0)
+            found[f"cosine of eps and x, {branch}"] = cosine(of.eps[0], near).mean(1)
+            found[f"cosine of eps and x_T, {branch}"] = cosine(of.eps[0], self.start.x_T).mean(1)
+        return found
+
+
+def measured(labelled: Labelled, labels: pl.DataFrame, arguments: argparse.Namespace) -> pl.DataFrame:
+    """The labels with all measures beside them."""
+    model = Model(labelled.bundle, "openvino", arguments.precision, ScanConfig(seeds=SEEDS), batch_size=64)
+    paths, prompts = Paths(model), labels["prompt"].to_list()
+    x = labelled.latents(model.denoiser, labels["nearest"].to_numpy())
+    other = np.roll(x, 1, axis=0)
+    place = {prompt: i for i, prompt in enumerate(prompts)}
+    names = list(paths.of(prompts[:1], x[:1], other[:1]))
+
+    def computed(part: Sequence[str]) -> np.ndarray:
+        at = [place[prompt] for prompt in part]
+        return np.stack(list(paths.of(part, x[at], other[at]).values()), axis=1)
+
+    made_of = [model.scan_id, names, labels["nearest"].to_list()]
+    values = keeping(ROOT / "build/severity", "paths", made_of, prompts, 64, computed, told, lambda: False)
+    return labels.with_columns(pl.Series(name, values[:, i]) for i, name in enumerate(names))
+
+
+def pearson(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted correlations [R] of x, y [n] under weights [R, n]."""
+    share = weights / weights.sum(1, keepdims=True)
+    dx, dy = x - share @ x[:, None], y - share @ y[:, None]
+    return (share * dx * dy).sum(1) / np.sqrt((share * dx**2).sum(1) * (share * dy**2).sum(1))
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    return pl.Series(values).rank().to_numpy()
+
+
+def correlations(found: pl.DataFrame, name: str) -> tuple[Bootstrap, Bootstrap]:
+    """Pearson and Spearman of a measure with severity; ranks are those of the whole sample."""
+    weights = resample(found["group"].to_numpy())
+    pair = found[name].to_numpy(), found["similarity"].to_numpy()
+    both = []
+    for x, y in (pair, tuple(map(ranks, pair))):
+        both.append(Bootstrap(float(pearson(x, y, np.ones((1, len(x))))[0]), pearson(x, y, weights)))
+    return both[0], both[1]
 
 
 def table(found: pl.DataFrame) -> str:
-    """Markdown: Pearson and Spearman of each measure with severity."""
-    lines = ["| measure | UNet passes per prompt | Pearson | Spearman |", "|---|---|---|---|"]
-    for name in found.columns[1:]:
-        kinds = [found.select(pl.corr(name, SEVERITY, method=method)).item() for method in ("pearson", "spearman")]
-        passes = len(SEEDS) * (1 if name in FIRST_STEP else 99)
-        lines.append(f"| `{name}` | {passes} | {kinds[0]:.2f} | {kinds[1]:.2f} |")
+    """Markdown: correlations of each measure with severity."""
+    lines = ["| knowing | measure | UNet passes | Pearson | Spearman | within memorized; others |", "|---" * 6 + "|"]
+    for (known, passes), names in GROUPS.items():
+        for name in names:
+            cells = []
+            for of in correlations(found, name):
+                low, high = of.interval()
+                cells.append(f"{of.value:.2f} ({low:.2f} to {high:.2f})")
+            kinds = [found.filter(pl.col("label") == kind) for kind in (True, False)]
+            within = "; ".join(f"{correlations(kind, name)[1].value:.2f}" for kind in kinds)
+            word = f"`{name}`" if name in SCORED else name
+            lines.append(f"| {known} | {word} | {passes} | {' | '.join(cells)} | {within} |")
+    return "\n".join(lines)
+
+
+def story(found: pl.DataFrame) -> str:
+    """Markdown: medians of what the predictions hold of x, memorized prompts beside the others."""
+    lines = [f"| median, memorized; not | {' | '.join(BRANCHES)} |", "|---" * 4 + "|"]
+    for quantity in STORY:
+        cells = []
+        for branch in BRANCHES:
+            kinds = [found.filter(pl.col("label") == kind)[f"{quantity}, {branch}"].median() for kind in (True, False)]
+            cells.append("; ".join(f"{value:.2f}" for value in kinds))
+        lines.append(f"| {quantity} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", type=int, default=300)
-    prompts = parser.parse_args().prompts
-    parts = [INTRODUCTION.format(*PAPER)]
-    for name, (model, path) in MODELS.items():
-        labels = sample(pl.read_parquet(path), prompts)
-        counts = f"{labels['label'].sum()} memorized prompts, {(~labels['label']).sum()} not"
-        parts += [f"## The {name} model: {counts}", table(measured(model, labels))]
-        print(f"{name}: done", flush=True)
-    (DOCS / "severity.md").write_text("\n\n".join(part.strip() for part in parts) + "\n")
+    parser.add_argument("models", nargs="+", type=Labelled.parse, metavar="NAME=BUNDLE,LABELS")
+    parser.add_argument("--prompts", type=int, default=300, help="of each model, half of them memorized")
+    parser.add_argument("--precision", default="auto", help="of OpenVINO")
+    arguments = parser.parse_args()
+    parts = [INTRODUCTION]
+    for labelled in arguments.models:
+        labels = sample(labelled.prompts(), arguments.prompts)
+        found = measured(labelled, labels, arguments)
+        memorized = int(labels["label"].sum())
+        parts += [
+            f"## The {labelled.name} model: {memorized} memorized prompts, {len(labels) - memorized} not",
+            table(found),
+            STORY_TITLE,
+            story(found),
+        ]
+        print(f"{labelled.name}: done", file=sys.stderr)
+    (ROOT / "docs/severity.md").write_text("\n\n".join(part.strip() for part in parts) + "\n")
 
 
 if __name__ == "__main__":
