@@ -22,7 +22,7 @@ def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "get-started.md", "exec"), {})
     printed = capsys.readouterr().out
-    assert "shape: (170, " in printed  # 200 rows hold 170 unique captions
+    assert "shape: (184, " in printed  # 200 rows hold 184 unique captions
     assert "estimate_ratio_prior_v1" in printed
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from scanner.evidence.labels import read_labels
 from tools.ground_truth import (
     captions,
     checks,
@@ -442,8 +443,8 @@ def test_the_demo_has_the_rows_of_an_epoch(tmp_path):
     work, out = tmp_path / "work", tmp_path / "demo"
     (work / "bundle-v_prediction").mkdir(parents=True)
     (work / "bundle-v_prediction/engine.json").write_text("{}")
-    table = pl.DataFrame({name: [0, 0, 0] for name in demo.COLUMNS} | {"tower_image": 0}).with_columns(
-        prompt=pl.Series(["a fox", "The Owl", "a key"]), duplicates=pl.Series([3, 1, 0])
+    table = pl.DataFrame({name: [0, 0, 0] for name in demo.COLUMNS}).with_columns(
+        prompt=pl.Series(["a fox", "The Owl", "a key"]), duplicates=pl.Series([3, 1, 0]), group=pl.Series([7, 7, 8])
     )
     table.write_parquet(work / "labels-v_prediction.parquet")
     pool = ["the owl", *(f"a drum {i}" for i in range(600))]
@@ -455,7 +456,8 @@ def test_the_demo_has_the_rows_of_an_epoch(tmp_path):
     assert len(set(ordinary)) == 500
     assert set(ordinary) < set(pool[1:])
     assert ordinary != sorted(ordinary, key=pool.index)
-    assert pl.read_parquet(out / "labels.parquet").columns == list(demo.COLUMNS)
+    labelled = read_labels(out / "labels.parquet")
+    assert labelled.select("prompt", "cluster").rows() == [("a fox", "7"), ("The Owl", "7"), ("a key", "8")]
     assert (out / "bundle/engine.json").read_text() == "{}"
     again = tmp_path / "again"
     demo.write(work, again)

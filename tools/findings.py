@@ -2,8 +2,9 @@
 
     python tools/findings.py BUNDLE LABELS.parquet
 
-LABELS: prompt, label (memorized, by generation) and image (that it is a copy of). Of pairs of captions that are put
-together, the share that lead to one image (precision), and of pairs that do, the share that is put together (recall).
+LABELS: prompt, label (memorized, by generation) and image (that it is a copy of). Flagged is what the demo's rule
+flags. Of pairs of captions that are put together, the share that lead to one image (precision), and of pairs that do,
+the share that is put together (recall).
 """
 
 import sys
@@ -16,11 +17,10 @@ import polars as pl
 
 from scanner import Model
 from scanner.audit.findings import group
-from scanner.audit.rank import Rule, rank
+from scanner.audit.rank import rank
 from scanner.dataset.captions import prompt_ids
-from scanner.diffusion.scores import DEFAULT_SCORE
+from scanner.demo import RULE
 
-FLAGGED = 0.95  # quantile of the labelled captions from which they are flagged
 JACCARD = np.arange(0.1, 1.0, 0.05)  # shares of words that two captions have in common, tried for the control
 
 
@@ -66,7 +66,7 @@ def line(name: str, counts: tuple[int, int, int]) -> str:
 def main(bundle: str, path: str) -> None:
     """Print the tables."""
     labels = pl.read_parquet(path).with_columns(prompt_id=prompt_ids(pl.read_parquet(path)["prompt"]))
-    ranked = rank(scored(Path(bundle), labels), Rule(DEFAULT_SCORE, quantile=FLAGGED))
+    ranked = rank(scored(Path(bundle), labels), RULE)
     for what, chosen in (("memorized", pl.lit(True)), ("memorized and flagged", pl.col("flagged"))):
         prompts = ranked.filter(chosen, pl.col("label"))
         truth = prompts["image"].to_list()

@@ -25,7 +25,7 @@ from scanner.report.read import read_night
 @click.command(
     epilog=examples(
         "overscan explain --report report -m bundle",
-        'overscan explain --prompt "credit card on brown" -m bundle',
+        'overscan explain --prompt "some hot dogs" -m bundle',
     )
 )
 @click.option("--prompt", multiple=True, allow_from_autoenv=False, help="Caption to explain; may be repeated.")

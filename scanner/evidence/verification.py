@@ -10,7 +10,7 @@ import numpy as np
 from scanner.diffusion.prediction import Array
 from scanner.evidence.decomposition import Branches, Deviation, Floats, Weights
 
-AGREE = 0.9  # correlation of images above which one copies the other: measured in docs/demo-model.md
+AGREE = 0.9  # correlation of images above which one copies the other: docs/verify.md
 
 
 class Similarity(NamedTuple):

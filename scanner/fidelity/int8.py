@@ -22,7 +22,7 @@ OBSERVED, CHECKED = 128, 128  # captions: to fit ranges to, to compare scores on
 FIRST_SEED = 2_000_000  # and up: no scan's seeds, and not the prior's
 FIRST_PASS = ScanConfig(seeds=(0,))  # what an int8 bundle is for
 RANKED = best_score(ScanConfig(seeds=(0,)), reference=False)
-# of RANKED: fitted well, the demo models reach .990 to .999; fitted to one caption, to another
+# of RANKED: fitted well, small models reach .990 to .999; fitted to one caption, to another
 # timestep, to latents ten times as large or to noise for embeddings, the epsilon model .90 to .98
 LEAST_RANK_CORRELATION = 0.98
 

@@ -3,8 +3,8 @@
     python -m tools.ground_truth.demo build/ground-truth scanner/demo
 
 `bundle/`; `captions.parquet`: each labelled caption as often as the ladder shows it in an epoch, those that are never
-shown once, in an order by chance; `labels.parquet`: what generation says about each; `reference.txt`: captions of the
-pool, whose drawings and captions the diffusion model was never shown.
+shown once, in an order by chance; `labels.parquet`: what generation says about each, as `overscan evaluate` reads it;
+`reference.txt`: captions of the pool, whose drawings and captions the diffusion model was never shown.
 """
 
 import argparse
@@ -19,7 +19,7 @@ LARGEST = 40_000_000  # bytes of the bundle, which every clone and wheel carries
 SEED = 2509
 REFERENCE = 500  # captions
 COLUMNS = (
-    "prompt", "role", "duplicates", "group", "copied_seeds", "similarity", "cross_seed_similarity", "image", "label",
+    "prompt", "role", "duplicates", "cluster", "copied_seeds", "similarity", "cross_seed_similarity", "image", "label",
     "collapsed",
 )  # fmt: skip
 
@@ -44,7 +44,7 @@ def write(work: Path, out: Path) -> None:
     bundle = work / f"bundle-{KIND}"
     if (size := sum(file.stat().st_size for file in bundle.iterdir())) > LARGEST:
         raise SystemExit(f"{bundle}: {size:,} bytes, at most {LARGEST:,} go into the demo: export a smaller model")
-    labels = pl.read_parquet(work / f"labels-{KIND}.parquet").select(COLUMNS)
+    labels = pl.read_parquet(work / f"labels-{KIND}.parquet").with_columns(cluster="group").select(COLUMNS)
     ordinary = reference(np.load(work / "pool.npz")["texts"].tolist(), labels["prompt"].to_list())
     out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(out / "bundle", ignore_errors=True)
