@@ -11,9 +11,10 @@ from scanner.demo import BUNDLE, CAPTIONS, LABELS, REFERENCE, RULE, run
 from scanner.evidence.evaluate import COLLAPSED, NORM
 from scanner.evidence.metrics import auroc
 from tools import first_screen
-from tools.first_screen import README
+from tools.first_screen import DOCS, README
 
 ORDINARY = 800  # captions of the part, beside all that are memorized
+GET_STARTED = DOCS / "get-started.md"
 NUMBER = re.compile(r"\d\.\d{4}")
 
 
@@ -121,3 +122,7 @@ def test_the_demos_ending_is_what_its_labels_say(whole):
     judged = labelled(whole)
     ours, theirs = (auroc(judged[name].to_numpy(), judged["memorized"].to_numpy()) for name in (RULE.score, NORM))
     assert ours > theirs
+    (said,) = re.findall(r"^> (.*\n> .*)$", GET_STARTED.read_text(), re.MULTILINE)
+    found = (whole.confirmed, whole.labelled, whole.copies[0], whole.copies[1], whole.confirmed, whole.memorized,
+             whole.labelled - whole.confirmed, whole.collapsed)  # fmt: skip
+    assert list(map(int, re.findall(r"\d+", said))) == pytest.approx(found, abs=2)  # as processors round

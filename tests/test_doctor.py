@@ -60,7 +60,7 @@ def test_a_working_installation_has_no_problem(healthy):
     assert found["packages"]["found"].startswith("overscan ")
     assert "polars " in found["packages"]["found"]
     assert found["package scanner"]["found"] == str(ROOT / "scanner")
-    assert "intact; stable-diffusion, float32, text_encoder, unet" in found["model"]["found"]
+    assert "intact; stable-diffusion, float32, text_encoder, vae_encoder, vae_decoder, unet" in found["model"]["found"]
     assert found["backend cpu"]["found"] == "runs the bundled model: CPUExecutionProvider, float32"
     assert found["backend torch"]["found"] == "not tried: it runs diffusers checkpoints, name one with --model"
     assert found["a scan"]["found"] == "would run on cpu: CPUExecutionProvider, float32"
