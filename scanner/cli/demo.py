@@ -50,8 +50,8 @@ def demo(out: Path, verify: int | None) -> None:
     click.echo(
         f"\n{done.confirmed} of {done.labelled} flagged captions are copied by the model on at least {fewest} of "
         f"{seeds} seeds; it found {done.confirmed} of {done.memorized} memorized ones.\n"
-        f"Of the other {done.labelled - done.confirmed}, {done.collapsed} collapse: all seeds give one picture, which "
-        "is no copy.\n"
+        f"Of the other {done.labelled - done.confirmed}, {done.collapsed} collapse: all seeds give one picture, which, "
+        "measured, is no copy or not quite one.\n"
         f"That is by generating every caption in full, once, before: precision {done.precision:.3f}, recall "
         f"{done.recall:.3f}, AUROC {done.auroc:.4f}.\n\n"
         f"open {shlex.quote(str(out / 'report.html'))}\n"
