@@ -9,7 +9,7 @@ from scanner.diffusion.scores import SCORES, best_score, best_scores
 @pytest.mark.parametrize(
     ("timesteps", "seeds", "reference", "expected"),
     [
-        ((981, 201), 2, True, "two_noise_v1"),
+        ((981, 201), 2, True, "estimate_ratio_white_v2"),
         ((901,), 2, True, "estimate_ratio_white_v2"),
         ((901,), 2, False, "estimate_ratio_prior_v2"),
         ((901,), 1, False, "overestimation_prior_v2"),

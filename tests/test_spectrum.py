@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scanner.diffusion.baselines import Covariance
-from scanner.diffusion.spectrum import SHRINKAGES, Spectrum, shrinkage
+from tools.ground_truth.spectrum import SHRINKAGES, Spectrum, shrinkage
 
 GAINS = np.array([2.0, 1.0, 0.7, 0.5])[:, None, None]
 

@@ -1,6 +1,5 @@
 """What is usual for a model, memorization aside: the measures that the `_prior`, `_ref` and `_white` scores use."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,13 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanner.diffusion.prediction import Array
-from scanner.diffusion.spectrum import Spectrum, shrinkage
 from scanner.errors import ScannerError
 
 SKETCH = 64  # numbers of a sketch
-SHRINKAGE = 0.6  # of the `_v1` scores' covariance towards a multiple of the identity
-FOLDS = 16  # of a reference's captions, each left out of a covariance in turn
-MOST_ROWS = 512  # of a reference, from which its shrinkage is read
+SHRINKAGE = 0.6  # of a covariance towards a multiple of the identity
 
 
 @dataclass(frozen=True)
@@ -54,34 +50,6 @@ class Covariance:
 
 
 @dataclass(frozen=True)
-class SpectralCovariance:
-    """A covariance of latents, shrunk towards their spectrum: `scanner.diffusion.spectrum` tells why and how far."""
-
-    spectrum: Spectrum
-    whitened: Covariance
-
-    @classmethod
-    def of(
-        cls, deviations: NDArray[np.floating], degrees: int, held_out: Sequence[NDArray[np.intp]] | None = None
-    ) -> "SpectralCovariance":
-        """Of deviations [N, C, H, W] from their mean; `held_out` as of `shrinkage`.
-
-        Raises ScannerError where there are none.
-        """
-        if not deviations.any():
-            raise ScannerError(f"the model predicts the same for all of {len(deviations)} captions and seeds")
-        spectrum = Spectrum.of(deviations, degrees)
-        flat = spectrum.whitened(deviations).reshape(len(deviations), -1)
-        known = flat if held_out is None else flat[: max(int(rows.max()) for rows in held_out) + 1]
-        return cls(spectrum, Covariance.of(flat, degrees, shrinkage(known, held_out)))
-
-    def distance(self, z: Array) -> Array:
-        """Mahalanobis length of latents [..., C, H, W] over sqrt(d): about 1 for one of the data that it is of."""
-        seen = self.spectrum.whitened(z)
-        return self.whitened.distance(seen.reshape(*z.shape[:-3], -1))
-
-
-@dataclass(frozen=True)
 class Prior:
     """`x0_uncond`: float32 [N, C, H, W], the first step's clean estimates for the empty prompt from N other noises.
 
@@ -101,11 +69,6 @@ class Prior:
         """Of the clean estimates around their mean."""
         n = len(self.x0_uncond)
         return Covariance.of((self.x0_uncond - self.mean).reshape(n, -1), n - 1)
-
-    @cached_property
-    def spectral(self) -> SpectralCovariance:
-        """The same, shrunk towards the estimates' spectrum."""
-        return SpectralCovariance.of(self.x0_uncond - self.mean, len(self.x0_uncond) - 1)
 
     @cached_property
     def projection(self) -> Array:
@@ -139,12 +102,3 @@ class Reference:
         """Of the predictions around each seed's mean, pooled over seeds."""
         deviations = (self.cond - self.mean).reshape(-1, self.mean[0].size)  # [R*S, d]
         return Covariance.of(deviations, (len(self.cond) - 1) * self.cond.shape[1])
-
-    @cached_property
-    def spectral(self) -> SpectralCovariance:
-        """The same, shrunk towards the predictions' spectrum. A caption's rows are left out together."""
-        R, S = self.cond.shape[:2]
-        deviations = (self.cond - self.mean).reshape(R * S, *self.cond.shape[2:])
-        captions = np.arange(max(2, min(R, MOST_ROWS // S)))
-        held_out = [np.arange(S) + S * part[:, None] for part in np.array_split(captions, min(FOLDS, len(captions)))]
-        return SpectralCovariance.of(deviations, (R - 1) * S, [rows.ravel() for rows in held_out])

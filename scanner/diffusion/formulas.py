@@ -63,12 +63,6 @@ def overestimation_prior(trace: Trace) -> Array:
     return np.asarray(trace.prior.covariance.distance(flat(trace.text_estimate[0])).mean(-1))
 
 
-def overestimation_spectral(trace: Trace) -> Array:
-    """The same, by the covariance that is shrunk towards the estimates' spectrum."""
-    assert trace.prior is not None
-    return np.asarray(trace.prior.spectral.distance(trace.text_estimate[0]).mean(-1))
-
-
 def overestimation_ref(trace: Trace) -> Array:
     """Overestimation against ordinary captions instead of the empty prompt: eps_cond - their mean for De.
 
@@ -84,21 +78,15 @@ def overestimation_white(trace: Trace) -> Array:
     return np.asarray(trace.reference.covariance.distance(flat(trace.told[0] - trace.reference.mean)).mean(-1))
 
 
-def overestimation_white_spectral(trace: Trace) -> Array:
-    """The same, by the covariance that is shrunk towards the predictions' spectrum."""
-    assert trace.reference is not None
-    return np.asarray(trace.reference.spectral.distance(trace.told[0] - trace.reference.mean).mean(-1))
-
-
 def overestimation_base(trace: Trace) -> Array:
-    """||(X_c - X_u) - the base model's X_c - X_u||, in standard deviations as of `overestimation_spectral`.
+    """||(X_c - X_u) - the base model's X_c - X_u||, in standard deviations as of `overestimation_prior`.
 
     What training since the base has changed for every prompt alike, such as a style, is in X_c and X_u and cancels.
     """
     assert trace.base is not None
     assert trace.prior is not None
     before = trace.base.cond.x0 - trace.base.uncond.x0
-    return np.asarray(trace.prior.spectral.distance(trace.text_estimate[0] - before).mean(-1))
+    return np.asarray(trace.prior.covariance.distance(flat(trace.text_estimate[0] - before)).mean(-1))
 
 
 def estimate_change(trace: Trace) -> Array:
@@ -108,7 +96,7 @@ def estimate_change(trace: Trace) -> Array:
     """
     assert trace.base is not None
     assert trace.prior is not None
-    return np.asarray(trace.prior.spectral.distance(trace.cond.x0[0] - trace.base.cond.x0).mean(-1))
+    return np.asarray(trace.prior.covariance.distance(flat(trace.cond.x0[0] - trace.base.cond.x0)).mean(-1))
 
 
 def seed_independence(trace: Trace) -> Array:
@@ -148,23 +136,11 @@ def estimate_ratio_prior(trace: Trace) -> Array:
     return measured_ratio(trace.cond.x0[0], trace.prior.mean, lambda z: covariance.distance(flat(z)))
 
 
-def estimate_ratio_spectral(trace: Trace) -> Array:
-    """The same, by the covariance that is shrunk towards the estimates' spectrum."""
-    assert trace.prior is not None
-    return measured_ratio(trace.cond.x0[0], trace.prior.mean, trace.prior.spectral.distance)
-
-
 def estimate_ratio_white(trace: Trace) -> Array:
     """The estimate ratio by ordinary captions: from the mean of their estimates, in standard deviations of these."""
     assert trace.reference is not None
     covariance = trace.reference.covariance
     return measured_ratio(*_told(trace), lambda z: covariance.distance(flat(z)))
-
-
-def estimate_ratio_white_spectral(trace: Trace) -> Array:
-    """The same, by the covariance that is shrunk towards the predictions' spectrum."""
-    assert trace.reference is not None
-    return measured_ratio(*_told(trace), trace.reference.spectral.distance)
 
 
 def _told(trace: Trace) -> tuple[Array, Array]:
@@ -241,5 +217,5 @@ def low_noise_norm(trace: Trace) -> Array:
 
 
 def two_noise(trace: Trace) -> Array:
-    """log low_noise_norm + log overestimation_spectral: what is known by heart, and where it pulls the estimate."""
-    return np.asarray(np.log(low_noise_norm(trace)) + np.log(overestimation_spectral(trace)))
+    """log low_noise_norm + log overestimation_prior: what is known by heart, and where it pulls the estimate."""
+    return np.asarray(np.log(low_noise_norm(trace)) + np.log(overestimation_prior(trace)))

@@ -60,10 +60,10 @@ SCORES: Mapping[str, Score] = {
     "steadiness_v1": Score(formulas.steadiness, steps=2, guided=True),
     "growth_v1": Score(formulas.growth, steps=2, of_eps=True),
     "schedule_deviation_v1": Score(formulas.schedule_deviation, steps=2, every_step=True),
-    "overestimation_prior_v2": Score(formulas.overestimation_spectral, needs="prior", sampled=False),
-    "overestimation_white_v2": Score(formulas.overestimation_white_spectral, needs="reference", sampled=False),
-    "estimate_ratio_prior_v2": Score(formulas.estimate_ratio_spectral, seeds=2, needs="prior", sampled=False),
-    "estimate_ratio_white_v2": Score(formulas.estimate_ratio_white_spectral, seeds=2, needs="reference", sampled=False),
+    "overestimation_prior_v2": Score(formulas.overestimation_prior, needs="prior", sampled=False, told=1),
+    "overestimation_white_v2": Score(formulas.overestimation_white, needs="reference", sampled=False, told=1),
+    "estimate_ratio_prior_v2": Score(formulas.estimate_ratio_prior, seeds=2, needs="prior", sampled=False, told=1),
+    "estimate_ratio_white_v2": Score(formulas.estimate_ratio_white, seeds=2, needs="reference", sampled=False, told=1),
     "low_noise_norm_v1": Score(formulas.low_noise_norm, sampled=False, told=1),
     "two_noise_v1": Score(formulas.two_noise, needs="prior", sampled=False, told=2),
     "overestimation_base_v1": Score(formulas.overestimation_base, needs="base", sampled=False),
@@ -75,9 +75,9 @@ FIRST_PASS_SCORES = tuple(name for name, by in SCORES.items() if by.seeds == by.
 BEST_SCORES = (  # first the one that held up best over our models, docs/detection.md
     "estimate_ratio_white_v1", "estimate_ratio_prior_v1", "overestimation_white_v1", "overestimation_prior_v1",
 )  # fmt: skip
-BEST_TOLD_SCORES = (  # the same where a scan names its timesteps
-    "two_noise_v1", "estimate_ratio_white_v2", "estimate_ratio_prior_v2", "overestimation_white_v2",
-    "overestimation_prior_v2",
+BEST_TOLD_SCORES = (  # the same where the network is told another timestep than the sampler's first
+    "estimate_ratio_white_v2", "estimate_ratio_prior_v2", "overestimation_white_v2", "overestimation_prior_v2",
+    "two_noise_v1",
 )  # fmt: skip
 
 
@@ -88,14 +88,14 @@ def possible_scores(config: ScanConfig, reference: bool, base: bool = False) -> 
     """
     held = (None, "prior", *(["reference"] if reference else []), *(["base"] if base else []))
     able = {name: by for name, by in SCORES.items() if by.seeds <= len(config.seeds) and by.steps <= config.first_steps}
-    able = {name: by for name, by in able.items() if by.needs in held and by.told <= len(config.timesteps)}
+    able = {name: by for name, by in able.items() if by.needs in held and by.told <= len(config.told)}
     return tuple(name for name, by in able.items() if config.guidance_scale != 1 or not by.guided)
 
 
 def best_scores(config: ScanConfig, reference: bool) -> tuple[str, ...]:
     """Those of BEST_SCORES, or of BEST_TOLD_SCORES, that such a scan has."""
     able = possible_scores(config, reference)
-    return tuple(name for name in (BEST_TOLD_SCORES if config.timesteps else BEST_SCORES) if name in able)
+    return tuple(name for name in (BEST_TOLD_SCORES if config.told else BEST_SCORES) if name in able)
 
 
 def best_score(config: ScanConfig, reference: bool) -> str:

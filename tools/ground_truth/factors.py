@@ -19,7 +19,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
-from scanner.diffusion.baselines import SpectralCovariance
+from scanner.diffusion.baselines import Covariance
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.lengths import flat
 from scanner.diffusion.start import PRIOR_SEEDS, initial_noise
@@ -102,7 +102,9 @@ class Factors:
             for t in TIMESTEPS:
                 self.uncond[side, t] = self._features(self.x_T[side], t, self.null)
                 for name, prior in self._features(noise[side], t, self.null).items():
-                    self.measures[side, t, name] = SpectralCovariance.of(prior - prior.mean(0), len(prior) - 1)
+                    self.measures[side, t, name] = Covariance.of(
+                        (prior - prior.mean(0)).reshape(len(prior), -1), len(prior) - 1
+                    )
 
     def features(self, prompts: Sequence[str]) -> np.ndarray:
         """[B, len(names()), S]."""
@@ -116,7 +118,7 @@ class Factors:
                 for name, found in cond.items():
                     change = found.reshape(B, S, *found.shape[1:]) - self.uncond[side, t][name]
                     columns.append(np.linalg.norm(flat(change), axis=-1))
-                    columns.append(self.measures[side, t, name].distance(change))
+                    columns.append(self.measures[side, t, name].distance(flat(change)))
         return np.stack(columns, 1).astype(np.float64)
 
     def names(self) -> list[tuple[int, int, str, str]]:

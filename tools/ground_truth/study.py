@@ -30,6 +30,7 @@ from scanner.model import Model
 
 from .rates import decided, show, table
 from .realism import told
+from .spectrum import SpectralCovariance
 
 SEEDS = (0, 1, 2, 3)
 TIMESTEPS = (981, 941, 901, 801, 701, 601, 501, 401, 301, 201, 101, 41)
@@ -55,7 +56,7 @@ class Yardstick:
         forms = {
             "identity .6": lambda z: prior.covariance.distance(flat(z)),
             "identity .1": lambda z: near.distance(flat(z)),
-            "spectral": prior.spectral.distance,
+            "spectral": SpectralCovariance.of(prior.x0_uncond - prior.mean, len(plain) - 1).distance,
         }
         return cls(uncond, prior.mean, forms)
 
@@ -63,10 +64,7 @@ class Yardstick:
     def of_captions(cls, x0: np.ndarray) -> "Yardstick":
         """Ordinary captions' estimates [R, S, C, H, W]."""
         reference = Reference(x0)
-        forms = {
-            "identity .6": lambda z: reference.covariance.distance(flat(z)),
-            "spectral": reference.spectral.distance,
-        }
+        forms = {"identity .6": lambda z: reference.covariance.distance(flat(z))}
         return cls(reference.mean, reference.mean.mean(0), forms)
 
     def features(self, x0: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

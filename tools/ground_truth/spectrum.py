@@ -7,12 +7,12 @@ each channel and distance from frequency 0, estimated from thousands of coeffici
 the identity as their natural target (Ledoit and Wolf, 2004, shrink towards it; here after the filter).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scanner.diffusion.baselines import Covariance
 from scanner.diffusion.prediction import Array
 
 Floats = NDArray[np.float64]
@@ -40,18 +40,17 @@ class Spectrum:
         return np.asarray(np.fft.ifft2(np.fft.fft2(z) / np.sqrt(self.power)).real, np.float32)
 
 
-def shrinkage(deviations: NDArray[np.floating], held_out: Sequence[NDArray[np.intp]] | None = None) -> float:
+def shrinkage(deviations: NDArray[np.floating]) -> float:
     """How far to shrink the covariance of whitened samples [N, d] towards the identity, one of SHRINKAGES.
 
-    The one under which samples are likeliest by the mean and covariance of all others (normal densities). `held_out`:
-    rows that are left out together, as they say much of one another; without it each alone. `d` may be large: only
-    products of samples are needed.
+    The one under which each sample is likeliest by the mean and covariance of all others (normal densities). `d` may be
+    large: only products of samples are needed.
     """
     x = deviations.astype(np.float64)
     products, (n, d) = x @ x.T, x.shape
     weight = np.array(SHRINKAGES)[:, None]  # of the identity
     logs = np.zeros(len(SHRINKAGES))
-    for out in [np.array([i]) for i in range(n)] if held_out is None else held_out:
+    for out in np.arange(n)[:, None]:
         others = np.setdiff1d(np.arange(n), out)
         between, along = products[np.ix_(others, others)], products[np.ix_(others, out)]
         mean, centre = between.mean(0), between.mean()
@@ -70,3 +69,23 @@ def _radius(height: int, width: int) -> NDArray[np.intp]:
     """Distance from frequency 0 in whole cycles per shorter side, [H, W]."""
     y, x = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)
     return np.asarray(np.rint(np.hypot(y, x) * min(height, width)), np.intp)
+
+
+@dataclass(frozen=True)
+class SpectralCovariance:
+    """A covariance of latents, shrunk towards their spectrum."""
+
+    spectrum: Spectrum
+    whitened: Covariance
+
+    @classmethod
+    def of(cls, deviations: NDArray[np.floating], degrees: int) -> "SpectralCovariance":
+        """Of deviations [N, C, H, W] from their mean."""
+        spectrum = Spectrum.of(deviations, degrees)
+        flat = spectrum.whitened(deviations).reshape(len(deviations), -1)
+        return cls(spectrum, Covariance.of(flat, degrees, shrinkage(flat)))
+
+    def distance(self, z: Array) -> Array:
+        """Mahalanobis length of latents [..., C, H, W] over sqrt(d): about 1 for one of the data that it is of."""
+        seen = self.spectrum.whitened(z)
+        return self.whitened.distance(seen.reshape(*z.shape[:-3], -1))
