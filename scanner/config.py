@@ -26,7 +26,8 @@ class ScanConfig:
 
     `guidance_scale`: 1 = no guidance. `num_inference_steps`: the sampler's grid, of which only the first
     `first_steps` run. `seeds`: one starting noise each, the same for every prompt. `timesteps`: one or two that the
-    network is told beside the starting noise, the noisier first; none: the sampler's first.
+    network is told beside the starting noise, the noisier first; (): the sampler's first; None: what is usual for the
+    model, which `Model.prepare` settles.
 
     >>> ScanConfig(seeds=(0, 1, 2), first_steps=2).passes
     9
@@ -36,14 +37,14 @@ class ScanConfig:
     num_inference_steps: int = 50
     first_steps: int = 1
     seeds: tuple[int, ...] = (0, 1)
-    timesteps: tuple[int, ...] = ()
+    timesteps: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise ScannerError(f"seeds {self.seeds}: needed one or more different numbers from 0 up")
         if not 1 <= self.first_steps <= self.num_inference_steps:
             raise ScannerError(f"first_steps {self.first_steps}: needed 1 to {self.num_inference_steps}")
-        told = self.timesteps
+        told = self.told
         if len(told) > 2 or any(before <= after for before, after in pairwise(told)):
             raise ScannerError(f"timesteps {told}: needed one or two, the larger (the noisier) first")
         if not 1 <= self.guidance_scale < math.inf:
@@ -56,9 +57,20 @@ class ScanConfig:
         return cls(**known | {"seeds": tuple(raw["seeds"]), "timesteps": tuple(raw.get("timesteps", ()))})
 
     @property
+    def told(self) -> tuple[int, ...]:
+        """The timesteps that are named, the noisier first."""
+        return self.timesteps or ()
+
+    def settled(self, usual: tuple[int, ...]) -> "ScanConfig":
+        """Itself with timesteps: those that are `usual` where none were asked for, and no step follows the first."""
+        if self.timesteps is not None:
+            return self
+        return replace(self, timesteps=usual if self.first_steps == 1 else ())
+
+    @property
     def passes(self) -> int:
         """UNet passes per prompt."""
-        return unet_passes(len(self.seeds), self.first_steps) + len(self.seeds) * len(self.timesteps[1:])
+        return unet_passes(len(self.seeds), self.first_steps) + len(self.seeds) * len(self.told[1:])
 
     def passes_with(self, base: bool) -> int:
         """UNet passes per prompt, with those of a base model, where there is one: one more for each seed."""
@@ -169,7 +181,9 @@ class Screen:
 
     def first_pass(self, config: ScanConfig) -> ScanConfig:
         """The settings of the first pass: those of a plain scan of one seed, so that its rows serve such a scan too."""
-        return replace(config, seeds=config.seeds[:1], first_steps=1, timesteps=config.timesteps[:1])
+        return replace(
+            config, seeds=config.seeds[:1], first_steps=1, timesteps=config.timesteps and config.timesteps[:1]
+        )
 
 
 def find_file(folder: Path) -> Path | None:

@@ -15,6 +15,7 @@ from test_cli import run
 from engines import open_bundle
 from scanner import Model, ScanConfig, ScannerError, read_store, scan
 from scanner.config import Base, MadeWith, Screen
+from scanner.diffusion.lengths import flat
 from scanner.diffusion.prediction import Prediction
 from scanner.diffusion.scores import FIRST_PASS_SCORES, SCORES, best_score, possible_scores
 from scanner.diffusion.start import initial_noise, predict_base, predict_prior, start
@@ -56,12 +57,18 @@ def test_an_image_that_the_base_lacks_is_found_by_its_caption(prediction_type, t
     new, base = IdealDenoiser(IMAGES, prediction_type), IdealDenoiser(IMAGES[:5], prediction_type)
     first = compared(new, base, [[5], [2], [0, 1]], *told)
     assert first.base.timestep == first.timesteps[0] == (801 if told else new.schedule.timesteps(50)[0])
-    distance = first.prior.spectral.distance
+    covariance = first.prior.covariance
+
+    def distance(z):
+        return covariance.distance(z.reshape(*z.shape[:-3], -1))
+
     now, before = (unconditional(new, images, first.timesteps[0]) for images in (IMAGES, IMAGES[:5]))
     learned, empty = distance((IMAGES[5] - now).astype(np.float32)), distance((now - before).astype(np.float32))
     change, plain = SCORES[CHANGE](first), SCORES[PLAIN](first)
     np.testing.assert_allclose(change, [learned.mean(), empty.mean(), empty.mean()], rtol=2e-3)
-    np.testing.assert_allclose(change[0], SCORES["overestimation_prior_v2"](first)[0], rtol=1e-4)  # all of it is new
+    np.testing.assert_allclose(
+        change[0], SCORES[f"overestimation_prior_v{2 if told else 1}"](first)[0], rtol=1e-4
+    )  # all of it is new
     np.testing.assert_allclose(plain[0], distance((IMAGES[5] - before).astype(np.float32)).mean(), rtol=2e-3)
     np.testing.assert_allclose(plain[1:], 0, atol=1e-3)
     assert change[0] > 2 * change[1]
@@ -78,7 +85,7 @@ class Shifted(IdealDenoiser):
 def test_what_training_changed_for_every_prompt_cancels():
     first = compared(Shifted(IMAGES), IdealDenoiser(IMAGES), [[2], [0, 1, 3], [5]])
     np.testing.assert_allclose(SCORES[CHANGE](first), 0, atol=1e-4)
-    shift = first.prior.spectral.distance(np.full(IMAGES.shape[1:], 0.25, np.float32))
+    shift = first.prior.covariance.distance(np.full(IMAGES[0].size, 0.25, np.float32))
     np.testing.assert_allclose(SCORES[PLAIN](first), [shift] * 3, rtol=1e-3)
 
 
@@ -87,7 +94,7 @@ def test_fewer_seeds_are_a_part_and_no_base_is_no_score():
     one = whole.part(1, 1)
     now = one.cond.x0[0] - one.uncond.x0[0] - (one.base.cond.x0 - one.base.uncond.x0)
     assert one.base.cond.x0.shape == (2, 1, 2, 4, 4)
-    np.testing.assert_allclose(SCORES[CHANGE](one), one.prior.spectral.distance(now)[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(SCORES[CHANGE](one), one.prior.covariance.distance(flat(now))[:, 0], rtol=1e-6)
     assert np.isnan([SCORES[name](replace(whole, base=None)) for name in (CHANGE, PLAIN)]).all()
 
 
@@ -141,12 +148,12 @@ def test_another_model_reads_prompts_for_itself(other, epsilon_bundle_path):
     """Against each model's own scorer: its text encoder, its prediction type, its empty prompt."""
     both = other.scorer()
     first = both.trace(both.encode(TEXTS))
-    alone = Model(epsilon_bundle_path, "cpu", batch_size=4).scorer()
+    alone = Model(epsilon_bundle_path, "cpu", config=ScanConfig(timesteps=()), batch_size=4).scorer()
     theirs = alone.trace(alone.encode(TEXTS))
     np.testing.assert_allclose(first.base.cond.x0, theirs.cond.x0[0], rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(first.base.uncond.x0, theirs.uncond.x0[0], rtol=1e-4, atol=1e-3)
     moved = first.text_estimate[0] - theirs.text_estimate[0]
-    expected = first.prior.spectral.distance(moved).mean(-1)
+    expected = first.prior.covariance.distance(flat(moved)).mean(-1)
     np.testing.assert_allclose(both(frame(TEXTS))[CHANGE], expected, rtol=1e-3)
     assert (expected > 0.1).all()
 

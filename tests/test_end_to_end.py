@@ -45,7 +45,9 @@ def test_noise_is_what_the_docs_say():
 @pytest.mark.parametrize("checkpoint", ["v_prediction", "epsilon"])
 def test_cpu_scores_equal_torch(checkpoint, epsilon_bundle_path):
     candidate = BUNDLE if checkpoint == "v_prediction" else epsilon_bundle_path
-    errors = compare(Model(CHECKPOINTS[checkpoint], "torch"), Model(candidate, "cpu", batch_size=1), frame(PROMPTS))
+    first = ScanConfig(timesteps=())
+    one, other = (Model(CHECKPOINTS[checkpoint], "torch"), Model(candidate, "cpu", config=first, batch_size=1))
+    errors = compare(one, other, frame(PROMPTS))
     assert errors["score"].to_list() == FIRST_STEP
     assert errors["largest_error"].max() < 1e-4
     assert errors["rank_correlation"].min() > 0.9999
@@ -75,7 +77,8 @@ def test_norm_equals_the_pipelines_own_modules(checkpoint, tmp_path):
     with torch.inference_mode():
         expected = [float((eps(p) - eps("")).flatten(1).norm(dim=1).mean()) for p in prompts]
     (tmp_path / "p.txt").write_text("\n".join(prompts))
-    result = scan(tmp_path / "p.txt", model=CHECKPOINTS[checkpoint], store=tmp_path / "store")
+    first = ScanConfig(timesteps=())
+    result = scan(tmp_path / "p.txt", model=CHECKPOINTS[checkpoint], store=tmp_path / "store", config=first)
     np.testing.assert_allclose(result.scores["text_noise_norm_v1"], expected, rtol=1e-4)
 
 

@@ -12,11 +12,15 @@ from test_cli import run
 
 from scanner.config import ScanConfig
 from scanner.diffusion.formulas import gram
+from scanner.diffusion.lengths import flat
 from scanner.diffusion.schedule import ON_GRIDS, Schedule
 from scanner.diffusion.scores import SCORES
 from scanner.diffusion.start import PRIOR_SEEDS, initial_noise, predict_prior, start
 from scanner.diffusion.trace import trace
 from scanner.errors import ScannerError
+from scanner.model import Model
+from scanner.model.usual import usual_timesteps
+from scanner.store.ledger import Ledger
 
 SUBSETS, SEEDS = [[2], [0, 1, 3]], (0, 1)
 FIRST = 981
@@ -49,7 +53,7 @@ def test_the_sampler_s_first_timestep_may_be_named(denoiser):
             np.testing.assert_array_equal(score(plain), score(named), err_msg=name)
     low = np.linalg.norm(change(denoiser, 201), axis=-1)
     np.testing.assert_allclose(SCORES["low_noise_norm_v1"](named), low.mean(1), rtol=1e-5)
-    both = np.log(low.mean(1)) + np.log(SCORES["overestimation_prior_v2"](named))
+    both = np.log(low.mean(1)) + np.log(SCORES["overestimation_prior_v1"](named))
     np.testing.assert_allclose(SCORES["two_noise_v1"](named), both, rtol=1e-5)
 
 
@@ -72,7 +76,7 @@ def test_scores_of_the_sampler_s_first_timestep_are_undefined_at_another(denoise
     noise = initial_noise(PRIOR_SEEDS, denoiser.latent_shape)[None]
     prior = denoiser.predict(noise, 801, denoiser.null).x0[0]
     np.testing.assert_allclose(other.prior.x0_uncond, prior, rtol=1e-5, atol=1e-6)  # at that timestep, too
-    expected = other.prior.spectral.distance(DX.astype(np.float32)).mean(1)
+    expected = other.prior.covariance.distance(flat(DX.astype(np.float32))).mean(1)
     np.testing.assert_allclose(SCORES["overestimation_prior_v2"](other), expected, rtol=1e-3)
 
 
@@ -122,6 +126,51 @@ def test_timesteps_make_another_scan_and_cost_a_pass_each():
     assert ScanConfig.of_json({"seeds": [0]}).timesteps == ()
 
 
+@pytest.mark.parametrize(
+    ("kind", "usual"),
+    [
+        ({"prediction_type": "epsilon"}, (801,)),
+        ({"prediction_type": "v_prediction"}, ()),
+        ({"prediction_type": "epsilon", "schedule": {"curve": "linear", "num_train_timesteps": 1000}}, ()),
+        ({"prediction_type": "epsilon", "schedule": {"curve": "scaled_linear", "num_train_timesteps": 100}}, ()),
+        ({"prediction_type": "flow", "schedule": {"curve": "flow", "num_train_timesteps": 1000}}, ()),
+    ],
+)
+def test_what_is_usual_depends_on_the_kind_of_model(made, kind, usual):
+    assert usual_timesteps(replace(made, **kind)) == usual
+    assert [ScanConfig(first_steps=steps).settled(usual).timesteps for steps in (1, 2)] == [usual, ()]
+    assert ScanConfig(timesteps=()).settled(usual).timesteps == ()
+    assert ScanConfig(timesteps=(901, 201)).settled(usual).timesteps == (901, 201)
+
+
+def test_a_model_of_noise_is_told_less_of_it_unless_asked(tmp_path, epsilon_bundle_path):
+    """From the command line to the report; the sampler's own first is another scan."""
+    (tmp_path / "p.txt").write_text("a cat\nthe moon\nred car\n")
+    asked = ["scan", tmp_path / "p.txt", "--model", epsilon_bundle_path, "--backend", "cpu", "--store", tmp_path / "s"]
+    found = {}
+    for words in ([], ["--timesteps", "801"], ["--timesteps", "first"], ["--timesteps", "981"]):
+        out, err, code = run(*asked, *words)
+        assert code == 0, err
+        found[" ".join(words)] = out.strip()
+    usual, named, first, own = found.values()
+    assert usual == named
+    assert len({usual, first, own}) == 3
+    assert first == Model(epsilon_bundle_path, "cpu", config=ScanConfig(timesteps=())).scan_id
+    scores = pl.scan_delta(str(tmp_path / "s/scores")).collect().sort("prompt_id")
+    by_usual, by_first, by_own = (scores.filter(scan_id=scan_id) for scan_id in (usual, first, own))
+    assert (by_usual["text_noise_norm_v1"].null_count(), by_first["text_noise_norm_v1"].null_count()) == (3, 0)
+    np.testing.assert_allclose(by_first["text_noise_norm_v1"], by_own["text_noise_norm_v1"], rtol=1e-6)
+    report = ["report", "--store", tmp_path / "s", "--out", tmp_path / "r", "--top", 1, "--json"]
+    out, err, code = run(*report, "--scan-id", usual)
+    assert (code, json.loads(out)["score"]) == (0, "estimate_ratio_prior_v2"), err
+    shown, _, _ = run("status", "--store", tmp_path / "s")
+    assert "first 1 of 50 steps, told 801; guidance scale 7.5" in shown
+    out, err, code = run(*asked, "--seeds", 3, "--screen", "0.4")
+    assert code == 0, err
+    record = next(r for r in Ledger(tmp_path / "s", tuple(SCORES)).records() if r.screening)
+    assert (record.screening.score, record.config.timesteps) == ("overestimation_prior_v2", (801,))
+
+
 @pytest.mark.parametrize("timesteps", [(981, 401, 201), (201, 981), (201, 201)])
 def test_a_configuration_takes_one_or_two_in_their_order(timesteps):
     with pytest.raises(ScannerError, match="needed one or two, the larger"):
@@ -146,14 +195,14 @@ def test_a_scan_of_named_timesteps_from_the_command_line_to_its_report(tmp_path)
     assert "first 1 of 50 steps, told 981 and 201; guidance scale 7.5" in shown
     report = ["report", "--store", tmp_path / "s", "--out", tmp_path / "r", "--top", 1, "--json"]
     out, err, code = run(*report, "--scan-id", out.strip())
-    assert (code, json.loads(out)["score"]) == (0, "two_noise_v1"), err
+    assert (code, json.loads(out)["score"]) == (0, "overestimation_prior_v2"), err
     assert "901, 201" in (tmp_path / "r/report.html").read_text()
 
 
 @pytest.mark.parametrize(
     ("asked", "problem"),
     [
-        ("981,x", "'981,x': needed one or two timesteps by commas, such as 981,201"),
+        ("981,x", "'981,x': needed one or two timesteps by commas, such as 981,201, or first"),
         ("201,981", "timesteps (201, 981): needed one or two, the larger (the noisier) first"),
         ("1000", "timestep 1000: needed 0 to 999"),
     ],

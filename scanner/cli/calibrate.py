@@ -34,7 +34,7 @@ def calibrate(
     out: Place,
     seeds: int,
     first_steps: int,
-    timesteps: tuple[int, ...],
+    timesteps: tuple[int, ...] | None,
     guidance_scale: float,
     json: bool,
     **options: Any,

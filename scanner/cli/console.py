@@ -101,7 +101,7 @@ def _left_out(problems: Sequence[Problem]) -> list[str]:
 
 
 def _told(config: ScanConfig) -> str:
-    return f", told {' and '.join(map(str, config.timesteps))}" if config.timesteps else ""
+    return f", told {' and '.join(map(str, config.told))}" if config.told else ""
 
 
 def status_table(found: StoreStatus) -> str:

@@ -43,7 +43,7 @@ def evaluate(
     peers: bool,
     reference: Path | str | None,
     base_model: Path | str | None,
-    timesteps: tuple[int, ...],
+    timesteps: tuple[int, ...] | None,
     batch_size: int | None,
     backend: str,
     precision: str,
@@ -59,7 +59,7 @@ def evaluate(
         scores = evaluation.score(opened, labelled["prompt"].to_list(), watch, stop, out)
         theirs = compared.measure(opened, labelled, watch, stop, out) if peers else None
     found = evaluation.evaluate(scores, labelled)
-    beside = None if theirs is None else compared.table(theirs, scores, labelled, reference is not None)
+    beside = None if theirs is None else compared.table(theirs, scores, labelled, opened.settled, bool(usual))
     paths = evaluated.write(out, found, Path(model).name, beside)
     click.echo(evaluated.markdown(found, beside), nl=False)
     click.echo("Written: " + ", ".join(map(str, paths)), err=True)

@@ -57,7 +57,7 @@ def explain(
         score, threshold = limit(night.summary, score, threshold)
     elif ids or not prompt:
         raise click.UsageError("--ids needs --report" if ids else "needed --prompt or --report")
-    score = best_score(opened.config, bool(opened.reference)) if score is None else score
+    score = best_score(opened.settled, bool(opened.reference)) if score is None else score
     into = out is not None and (not Path(str(out)).suffix or (not is_url(out) and Path(out).is_dir()))
     if out is not None and not into:
         copies.check(out, explained.check)

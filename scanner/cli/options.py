@@ -75,10 +75,10 @@ first_steps = click.option(
 guidance_scale = click.option("--guidance-scale", type=float, default=7.5, show_default=True, help="1 = no guidance.")
 timesteps = click.option(
     "--timesteps",
-    type=Numbers(int, "one or two timesteps by commas, such as 981,201"),
-    default=(),
+    type=Numbers(int, "one or two timesteps by commas, such as 981,201, or first", {"first": ()}),
     metavar="T[,T]",
-    help="What the model is told at the starting noise, the noisier first.  [default: the sampler's first]",
+    help="What the model is told at the starting noise, the noisier first; or: first, of the sampler.  "
+    "[default: usual for its kind]",
 )
 precision = click.option(
     "--precision", type=PRECISION, default="auto", show_default=True, help="What the networks compute in."
@@ -144,7 +144,7 @@ def as_text(argument: str) -> str:
     return os.fsencode(argument).decode(errors="replace")
 
 
-def scan_config(seeds: int, first_steps: int, timesteps: tuple[int, ...], guidance_scale: float) -> ScanConfig:
+def scan_config(seeds: int, first_steps: int, timesteps: tuple[int, ...] | None, guidance_scale: float) -> ScanConfig:
     """The configuration that these options ask for: so many seeds are the numbers from 0 up. Raises ScannerError."""
     numbers = tuple(range(seeds))
     return ScanConfig(guidance_scale=guidance_scale, first_steps=first_steps, seeds=numbers, timesteps=timesteps)
@@ -157,7 +157,7 @@ def scan_model(
     base_model: Path | str | None,
     seeds: int,
     first_steps: int,
-    timesteps: tuple[int, ...],
+    timesteps: tuple[int, ...] | None,
     guidance_scale: float,
     batch_size: int | None,
     backend: str,

@@ -56,7 +56,7 @@ def scan(
     inputs: tuple[str, ...],
     seeds: int,
     first_steps: int,
-    timesteps: tuple[int, ...],
+    timesteps: tuple[int, ...] | None,
     guidance_scale: float,
     screen: float | None,
     screen_score: str | None,

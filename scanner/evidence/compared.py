@@ -1,6 +1,7 @@
 """The detectors of the literature on a labelled list, beside our scores at no more than their price."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,11 +63,13 @@ def measure(
     return found
 
 
-def table(found: Mapping[str, Floats], ours: Scored, labels: pl.DataFrame, reference: bool) -> pl.DataFrame:
+def table(
+    found: Mapping[str, Floats], ours: Scored, labels: pl.DataFrame, config: ScanConfig, reference: bool
+) -> pl.DataFrame:
     """A row per detector and treatment of collapsed prompts: AUROC and TPR with intervals, and what ours has more.
 
-    `ours`: of the same prompts; compared is the best score of as many seeds as the detector has passes, at most the
-    default's two, on the prompts that the detector was computed for.
+    `ours`: of the same prompts, by a model with `config`, with a `reference` or not; compared is the best score of as
+    many seeds as the detector has passes, at most the default's two, on the prompts that the detector was computed for.
     """
     rows = []
     for collapsed, expression in COLLAPSED.items():
@@ -80,7 +83,7 @@ def table(found: Mapping[str, Floats], ours: Scored, labels: pl.DataFrame, refer
             theirs = bootstrap(values[kept], label, weights, FPRS)
             passes = PEERS[name].passes if name in PEERS else 0
             seeds = min(max(passes, 1), 2)
-            setting = Setting(best_score(ScanConfig(seeds=tuple(range(seeds))), reference), seeds, 1)
+            setting = Setting(best_score(replace(config, seeds=tuple(range(seeds))), reference), seeds, 1)
             against = bootstrap(ours[setting][kept], label, weights, FPRS)
             rows.append(
                 {

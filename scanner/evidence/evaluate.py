@@ -19,8 +19,8 @@ from scanner.model import Model, Scorer
 from scanner.model.stopping import stopping
 
 SEEDS, STEPS, STEP_SEEDS = (1, 2, 4, 8), (2, 3, 5), (1, 2)
-WIDE = ScanConfig(seeds=tuple(range(max(SEEDS))))
-DEEP = ScanConfig(seeds=tuple(range(max(STEP_SEEDS))), first_steps=max(STEPS))
+WIDE = ScanConfig(seeds=tuple(range(max(SEEDS))), timesteps=())
+DEEP = ScanConfig(seeds=tuple(range(max(STEP_SEEDS))), first_steps=max(STEPS), timesteps=())
 FPRS = (0.05, 0.01, 0.001)
 NORM = "text_noise_norm_v1"  # the literature's first-step score: all others are compared with it at equal passes
 
@@ -79,12 +79,12 @@ def score(
 ) -> Scored:
     """Every setting from two traces per prompt: most seeds of one step, few seeds of most steps.
 
-    `model`: with or without a reference or a base; of its settings only the timesteps matter: where it names some, a
-    third trace is of these, and so are the scores that are not of the sampler's own first. `folder`: of the results;
-    what is computed is kept in it, and not computed again. Once `stop()` is true, the prompts in hand are finished and
-    Interrupted raised.
+    `model`: with or without a reference or a base; of its settings only the timesteps matter: where it names some, or
+    some are usual for it, a third trace is of these, and so are the scores that are not of the sampler's own first.
+    `folder`: of the results; what is computed is kept in it, and not computed again. Once `stop()` is true, the prompts
+    in hand are finished and Interrupted raised.
     """
-    whole = replace(WIDE, first_steps=max(STEPS), timesteps=model.config.timesteps)
+    whole = replace(WIDE, first_steps=max(STEPS), timesteps=model.settled.timesteps)
     able = possible_scores(whole, bool(model.reference), model.base is not None)
     wanted = [setting for setting in settings() if setting.score in able]
     norms = [Setting(NORM, n, 1) for n in range(1, max(SEEDS) + 1)]  # for any number of passes
@@ -102,7 +102,7 @@ def score(
 
 def _scorers(model: Model, watch: Watch) -> list[Scorer]:
     """Of most seeds, of most steps, and where timesteps are named, of these: a base is compared at the noisiest."""
-    told, base = model.config.timesteps, model.base
+    told, base = model.settled.told, model.base
     wide = model.adapted(config=WIDE, base=None if told else base).prepare(watch)
     scorers = [wide.scorer(), wide.adapted(config=DEEP, base=None).scorer(watch)]
     if told:

@@ -31,7 +31,7 @@ def compare(reference: Model, candidate: Model, prompts: pl.DataFrame, watch: Wa
     opened = reference.bundle
     opened = replace(opened, manifest=replace(opened.manifest, latent_std=latent_std))
     denoiser, config = Denoiser(opened, candidate.batch_size), candidate.config
-    first = replace(start(denoiser, config.seeds, config.num_inference_steps, config.timesteps), prior=prior)
+    first = replace(start(denoiser, config.seeds, config.num_inference_steps, config.told), prior=prior)
     return errors(Scorer(denoiser, config, first, reference.scan_id, candidate.prepared.chunk)(prompts), found)
 
 

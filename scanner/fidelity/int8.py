@@ -21,9 +21,8 @@ from scanner.model import Model
 OBSERVED, CHECKED = 128, 128  # captions: to fit ranges to, to compare scores on
 FIRST_SEED = 2_000_000  # and up: no scan's seeds, and not the prior's
 FIRST_PASS = ScanConfig(seeds=(0,))  # what an int8 bundle is for
-RANKED = best_score(ScanConfig(seeds=(0,)), reference=False)
-# of RANKED: fitted well, small models reach .990 to .999; fitted to one caption, to another
-# timestep, to latents ten times as large or to noise for embeddings, the epsilon model .90 to .98
+# of the score that such a pass screens by: fitted well, small models reach .990 to .999; fitted to one
+# caption, to another timestep, to latents ten times as large or to noise for embeddings, the epsilon model .90 to .98
 LEAST_RANK_CORRELATION = 0.98
 
 
@@ -51,7 +50,8 @@ def export_int8(
     """
     checked = pl.DataFrame({"prompt_id": prompts[:CHECKED], "text": prompts[:CHECKED]})
     model = Model(source, "openvino", "float32", FIRST_PASS)
-    expected, feeds = model.scorer()(checked), _feeds(model.denoiser, ["", *prompts[CHECKED:]])
+    ranked, told = best_score(model.settled, reference=False), model.settled.told
+    expected, feeds = model.scorer()(checked), _feeds(model.denoiser, told, ["", *prompts[CHECKED:]])
     model.close()  # a large model is not held beside what is made of it
 
     def check(bundle: Path) -> None:
@@ -64,10 +64,10 @@ def export_int8(
         found = found.filter(pl.col("score").is_in(FIRST_PASS_SCORES))
         for row in found.iter_rows(named=True):
             say(f"{row['score']}: rank correlation with float32 {row['rank_correlation']:.4f}")
-        ranks = found.filter(score=RANKED)["rank_correlation"].item()
+        ranks = found.filter(score=ranked)["rank_correlation"].item()
         if not ranks >= LEAST_RANK_CORRELATION:
             raise EngineError(
-                f"{RANKED}: rank correlation {ranks:.3f} with float32 on {CHECKED} captions, needed "
+                f"{ranked}: rank correlation {ranks:.3f} with float32 on {CHECKED} captions, needed "
                 f"{LEAST_RANK_CORRELATION}: int8 is not faithful to this model and was not kept; name more fitting "
                 "captions, or screen with a float32 bundle"
             )
@@ -76,9 +76,9 @@ def export_int8(
     quantize(source, out, feeds, check)
 
 
-def _feeds(denoiser: Denoiser, prompts: Sequence[str]) -> list[Arrays]:
-    """What the UNet is fed at the first step, batch 1: each prompt with a noise of its own."""
-    first = denoiser.schedule.timesteps(FIRST_PASS.num_inference_steps)[0]
+def _feeds(denoiser: Denoiser, told: Sequence[int], prompts: Sequence[str]) -> list[Arrays]:
+    """What the UNet is fed at the first step, or `told` there, batch 1: each prompt with a noise of its own."""
+    first, *_ = [*told, *denoiser.schedule.timesteps(FIRST_PASS.num_inference_steps)]
     timestep = np.array([denoiser.schedule.told(first)], denoiser.told_dtype)
     feeds: list[Arrays] = []
     for seed, text in enumerate(prompts, FIRST_SEED):

@@ -39,7 +39,7 @@ def _first(bundle: Bundle, config: ScanConfig) -> tuple[float, ...]:
     """Of the first prediction: what the network is told, signal and noise rate, and the scale of x_T."""
     manifest, steps = bundle.manifest, config.num_inference_steps
     schedule = Schedule.from_manifest(manifest.schedule, manifest.prediction_type, manifest.grids)
-    at = schedule.trained(config.timesteps[0]) if config.timesteps else schedule.timesteps(steps)[0]
+    at = schedule.trained(config.told[0]) if config.told else schedule.timesteps(steps)[0]
     rates = float(schedule.signal_rate[at]), float(schedule.noise_rate[at])
     return float(schedule.told(at)), *rates, schedule.initial_noise_scale(steps)
 

@@ -30,6 +30,7 @@ from scanner.model.base import check
 from scanner.model.batch_size import fastest
 from scanner.model.cache import cached
 from scanner.model.scorer import Scorer
+from scanner.model.usual import usual_timesteps
 
 CALL = 65536  # latent elements of a call: in smaller ones the cost per call shows beside a small UNet
 
@@ -114,20 +115,25 @@ class Model:
         return self.config.passes_with(self.base is not None)
 
     @property
+    def settled(self) -> ScanConfig:
+        """The settings, with the model's usual timesteps where none were asked for. Raises EngineError."""
+        return self.config.settled(usual_timesteps(self.bundle.manifest))
+
+    @property
     def scan_id(self) -> str:
         """Identity of all that the scores depend on, so that scores of different engines never mix."""
         if self.prepared is not None:
             return self.prepared.scan_id
         compared, bundle = captions_fingerprint(self.reference) if self.reference else None, self.bundle
         base = None if self.base_model is None else self.base_model.bundle.manifest.fingerprint
-        return self.config.scan_id(bundle.manifest.fingerprint, bundle.backend, bundle.precision, compared, base)
+        return self.settled.scan_id(bundle.manifest.fingerprint, bundle.backend, bundle.precision, compared, base)
 
     def prepare(self, watch: Watch = unwatched) -> "Model":
-        """Itself, with backend, precision and batch size settled and all computed that comes before the first prompt.
+        """Itself, with backend, precision, timesteps and batch size settled, and all computed that comes first.
 
-        That is a trial of batch sizes, the prior, the reference's predictions and the canaries: a hundred UNet passes
-        or more, of which `watch` hears and which it may end by raising. Trial, prior and reference are kept in the
-        cache. Raises ScannerError or EngineError.
+        That is a trial of batch sizes, the prior, the reference's predictions and the canaries, before the first
+        prompt: a hundred UNet passes or more, of which `watch` hears and which it may end by raising. Trial, prior and
+        reference are kept in the cache. Raises ScannerError or EngineError.
         """
         if self.prepared is not None:
             return self
@@ -135,14 +141,14 @@ class Model:
         if self.config.first_steps > 1:  # of one step, guidance is but a unit
             self.denoiser.guidance(self.config.guidance_scale)
         if self.base_model is not None:
-            check(bundle, self.base_model.bundle, self.config)
+            check(bundle, self.base_model.bundle, self.settled)
             _ = self.base_model.denoiser  # in memory before the trial of batch sizes, which heeds what is left
         size = fastest(bundle, self.denoiser, watch) if self.batch_size is None else self.batch_size
-        settled = self.adapted(backend=bundle.backend, precision=bundle.precision, batch_size=size)
+        settled = self.adapted(backend=bundle.backend, precision=bundle.precision, config=self.settled, batch_size=size)
         samples = max(size, CALL // int(np.prod(bundle.manifest.latent_shape)))
         chunk = max(1, (samples if self.batch_size is None else size) // len(self.config.seeds))
         first, scan_id = settled._baselines(watch), settled.scan_id
-        scorer = Scorer(settled.denoiser, self.config, first, scan_id, chunk, settled.base_denoiser)
+        scorer = Scorer(settled.denoiser, settled.config, first, scan_id, chunk, settled.base_denoiser)
         canaries = scorer.canaries(watch)
         prepared = Prepared(scan_id, settled.denoiser.provider, first, chunk, canaries)
         return settled.adapted(prepared=prepared)
@@ -182,7 +188,7 @@ class Model:
     def _baselines(self, watch: Watch) -> Start:
         """Where every prompt starts, with what is usual for the model, from the cache where it has been before."""
         denoiser, steps, manifest = self.denoiser, self.config.num_inference_steps, self.bundle.manifest
-        told = self.config.timesteps
+        told = self.config.told
         first = start(denoiser, self.config.seeds, steps, told)
         if (base := self.base_denoiser) is not None:
             first = replace(first, base_uncond=predict_base(base, self.config.seeds, steps, told))

@@ -202,7 +202,7 @@ def facts_of(
         "Computed by": record.provider,
         "Seeds": ", ".join(map(str, config.seeds)),
         "Steps": f"first {config.first_steps} of {config.num_inference_steps}",
-        **({"Timesteps": ", ".join(map(str, config.timesteps))} if config.timesteps else {}),
+        **({"Timesteps": ", ".join(map(str, config.told))} if config.told else {}),
         "Guidance scale": f"{config.guidance_scale:g}",
         **named,
         "Scan": scan_id,

@@ -98,10 +98,10 @@ class Request:
     def screen_score(self) -> str:
         """The score of the first pass that screens: as asked, else the best of one seed, docs/screening.md."""
         assert self.screen is not None
-        first = self.screen.first_pass(self.config)
-        return best_score(first, self.reference is not None) if self.screen.score is None else self.screen.score
+        first = self.screen.first_pass(self.full_model.settled)
+        return self.screen.score or best_score(first, self.reference is not None)
 
-    @property
+    @cached_property
     def full_model(self) -> Model:
         """What computes the scan's scores, not opened yet."""
         reference = tuple(self.ordinary)
@@ -115,7 +115,7 @@ class Request:
         needs = SCORES[self.screen_score].needs
         reference = tuple(self.ordinary) if needs == "reference" else ()
         base = self.base_model if needs == "base" else None
-        model = replace(self.full_model, config=self.screen.first_pass(self.config), reference=reference, base=base)
+        model = self.full_model.adapted(config=self.screen.first_pass(self.config), reference=reference, base=base)
         if not self.screen.own_engine:
             return model
         return replace(model, path=self.screen.model or self.model, precision=self.screen.precision or "auto")
@@ -144,13 +144,14 @@ class Request:
 
 def _check(screen: Screen, request: Request) -> None:
     """Refuse a screen that cannot be, or that saves nothing. Raises ScannerError."""
-    score = request.screen_score
-    if score not in FIRST_PASS_SCORES:
+    score = screen.score
+    if score is not None and score not in FIRST_PASS_SCORES:
         able = ", ".join(FIRST_PASS_SCORES)
         raise ScannerError(f"screen by {score!r}: needed a score of one seed and one step: {able}")
-    if SCORES[score].needs == "reference" and request.reference is None:
+    needs = None if score is None else SCORES[score].needs
+    if needs == "reference" and request.reference is None:
         raise ScannerError(f"screen by {score}: it needs a reference: name one, or screen by another score")
-    based = SCORES[score].needs == "base"
+    based = needs == "base"
     if based and request.base_model is None:
         raise ScannerError(f"screen by {score}: it needs a base model: name one, or screen by another score")
     first = screen.first_pass(request.config).passes_with(based)
