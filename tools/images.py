@@ -62,9 +62,8 @@ def quantities(found: Trace, x: np.ndarray) -> dict[str, np.ndarray]:
     return {name: values.mean(1) for name, values in each.items()}
 
 
-def measure(labelled: Labelled, labels: pl.DataFrame, precision: str) -> dict[str, np.ndarray]:
+def measure(labelled: Labelled, labels: pl.DataFrame, model: Model) -> dict[str, np.ndarray]:
     """Values [n] of every quantity, of the scan's scores, and of quantities with another caption's picture."""
-    model = Model(labelled.bundle, "openvino", precision, batch_size=256)
     denoiser, prompts = model.denoiser, labels["prompt"].to_list()
     shared = replace(start(denoiser, SEEDS, STEPS), prior=predict_prior(denoiser, STEPS))
     own = labels["own"].to_numpy()
@@ -120,8 +119,9 @@ def main() -> None:
     parts = [PAGE.read_text(encoding="utf-8").partition(MARK)[0] + MARK]
     for labelled in arguments.models:
         labels = pairs(labelled, arguments.others)
-        values = measure(labelled, labels, arguments.precision)
-        parts += [f"### {labelled.name}", "\n".join(table(labels, values))]
+        model = Model(labelled.bundle, "openvino", arguments.precision, batch_size=256)
+        values = measure(labelled, labels, model)
+        parts += [f"### {labelled.name}", f"OpenVINO in {model.bundle.precision}.", "\n".join(table(labels, values))]
     PAGE.write_text("\n\n".join(parts) + "\n")
 
 

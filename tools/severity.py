@@ -1,4 +1,4 @@
-"""Write docs/severity.md: how the paper's quantities, and first-step scores, go with severity.
+"""Write the tables of docs/severity.md: how the paper's quantities, and first-step scores, go with severity.
 
     python -m tools.severity [--prompts N] NAME=BUNDLE,LABELS ...
 
@@ -7,7 +7,6 @@ passes per prompt. Interrupted, the same command goes on with what it kept in bu
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from scanner.model import Model
 from .pairs import Labelled, told
 
 ROOT = Path(__file__).parent.parent
+PAGE, KEPT = ROOT / "docs/severity.md", ROOT / "build/severity"
 SEEDS = (2000, 2001)  # neither a scan's nor those that the labels were made with
 STEPS, GUIDANCE_SCALE = 50, 7.5
 WHOLE, FIRST = unet_passes(len(SEEDS), STEPS), unet_passes(len(SEEDS), 1)
@@ -47,24 +47,8 @@ GROUPS = {  # what is known, passes: measures
     ),
     ("no model, for control", 0): ("words of the caption", "length of x less the mean"),
 }  # fmt: skip
+MARK = "<!-- Below: written by tools/severity.py. -->"
 STORY = ("distance", "distance along the path", "cosine of eps and x", "cosine of eps and x_T")
-INTRODUCTION = """# Severity
-
-How closely each measure follows the severity of memorization: the mean similarity of four generated images to the
-nearest training image, as the labels of the [ground truth](ground-truth.md) have it.
-`python -m tools.severity NAME=BUNDLE,LABELS ...` writes this page.
-
-D1 and D2 are the paper's measures over a *whole* path (Kim, Kim and Lee, arXiv 2509.25705): how far w_0 and w_T leave
-the schedule, summed over steps, x_0 being the generated latent, or x ([verify.md](verify.md)). The paper reports
-Pearson correlations with SSCD similarity of about .92 on Stable Diffusion 1.4, about .92 on 2.1 and about .70 on
-RealVis, for its own prompts: theirs, not ours, and not to be compared in size with the figures below, which come from
-small models and a sample in which memorized prompts are half.
-
-x is the training image that the generated ones are nearest to, which somebody who looks for copies does not know: where
-a measure needs it, read how much an image adds, not what a scan can do ([images.md](images.md) has the captions' own
-images). Two seeds, none of them a scan's or the labels', at a guidance scale of 7.5. *Within*: Spearman among memorized
-prompts alone, and among the others. Intervals: 95 % bootstrap over groups of related captions.
-"""
 STORY_TITLE = """**Overshooting.** *Distance* of the clean estimate from x at the first step, the root of the loss,
 RMS per latent element; *along the path*: its mean over all steps. The cosines are the first step's."""
 
@@ -123,9 +107,8 @@ class Paths:
         return found
 
 
-def measured(labelled: Labelled, labels: pl.DataFrame, arguments: argparse.Namespace) -> pl.DataFrame:
+def measured(labelled: Labelled, labels: pl.DataFrame, model: Model) -> pl.DataFrame:
     """The labels with all measures beside them."""
-    model = Model(labelled.bundle, "openvino", arguments.precision, ScanConfig(seeds=SEEDS), batch_size=64)
     paths, prompts = Paths(model), labels["prompt"].to_list()
     x = labelled.latents(model.denoiser, labels["nearest"].to_numpy())
     other = np.roll(x, 1, axis=0)
@@ -137,7 +120,7 @@ def measured(labelled: Labelled, labels: pl.DataFrame, arguments: argparse.Names
         return np.stack(list(paths.of(part, x[at], other[at]).values()), axis=1)
 
     made_of = [model.scan_id, names, labels["nearest"].to_list()]
-    values = keeping(ROOT / "build/severity", "paths", made_of, prompts, 64, computed, told, lambda: False)
+    values = keeping(KEPT, "paths", made_of, prompts, 64, computed, told, lambda: False)
     return labels.with_columns(pl.Series(name, values[:, i]) for i, name in enumerate(names))
 
 
@@ -196,19 +179,20 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=300, help="of each model, half of them memorized")
     parser.add_argument("--precision", default="auto", help="of OpenVINO")
     arguments = parser.parse_args()
-    parts = [INTRODUCTION]
+    parts = [PAGE.read_text(encoding="utf-8").partition(MARK)[0] + MARK]
     for labelled in arguments.models:
         labels = sample(labelled.prompts(), arguments.prompts)
-        found = measured(labelled, labels, arguments)
+        model = Model(labelled.bundle, "openvino", arguments.precision, ScanConfig(seeds=SEEDS), batch_size=64)
+        found = measured(labelled, labels, model)
         memorized = int(labels["label"].sum())
         parts += [
             f"## The {labelled.name} model: {memorized} memorized prompts, {len(labels) - memorized} not",
+            f"OpenVINO in {model.bundle.precision}.",
             table(found),
             STORY_TITLE,
             story(found),
         ]
-        print(f"{labelled.name}: done", file=sys.stderr)
-    (ROOT / "docs/severity.md").write_text("\n\n".join(part.strip() for part in parts) + "\n")
+    PAGE.write_text("\n\n".join(part.strip() for part in parts) + "\n")
 
 
 if __name__ == "__main__":
