@@ -55,7 +55,8 @@ def discrepancy(change: Array, x_0: Array, centre: Array) -> Discrepancy:
 
     E_rel = ||DX - v|| / ||v||, and of it what lies across v, r_perp = ||DX - q*v|| / ||v|| with q = <DX, v> / ||v||^2:
     E_rel^2 = (q - 1)^2 + r_perp^2. Guidance multiplies DX and v alike, so it changes neither. Names and formulas are
-    those of the authors' notes to "How Diffusion Models Memorize", whose mu is the mean of training latents.
+    those of the notes beside the authors' code of "How Diffusion Models Memorize", whose mu is the mean of training
+    latents.
 
     `change`: [..., S, C, H, W]; `x_0`: encoded images x*, which broadcast to it; `centre`: mu, [C, H, W]. Both are 0
     where the prompt alone fixes the estimate on x* and X_u = mu. A prompt that changes nothing has E_rel 1 and r_perp
