@@ -157,7 +157,7 @@ def test_a_sweep_shows_what_guidance_does(tmp_path, memorized):
     }  # fmt: skip
     page = (out / "verify.html").read_text()
     assert "With the guidance scale" in page
-    assert page.count("at scale") == 3 * 2
+    assert page.count(" at scale ") == 3 * 2 + 1  # images, and the note
 
 
 @pytest.fixture(scope="module")
