@@ -154,7 +154,7 @@ THREADS = """
 import os, pathlib
 os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
 from engines import open_bundle
-from small import BUNDLE
+from scanner.demo import BUNDLE
 open_bundle(BUNDLE, "cpu").engine("unet")
 allowed = [(pathlib.Path("/proc/self/task") / task / "status").read_text() for task in os.listdir("/proc/self/task")]
 print(sorted({line.split()[1] for status in allowed for line in status.splitlines() if "Cpus_allowed_list" in line}))
