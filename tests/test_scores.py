@@ -13,6 +13,8 @@ from scanner.diffusion.scores import SCORES, best_score, best_scores
         ((901,), 2, True, "estimate_ratio_white_v2"),
         ((901,), 2, False, "estimate_ratio_prior_v2"),
         ((901,), 1, False, "overestimation_prior_v2"),
+        ((701,), 2, True, "low_noise_norm_v1"),
+        ((701,), 1, False, "low_noise_norm_v1"),
         ((), 1, False, "overestimation_prior_v1"),
     ],
 )

@@ -129,7 +129,7 @@ def test_timesteps_make_another_scan_and_cost_a_pass_each():
 @pytest.mark.parametrize(
     ("kind", "usual"),
     [
-        ({"prediction_type": "epsilon"}, (801,)),
+        ({"prediction_type": "epsilon"}, (701,)),
         ({"prediction_type": "v_prediction"}, ()),
         ({"prediction_type": "epsilon", "schedule": {"curve": "linear", "num_train_timesteps": 1000}}, ()),
         ({"prediction_type": "epsilon", "schedule": {"curve": "scaled_linear", "num_train_timesteps": 100}}, ()),
@@ -148,7 +148,7 @@ def test_a_model_of_noise_is_told_less_of_it_unless_asked(tmp_path, epsilon_bund
     (tmp_path / "p.txt").write_text("a cat\nthe moon\nred car\n")
     asked = ["scan", tmp_path / "p.txt", "--model", epsilon_bundle_path, "--backend", "cpu", "--store", tmp_path / "s"]
     found = {}
-    for words in ([], ["--timesteps", "801"], ["--timesteps", "first"], ["--timesteps", "981"]):
+    for words in ([], ["--timesteps", "701"], ["--timesteps", "first"], ["--timesteps", "981"]):
         out, err, code = run(*asked, *words)
         assert code == 0, err
         found[" ".join(words)] = out.strip()
@@ -162,13 +162,13 @@ def test_a_model_of_noise_is_told_less_of_it_unless_asked(tmp_path, epsilon_bund
     np.testing.assert_allclose(by_first["text_noise_norm_v1"], by_own["text_noise_norm_v1"], rtol=1e-6)
     report = ["report", "--store", tmp_path / "s", "--out", tmp_path / "r", "--top", 1, "--json"]
     out, err, code = run(*report, "--scan-id", usual)
-    assert (code, json.loads(out)["score"]) == (0, "estimate_ratio_prior_v2"), err
+    assert (code, json.loads(out)["score"]) == (0, "low_noise_norm_v1"), err
     shown, _, _ = run("status", "--store", tmp_path / "s")
-    assert "first 1 of 50 steps, told 801; guidance scale 7.5" in shown
+    assert "first 1 of 50 steps, told 701; guidance scale 7.5" in shown
     out, err, code = run(*asked, "--seeds", 3, "--screen", "0.4")
     assert code == 0, err
     record = next(r for r in Ledger(tmp_path / "s", tuple(SCORES)).records() if r.screening)
-    assert (record.screening.score, record.config.timesteps) == ("overestimation_prior_v2", (801,))
+    assert (record.screening.score, record.config.timesteps) == ("low_noise_norm_v1", (701,))
 
 
 @pytest.mark.parametrize("timesteps", [(981, 401, 201), (201, 981), (201, 201)])

@@ -72,13 +72,15 @@ SCORES: Mapping[str, Score] = {
 # how far a score may move with the batch size: float32 rounding, amplified from eps to the clean estimate
 RELATIVE, ABSOLUTE = 1e-4, 2e-5
 FIRST_PASS_SCORES = tuple(name for name, by in SCORES.items() if by.seeds == by.steps == 1 and by.told < 2)
-BEST_SCORES = (  # first the one that held up best over our models, docs/detection.md
+BEST_SCORES = (  # first the one that held up best over our models, docs/detecting.md
     "estimate_ratio_white_v1", "estimate_ratio_prior_v1", "overestimation_white_v1", "overestimation_prior_v1",
 )  # fmt: skip
 BEST_TOLD_SCORES = (  # the same where the network is told another timestep than the sampler's first
     "estimate_ratio_white_v2", "estimate_ratio_prior_v2", "overestimation_white_v2", "overestimation_prior_v2",
     "two_noise_v1",
 )  # fmt: skip
+LOW_NOISE = 701  # told this or less, the plain norm ranks best, with the model's prior or without
+BEST_LOW_SCORES = ("low_noise_norm_v1", *BEST_TOLD_SCORES)
 
 
 def possible_scores(config: ScanConfig, reference: bool, base: bool = False) -> tuple[str, ...]:
@@ -93,9 +95,10 @@ def possible_scores(config: ScanConfig, reference: bool, base: bool = False) -> 
 
 
 def best_scores(config: ScanConfig, reference: bool) -> tuple[str, ...]:
-    """Those of BEST_SCORES, or of BEST_TOLD_SCORES, that such a scan has."""
-    able = possible_scores(config, reference)
-    return tuple(name for name in (BEST_TOLD_SCORES if config.told else BEST_SCORES) if name in able)
+    """Those of BEST_SCORES, or where timesteps are told of one of the lists of these, that such a scan has."""
+    able, told = possible_scores(config, reference), config.told
+    best = BEST_SCORES if not told else BEST_LOW_SCORES if told[0] <= LOW_NOISE else BEST_TOLD_SCORES
+    return tuple(name for name in best if name in able)
 
 
 def best_score(config: ScanConfig, reference: bool) -> str:
