@@ -54,7 +54,8 @@ class ScanConfig:
     def of_json(cls, raw: Mapping[str, Any]) -> "ScanConfig":
         """A configuration as JSON has it, with lists for tuples; what only a newer overscan knows is left out."""
         known = {item.name: raw[item.name] for item in fields(cls) if item.name in raw}
-        return cls(**known | {"seeds": tuple(raw["seeds"]), "timesteps": tuple(raw.get("timesteps", ()))})
+        told = raw.get("timesteps", ())  # an older overscan had no choice
+        return cls(**known | {"seeds": tuple(raw["seeds"]), "timesteps": None if told is None else tuple(told)})
 
     @property
     def told(self) -> tuple[int, ...]:

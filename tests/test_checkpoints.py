@@ -257,7 +257,7 @@ def test_a_latent_that_is_not_square_works_throughout(tmp_path):
         store = tmp_path / backend
         _, err, code = run("scan", tmp_path / "captions.txt", "--model", model, "--store", store, "--backend", backend)
         assert code == 0, err
-        scores[backend] = pl.read_delta(str(store / "scores")).sort("prompt_id")["text_noise_norm_v1"]
+        scores[backend] = pl.read_delta(str(store / "scores")).sort("prompt_id")["low_noise_norm_v1"]
     np.testing.assert_allclose(scores["cpu"], scores["torch"], rtol=1e-4)
     denoiser = Denoiser(open_bundle(tmp_path / "bundle", "cpu"))
     assert denoiser.image_size == (16, 24)

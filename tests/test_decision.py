@@ -51,7 +51,7 @@ def test_a_ranking_has_no_p_values_and_says_so():
                 "num_inference_steps": 50,
                 "first_steps": 1,
                 "seeds": (0, 1),
-                "timesteps": (),
+                "timesteps": None,
             },
             "reference": None,
             "base": None,

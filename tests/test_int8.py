@@ -175,7 +175,7 @@ def test_a_scan_is_screened_by_it(int8, tmp_path):
 
 
 def test_the_same_inputs_give_the_same_bytes(tmp_path):
-    feeds = quantized._feeds(Model(BUNDLE, "cpu").denoiser, PROMPTS[:4])
+    feeds = quantized._feeds(Model(BUNDLE, "cpu").denoiser, (), PROMPTS[:4])
     made = [quantize(BUNDLE, tmp_path / name, feeds) for name in "ab"]
     assert made[0].components["unet"].files == made[1].components["unet"].files
     assert made[0].fingerprint == made[1].fingerprint == read_manifest(tmp_path / "b").fingerprint
@@ -186,8 +186,8 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path):
 def test_a_broken_quantisation_is_not_kept(tmp_path, monkeypatch):
     right = quantized._feeds
 
-    def of_nothing(denoiser, prompts):
-        return [{name: np.zeros_like(array) for name, array in feeds.items()} for feeds in right(denoiser, prompts)][:1]
+    def of_nothing(*asked):
+        return [{name: np.zeros_like(array) for name, array in feeds.items()} for feeds in right(*asked)][:1]
 
     monkeypatch.setattr(quantized, "_feeds", of_nothing)
     out, err, code = run("export", BUNDLE, tmp_path / "out", "--dtype", "int8", "--captions", CAPTIONS)
@@ -198,8 +198,9 @@ def test_a_broken_quantisation_is_not_kept(tmp_path, monkeypatch):
 
 def test_each_is_observed_with_a_noise_of_its_own_at_the_first_step(bundle):
     denoiser = Model.of(bundle).denoiser
-    feeds = quantized._feeds(denoiser, ["", "a dog"])
+    feeds = quantized._feeds(denoiser, (), ["", "a dog"])
     assert [feed["timestep"].tolist() for feed in feeds] == [[981], [981]]
+    assert [feed["timestep"].tolist() for feed in quantized._feeds(denoiser, (701,), ["a"])] == [[701]]
     noise = np.random.Generator(np.random.PCG64(2_000_001)).standard_normal((1, 4, 8, 8), np.float32)
     np.testing.assert_array_equal(feeds[1]["sample"], noise)
     np.testing.assert_array_equal(feeds[0]["encoder_hidden_states"], denoiser.null.arrays["encoder_hidden_states"])

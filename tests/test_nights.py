@@ -180,7 +180,7 @@ def test_flags_beat_the_environment_beats_the_file(folder, monkeypatch):
         ("base_model        ", "null", "default"),
         ("seeds             ", "4", "OVERSCAN_SCAN_SEEDS"),
         ("first_steps       ", "1", "default"),
-        ("timesteps         ", "[]", "default"),
+        ("timesteps         ", "null", "default"),
         ("guidance_scale    ", "7.5", "default"),
         ("batch_size        ", "null", "default"),
         ("backend           ", '"auto"', "default"),

@@ -210,7 +210,7 @@ def test_a_scan_is_done_again_in_its_dialect(tmp_path, epsilon_bundle_path):
 
 def night(folder, model, name, *scan):
     """A screened scan of a file of captions with its own threshold, and its report by a calibration."""
-    made = ["--model", model, "--store", folder / "store", "--backend", "cpu", "--seeds", "4"]
+    made = ["--model", model, "--store", folder / "store", "--backend", "cpu", "--seeds", "4", "--timesteps", "first"]
     cal = folder / f"{name}.parquet"
     for command in (
         ["scan", *scan, *made, "--screen", "0.4"],
@@ -256,6 +256,7 @@ def test_a_screened_scan_is_screened_again(tmp_path, epsilon_bundle_path):
 def test_another_models_first_pass_needs_its_counterpart(tmp_path, epsilon_bundle_path):
     (tmp_path / "a.txt").write_text("\n".join(DATA))
     made = ["--model", epsilon_bundle_path, "--store", tmp_path / "store", "--backend", "cpu", "--seeds", "4"]
+    made += ["--timesteps", "first"]
     assert run("scan", tmp_path / "a.txt", *made, "--screen", "0.4", "--screen-model", BUNDLE)[2] == 0
     assert run("report", "--store", tmp_path / "store", "--out", tmp_path / "first", "--top", "3")[2] == 0
     asked = ["recheck", "--report", tmp_path / "first", "--model", BUNDLE, "--store", tmp_path / "store"]

@@ -76,8 +76,9 @@ def score(
     watch: Watch = unwatched,
     stop: Callable[[], bool] = lambda: False,
     folder: Path | None = None,
+    asked: Sequence[Setting] | None = None,
 ) -> Scored:
-    """Every setting from two traces per prompt: most seeds of one step, few seeds of most steps.
+    """Every setting, or those that are `asked`, from two traces per prompt: most seeds of one step, few of most steps.
 
     `model`: with or without a reference or a base; of its settings only the timesteps matter: where it names some, or
     some are usual for it, a third trace is of these, and so are the scores that are not of the sampler's own first.
@@ -86,12 +87,13 @@ def score(
     """
     whole = replace(WIDE, first_steps=max(STEPS), timesteps=model.settled.timesteps)
     able = possible_scores(whole, bool(model.reference), model.base is not None)
-    wanted = [setting for setting in settings() if setting.score in able]
-    norms = [Setting(NORM, n, 1) for n in range(1, max(SEEDS) + 1)]  # for any number of passes
+    wanted = [setting for setting in (settings() if asked is None else asked) if setting.score in able]
+    seeds = max(setting.seeds for setting in wanted)
+    norms = [Setting(NORM, n, 1) for n in range(1, seeds + 1)]  # for any number of passes
     wanted += [setting for setting in norms if setting not in wanted]
-    scorers = _scorers(model, stopping(watch, stop))
-    made_of = {"scan_ids": [scorer.scan_id for scorer in scorers], "settings": wanted}
-    size = scorers[0].denoiser.batch_size
+    scorers = _scorers(model, seeds, any(setting.steps > 1 for setting in wanted), stopping(watch, stop))
+    made_of = {"scan_ids": [scorer.scan_id for scorer in scorers.values()], "settings": wanted}
+    size = scorers["wide"].denoiser.batch_size
 
     def computed(part: Sequence[str]) -> NDArray[np.float64]:
         return _values(scorers, part, wanted)
@@ -100,26 +102,29 @@ def score(
     return dict(zip(wanted, values.T, strict=True))
 
 
-def _scorers(model: Model, watch: Watch) -> list[Scorer]:
-    """Of most seeds, of most steps, and where timesteps are named, of these: a base is compared at the noisiest."""
+def _scorers(model: Model, seeds: int, deep: bool, watch: Watch) -> dict[str, Scorer]:
+    """`wide`, of so many seeds, `deep`, of most steps, and `told`, where timesteps are: a base is compared at the
+    noisiest."""
     told, base = model.settled.told, model.base
-    wide = model.adapted(config=WIDE, base=None if told else base).prepare(watch)
-    scorers = [wide.scorer(), wide.adapted(config=DEEP, base=None).scorer(watch)]
+    wide = model.adapted(config=replace(WIDE, seeds=WIDE.seeds[:seeds]), base=None if told else base).prepare(watch)
+    found = {"wide": wide.scorer()}
+    if deep:
+        found["deep"] = wide.adapted(config=DEEP, base=None).scorer(watch)
     if told:
-        scorers.append(wide.adapted(config=replace(WIDE, timesteps=told), base=base).scorer(watch))
-    return scorers
+        found["told"] = wide.adapted(config=replace(wide.config, timesteps=told), base=base).scorer(watch)
+    return found
 
 
-def _values(scorers: Sequence[Scorer], prompts: Sequence[str], wanted: Sequence[Setting]) -> NDArray[np.float64]:
+def _values(scorers: Mapping[str, Scorer], prompts: Sequence[str], wanted: Sequence[Setting]) -> NDArray[np.float64]:
     """The prompts' scores of each setting, [B, settings]."""
-    encoder = next((scorer for scorer in scorers if scorer.base is not None), scorers[0])  # at most one has a base
+    encoder = next((scorer for scorer in scorers.values() if scorer.base is not None), scorers["wide"])  # at most one
     encoded = encoder.encode(prompts)
-    wide, deep, *named = (scorer.trace(encoded) for scorer in scorers)
+    traces = {name: scorer.trace(encoded) for name, scorer in scorers.items()}
     values = []
     for setting in wanted:
         by = SCORES[setting.score]
-        traced = deep if setting.steps > 1 else wide if by.sampled or not named else named[0]
-        values.append(by(traced.part(setting.seeds, setting.steps)))
+        first = traces["wide"] if by.sampled else traces.get("told", traces["wide"])
+        values.append(by((traces["deep"] if setting.steps > 1 else first).part(setting.seeds, setting.steps)))
     return np.stack(values, axis=-1).astype(np.float64)
 
 

@@ -98,8 +98,7 @@ class Request:
     def screen_score(self) -> str:
         """The score of the first pass that screens: as asked, else the best of one seed, docs/screening.md."""
         assert self.screen is not None
-        first = self.screen.first_pass(self.full_model.settled)
-        return self.screen.score or best_score(first, self.reference is not None)
+        return self.screen.score or best_score(self._first.settled, self.reference is not None)
 
     @cached_property
     def full_model(self) -> Model:
@@ -114,32 +113,34 @@ class Request:
             return self.full_model
         needs = SCORES[self.screen_score].needs
         reference = tuple(self.ordinary) if needs == "reference" else ()
-        base = self.base_model if needs == "base" else None
-        model = self.full_model.adapted(config=self.screen.first_pass(self.config), reference=reference, base=base)
-        if not self.screen.own_engine:
-            return model
-        return replace(model, path=self.screen.model or self.model, precision=self.screen.precision or "auto")
+        return self._first.adapted(reference=reference, base=self.base_model if needs == "base" else None)
+
+    @cached_property
+    def _first(self) -> Model:
+        """The first pass's, compared with nothing; told the sampler's first, where a named score is of that."""
+        assert self.screen is not None
+        config, score = self.screen.first_pass(self.config), self.screen.score
+        if config.timesteps is None and score is not None and SCORES[score].sampled:
+            config = replace(config, timesteps=())
+        model = self.full_model.adapted(config=config, reference=(), base=None)
+        path, precision = self.screen.model or self.model, self.screen.precision or "auto"
+        return replace(model, path=path, precision=precision) if self.screen.own_engine else model
 
     def after(self, first: Model) -> Model:
         """`full_model`, on the engines that the first pass has opened where they are the same."""
         if self.screen is None or self.screen.own_engine:
             return self.full_model
-        reference = tuple(self.ordinary)
-        return first.adapted(config=self.config, reference=reference, base=self.base_model, batch_size=self.batch_size)
+        asked = {"config": self.config, "base": self.base_model, "batch_size": self.batch_size}
+        return first.adapted(reference=tuple(self.ordinary), **asked)
 
     def screening(self, full: Model, first: Model) -> Screening:
         """The policy of a screened scan, before it has a threshold. Raises ScannerError or EngineError."""
         assert self.screen is not None
         asked = self.screen
         return Screening(
-            full.scan_id,
-            first.scan_id,
-            absolute(first.path),
-            self.screen_score,
-            asked.share,
-            sample=asked.sample,
-            passes=first.passes,
-        )
+            full.scan_id, first.scan_id, absolute(first.path), self.screen_score, asked.share,
+            sample=asked.sample, passes=first.passes,
+        )  # fmt: skip
 
 
 def _check(screen: Screen, request: Request) -> None:
