@@ -6,14 +6,14 @@ The picture, docs/first-step.png, is of the bundled model, and is made where WOR
 folder of `python -m tools.ground_truth`). Each row: the caption's training image, the model's clean estimates at the
 first step from two seeds, which is all that a scan looks at, and the finished images of four seeds. The sample is what
 a report of the demo's scan prints, on the cpu backend: STORE has it already, or it is made. The table is taken from
-docs/detection.md and docs/performance.md. Both are written between their marks into README.md, the table into
+docs/detection and docs/performance.md. Both are written between their marks into README.md, the table into
 docs/detecting.md too; tests compare.
 """
 
 import argparse
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,7 +27,7 @@ from rich.console import Console
 from scanner import Model, Rule, read_store, scan
 from scanner.audit.decision import decide
 from scanner.demo import BUNDLE, CAPTIONS, LABELS
-from scanner.diffusion.scores import BEST_SCORES, DEFAULT_SCORE
+from scanner.diffusion.scores import BEST_LOW_SCORES, BEST_SCORES, DEFAULT_SCORE
 from scanner.evidence.evaluate import NORM
 from scanner.evidence.verify import Sampler, Sampling
 from scanner.report import contents_of
@@ -38,14 +38,16 @@ DOCS, README = ROOT / "docs", ROOT / "README.md"
 SIDE, GAP, TOP = 120, 8, 46
 SHOWN = 2  # seeds of the first step
 HEADS = ("in the training data", "the estimate at step 1 of 50", "what 50 steps make of four seeds")
-LEFT_OUT = re.compile(
-    r"^### Collapsed prompts left out: ([\d,]+) memorized, ([\d,]+) not\n(.*?)(?=^### |\Z)", re.M | re.S
+MODELS = ("v-prediction", "epsilon")
+ROWS = (  # what it is called, the score (by the timestep that the model is told, else by the first), how fast it comes
+    ("the norm of the literature", (NORM,), "1 (scripts)"),
+    (
+        "the default",
+        (BEST_LOW_SCORES[0], BEST_SCORES[1]),
+        "{small} times as many; {full} at Stable Diffusion 1.5's size",
+    ),
+    ("with a list of everyday captions", (BEST_LOW_SCORES[0], BEST_SCORES[0]), "the same"),
 )
-ROWS = {  # score -> what it is called, and how fast it comes
-    NORM: ("the norm of the literature", "1 (scripts)"),
-    DEFAULT_SCORE: ("the default", "{small} times as many; {full} at Stable Diffusion 1.5's size"),
-    BEST_SCORES[0]: ("with a list of ordinary captions", "the same"),
-}
 INK, PAPER = (60, 60, 60), (255, 255, 255)
 
 
@@ -88,33 +90,36 @@ def picture(rows: dict[str, list[Image.Image]]) -> Image.Image:
     return whole
 
 
-def table(detection: str, performance: str) -> str:
+def measured() -> dict[str, pl.DataFrame]:
+    """Of each model that defaults were chosen on, all settings, collapsed captions left out."""
+    paths = {name: DOCS / f"detection/{name}-scores.csv" for name in MODELS}
+    return {name: pl.read_csv(path).filter(collapsed="left out") for name, path in paths.items() if path.exists()}
+
+
+def table(found: Mapping[str, pl.DataFrame], performance: str) -> str:
     """Found at 1 % and at 0.1 % false alarms by model, and captions per second. Raises SystemExit without them."""
-    models = re.findall(r"^## (The .*?)\n(.*?)(?=^## |\Z)", detection, re.MULTILINE | re.DOTALL)
-    parts = {name: LEFT_OUT.search(text) for name, text in models}
-    if not parts or None in parts.values():
-        raise SystemExit("docs/detection.md: no model's table with collapsed prompts left out")
-    found = {name: part for name, part in parts.items() if part is not None}
+    if not found:
+        raise SystemExit("docs/detection: no table of scores: run python -m tools.ground_truth.detection")
     lines = [
         "| at two UNet passes per caption | found at 1 % false alarms | at 0.1 % | captions per second |",
         "|---|---|---|---|",
     ]
     small, full = _ratios(performance)
-    for score, (said, speed) in ROWS.items():
-        shares = [_shares(part[3], score) for part in found.values()]
-        ones, tenths = (" / ".join(f"{100 * share[at]:.0f} %" for share in shares) for at in (0, 1))
-        lines.append(f"| {said} | {ones} | {tenths} | {speed.format(small=small, full=full)} |")
-    counts = "; ".join(f"{name[4:]}, {part[1]} memorized captions, {part[2]} not" for name, part in found.items())
-    return "\n".join([*lines, "", f"In this order: {counts}."])
+    for said, scores, speed in ROWS:
+        rows = [_row(model, scores) for model in found.values()]
+        ones, tenths = (" / ".join(f"{row[f'tpr_at_{fpr}']:.0%}" for row in rows) for fpr in (0.01, 0.001))
+        lines.append(f"| {said} | {ones} | {tenths} | {speed.format(small=small, full=full)} |".replace("%", " %"))
+    parts = [(name, model.row(0, named=True)) for name, model in found.items()]
+    counts = [f"{name} model, {n['positives']:,} memorized captions, {n['negatives']:,} not" for name, n in parts]
+    return "\n".join([*lines, "", f"In this order: {'; '.join(counts)}."])
 
 
-def _shares(part: str, score: str) -> tuple[float, float]:
-    """Of two seeds and one step: the shares found at 1 % and at 0.1 % false alarms."""
-    row = re.search(rf"^\| `{score}` \| 2 \| 1 \| 2 \|(.*)$", part, re.MULTILINE)
-    if row is None:
-        raise SystemExit(f"docs/detection.md: no row of {score} with two seeds")
-    cells = [cell.split()[0] for cell in row[1].split("|") if cell.strip()]
-    return float(cells[2]), float(cells[3])
+def _row(model: pl.DataFrame, scores: Sequence[str]) -> dict[str, float]:
+    """Of the first of `scores` that there is, with two seeds and one step."""
+    for score in scores:
+        if len(rows := model.filter(score=score, seeds=2, steps=1)):
+            return rows.row(0, named=True)
+    raise SystemExit(f"docs/detection: no row of {', '.join(scores)} with two seeds")
 
 
 def _ratios(performance: str) -> tuple[str, str]:
@@ -167,7 +172,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.work is not None:
         first_steps((asked.copied, asked.other), asked.work).save(DOCS / "first-step.png", optimize=True)
-    found = table(*((DOCS / name).read_text(encoding="utf-8") for name in ("detection.md", "performance.md")))
+    found = table(measured(), (DOCS / "performance.md").read_text(encoding="utf-8"))
     with TemporaryDirectory() as folder:
         if asked.store is None:
             scan(CAPTIONS, model=BUNDLE, store=folder, backend="cpu")

@@ -16,7 +16,7 @@ import polars as pl
 
 from scanner.dataset import captions
 from scanner.evidence import compared
-from scanner.evidence.evaluate import evaluate, score
+from scanner.evidence.evaluate import evaluate, score, settings
 from scanner.model import Model
 
 from .realism import chosen
@@ -25,11 +25,14 @@ DOCS = Path(__file__).parents[2] / "docs"
 TABLES = DOCS / "detection"
 ORDINARY = Path(__file__).with_name("ordinary.txt")
 MARK = "<!-- below: written by python -m tools.ground_truth.detection -->"
-SHOWN = (  # of our scores: name, seeds
-    ("text_noise_norm_v1", 1), ("overestimation_prior_v1", 1), ("overestimation_prior_v2", 1),
-    ("overestimation_white_v1", 1), ("estimate_ratio_prior_v1", 2), ("estimate_ratio_prior_v2", 2),
-    ("estimate_ratio_white_v1", 2), ("estimate_ratio_prior_v1", 4),
+SHOWN = (  # of our scores: name, seeds; `_v2` where a model is told another timestep than the sampler's first
+    ("text_noise_norm_v1", 1), ("low_noise_norm_v1", 1), ("low_noise_norm_v1", 2),
+    ("overestimation_prior_v1", 1), ("overestimation_prior_v2", 1),
+    ("overestimation_white_v1", 1), ("overestimation_white_v2", 1), ("estimate_ratio_prior_v1", 2),
+    ("estimate_ratio_prior_v2", 2), ("estimate_ratio_white_v1", 2), ("estimate_ratio_white_v2", 2),
+    ("estimate_ratio_prior_v1", 4), ("estimate_ratio_prior_v2", 4),
 )  # fmt: skip
+SEEDS = 4  # at most
 TREATMENTS = {"left out": "left out", "negative": "counted as not memorized"}
 FEATURES = {  # of a table of timesteps, one pass but for the last
     "norm": "norm {t}",
@@ -44,17 +47,18 @@ def measure(name: str, work: Path, kind: str) -> None:
     model = Model(
         work / f"bundle-{kind}", "openvino", "float32", reference=tuple(captions.reference(ORDINARY)), batch_size=64
     )
-    scores = score(model, labels["prompt"].to_list(), _told, folder=work / f"detection-{kind}")
+    asked = [setting for setting in settings() if setting.steps == 1 and setting.seeds <= SEEDS]
+    scores = score(model, labels["prompt"].to_list(), _told, folder=work / f"detection-{kind}", asked=asked)
     some = chosen(labels).with_columns(pl.col("cluster").cast(pl.String))
-    plain = Model(work / f"bundle-{kind}", "openvino", "float32", batch_size=64)
-    theirs = compared.measure(plain, some, _told, folder=work / f"realism-{kind}")
     place = dict(zip(labels["prompt"], range(len(labels)), strict=True))
     rows = [place[prompt] for prompt in some["prompt"]]
     ours = {setting: values[rows] for setting, values in scores.items()}
     TABLES.mkdir(exist_ok=True)
     _write(evaluate(scores, labels).detection, name, "scores")
-    _write(compared.table(theirs, ours, some, reference=False), name, "peers")
     _write(pl.read_parquet(work / f"study-{kind}/study.parquet"), name, "timesteps")
+    plain = Model(work / f"bundle-{kind}", "openvino", "float32", batch_size=64)
+    theirs = compared.measure(plain, some, _told, folder=work / f"realism-{kind}")
+    _write(compared.table(theirs, ours, some, model.settled, reference=False), name, "peers")
 
 
 def _told(what: str, done: int, total: int) -> None:
@@ -68,9 +72,8 @@ def _write(table: pl.DataFrame, name: str, what: str) -> None:
 def page() -> str:
     """Markdown of the tables that are there."""
     names = sorted((path.name.removesuffix("-scores.csv") for path in TABLES.glob("*-scores.csv")), key=_order)
-    found = {
-        what: [pl.read_csv(TABLES / f"{n}-{what}.csv") for n in names] for what in ("scores", "peers", "timesteps")
-    }
+    found = {what: [_read(n, what) for n in names] for what in ("scores", "peers", "timesteps")}
+    peers = [t.with_columns(kept=pl.col("collapsed") == "left out") for t in found["peers"]]  # run without the others
     parts = []
     for collapsed, said in TREATMENTS.items():
         tables = [t.filter(collapsed=collapsed) for t in found["scores"]]
@@ -79,7 +82,7 @@ def page() -> str:
             f"## At each price, collapsed captions {said}",
             "AUROC; found at 1 % false alarms (95 % interval); at 0.1 %. Memorized captions / others: "
             f"{', '.join(counts)}.",
-            _prices(names, tables, [t.filter(collapsed=collapsed) for t in found["peers"]]),
+            _prices(names, tables, [t.filter("kept", collapsed=collapsed) for t in peers]),
         ]
     parts += [
         "## What the default has more than each published detector",
@@ -87,12 +90,27 @@ def page() -> str:
         "detectors of one pass, with two against all others; in bold where the interval excludes 0.",
         _table(["detector", "passes", *names], _differences([t.filter(collapsed="left out") for t in found["peers"]])),
         "## What the model is told at the starting noise",
-        "Found at 1 % false alarms, collapsed captions left out: norm of eps_c - eps_u; the estimate's length by the "
-        "prior; the ratio of two seeds by the prior. A sampler of 50 steps tells 981 first.",
-        _table(["timestep", *names], _timesteps([t.filter(collapsed="left out") for t in found["timesteps"]])),
+        "Found at 1 % false alarms, collapsed captions left out; counted as not memorized: by the norm of "
+        "eps_c - eps_u, by the estimate's length in the prior's measure, by the ratio of two seeds in it. A sampler of "
+        "50 steps tells 981 first. Of a sample that is harder than the lists above: all reworded, template and "
+        "retrieval captions, those shown 6 times or more, and 1,500 others.",
+        _table(["timestep", *(f"{n}, by {by}" for n in names for by in FEATURES)], _timesteps(found["timesteps"])),
     ]
-    links = [f"[{n}, {what}](detection/{n}-{what}.csv)" for n in names for what in found]
-    return "\n\n".join([*parts, "## Whole tables", f"Every setting, treatment and interval: {', '.join(links)}."])
+    files = [(n, what, f"{n}-{what}.csv") for n in names for what in found]
+    links = [f"[{n}, {what}](detection/{file})" for n, what, file in files if (TABLES / file).exists()]
+    return "\n\n".join(
+        [
+            *parts,
+            "## Whole tables",
+            f"Every first-step score with 1, 2 and 4 seeds, treatment and interval: {', '.join(links)}.",
+        ]
+    )
+
+
+def _read(name: str, what: str) -> pl.DataFrame:
+    """A model's table, or none of the rows of another's where it was not measured."""
+    path = TABLES / f"{name}-{what}.csv"
+    return pl.read_csv(path) if path.exists() else pl.read_csv(min(TABLES.glob(f"*-{what}.csv"))).clear()
 
 
 def _order(name: str) -> tuple[bool, bool, str]:
@@ -104,9 +122,9 @@ def _prices(names: Sequence[str], ours: Sequence[pl.DataFrame], theirs: Sequence
     lines: list[tuple[int, list[str]]] = []
     for score_name, seeds in SHOWN:
         rows = [t.filter(score=score_name, seeds=seeds, steps=1) for t in ours]
-        passes = rows[0]["passes"][0]
+        passes = next(row["passes"][0] for row in rows if len(row))
         lines.append((passes, [f"`{score_name}`", str(passes), *map(_rates, rows)]))
-    for detector, passes in theirs[0].filter(pl.col("passes") > 0).select("detector", "passes").iter_rows():
+    for detector, passes in _detectors(theirs):
         lines.append((passes, [detector, str(passes), *(_rates(t.filter(detector=detector)) for t in theirs)]))
     return _table(
         ["score or detector", "passes", *names], [cells for _, cells in sorted(lines, key=lambda line: line[0])]
@@ -130,19 +148,28 @@ def _differences(theirs: Sequence[pl.DataFrame]) -> list[list[str]]:
         text = f"{value:+.3f} ({low:+.2f} to {high:+.2f})"
         return f"**{text}**" if low > 0 or high < 0 else text
 
-    detectors = theirs[0].filter(pl.col("passes") > 0).sort("passes").select("detector", "passes").iter_rows()
-    return [[name, str(passes), *(cell(t.filter(detector=name)) for t in theirs)] for name, passes in detectors]
+    return [
+        [name, str(passes), *(cell(t.filter(detector=name)) for t in theirs)] for name, passes in _detectors(theirs)
+    ]
+
+
+def _detectors(theirs: Sequence[pl.DataFrame]) -> list[tuple[str, int]]:
+    """Name and passes of those of the literature, the cheapest first; what the text alone tells costs none."""
+    found = pl.concat([t.select("detector", "passes") for t in theirs]).filter(pl.col("passes") > 0)
+    return found.unique(maintain_order=True).sort("passes", maintain_order=True).rows()
 
 
 def _timesteps(tables: Sequence[pl.DataFrame]) -> list[list[str]]:
-    told = tables[0].filter(pl.col("score").str.contains(r"^norm \d+$"))["score"].str.slice(5).cast(pl.Int64)
+    names = pl.concat([table.select("score") for table in tables])["score"].unique()
+    told = names.filter(names.str.contains(r"^norm \d+$")).str.slice(5).cast(pl.Int64)
     by: list[Callable[[int], str]] = [lambda t, form=form: form.format(t=t) for form in FEATURES.values()]
 
-    def cell(table: pl.DataFrame, t: int) -> str:
-        found = [table.filter(score=name(t))["tpr_at_0.01"] for name in by]
-        return "; ".join(_short(values[0]) for values in found if len(values))
+    def cells(table: pl.DataFrame, t: int) -> list[str]:
+        each = [table.filter(score=name(t)) for name in by]
+        rates = [{row["collapsed"]: row["tpr_at_0.01"] for row in rows.iter_rows(named=True)} for rows in each]
+        return ["; ".join(_short(found[c]) for c in TREATMENTS if c in found) for found in rates]
 
-    return [[str(t), *(cell(table, t) for table in tables)] for t in told.sort(descending=True)]
+    return [[str(t), *(cell for table in tables for cell in cells(table, t))] for t in told.sort(descending=True)]
 
 
 def _short(value: float) -> str:

@@ -17,6 +17,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from scanner.dataset import captions
 from scanner.diffusion.baselines import Covariance, Prior, Reference
@@ -28,7 +29,7 @@ from scanner.diffusion.start import initial_noise, predict_prior
 from scanner.evidence.kept import keeping
 from scanner.model import Model
 
-from .rates import decided, show, table
+from .rates import show, table
 from .realism import told
 from .spectrum import SpectralCovariance
 
@@ -36,6 +37,7 @@ SEEDS = (0, 1, 2, 3)
 TIMESTEPS = (981, 941, 901, 801, 701, 601, 501, 401, 301, 201, 101, 41)
 NOISY = (981, 901, 801)  # where clean estimates and their prior are looked at
 PAIRS = ((0, 1), (2, 3), (0, 2), (1, 3), (0, 3), (1, 2))  # of seeds
+OFTEN, OTHERS = 6, 1500
 BATCH = 256  # 32 prompts in hand
 
 
@@ -132,10 +134,19 @@ def candidates(found: Mapping[str, np.ndarray]) -> Iterator[tuple[str, int, np.n
         yield f"log norm {low} + log {high}", 2, np.log(found[f"norm {low}"]) + np.log(found[high])
 
 
+def sample(labels: pl.DataFrame) -> pl.DataFrame:
+    """The captions that are hard to tell, those of edits, templates, sets and many showings, and OTHERS by chance."""
+    often = (pl.col("role") == "fixed") & (pl.col("duplicates") >= OFTEN)
+    hard = often | pl.col("role").is_in(["edited", "template", "retrieval"])
+    others = labels.join(labels.filter(hard), on="prompt", how="anti")
+    chosen = pl.concat([labels.filter(hard), others.sample(min(OTHERS, len(others)), seed=7, shuffle=True)])
+    return chosen.drop_nulls("label")
+
+
 def main() -> None:
     """Print the best candidates of each price."""
     bundle, path, folder, *lists = map(Path, sys.argv[1:])
-    labels = decided(path)
+    labels = sample(pl.read_parquet(path))
     model = Model(bundle, "openvino", "float32", batch_size=64)
     references = {name.stem: captions.reference(name) for name in lists}
     found = table(candidates(measured(model, references, labels["prompt"].to_list(), folder)), labels)
