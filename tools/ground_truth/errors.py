@@ -80,7 +80,7 @@ def scored(work: Path, prediction: str) -> Scored:
     """The default score of every labelled caption; what is computed is kept in `work`."""
     model = Model(work / f"bundle-{prediction}", "openvino", "float32", batch_size=64)
     table = pl.read_parquet(work / f"labels-{prediction}.parquet")
-    score, scorer = best_score(model.config, reference=False), model.prepare().scorer()
+    score, scorer = best_score(model.settled, reference=False), model.scorer()
 
     def computed(texts: Sequence[str]) -> np.ndarray:
         return SCORES[score](scorer.trace(scorer.encode(texts))).astype(np.float64)
