@@ -73,7 +73,7 @@ def page() -> str:
     """Markdown of the tables that are there."""
     names = sorted((path.name.removesuffix("-scores.csv") for path in TABLES.glob("*-scores.csv")), key=_order)
     found = {what: [_read(n, what) for n in names] for what in ("scores", "peers", "timesteps")}
-    peers = [t.with_columns(kept=pl.col("collapsed") == "left out") for t in found["peers"]]  # run without the others
+    peers = [t.filter(collapsed="left out") for t in found["peers"]]  # run without the collapsed ones
     parts = []
     for collapsed, said in TREATMENTS.items():
         tables = [t.filter(collapsed=collapsed) for t in found["scores"]]
@@ -82,13 +82,13 @@ def page() -> str:
             f"## At each price, collapsed captions {said}",
             "AUROC; found at 1 % false alarms (95 % interval); at 0.1 %. Memorized captions / others: "
             f"{', '.join(counts)}.",
-            _prices(names, tables, [t.filter("kept", collapsed=collapsed) for t in peers]),
+            _prices(names, tables, peers if collapsed == "left out" else [t.clear() for t in peers]),
         ]
     parts += [
         "## What the default has more than each published detector",
         "Found at 1 % false alarms, paired difference on the same captions (95 % interval), ours with one seed against "
         "detectors of one pass, with two against all others; in bold where the interval excludes 0.",
-        _table(["detector", "passes", *names], _differences([t.filter(collapsed="left out") for t in found["peers"]])),
+        _table(["detector", "passes", *names], _differences(peers)),
         "## What the model is told at the starting noise",
         "Found at 1 % false alarms, collapsed captions left out; counted as not memorized: by the norm of "
         "eps_c - eps_u, by the estimate's length in the prior's measure, by the ratio of two seeds in it. A sampler of "
