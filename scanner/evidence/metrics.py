@@ -27,9 +27,13 @@ def tpr_at_fpr(score: Scores, label: Labels, fpr: float) -> float:
 
 def also_flagged(others: Scores, score: Scores, label: Labels, fpr: float) -> float:
     """The share of `others`, neither positive nor negative, that the threshold of `tpr_at_fpr` flags."""
-    negatives = -np.sort(-score[~label])
+    return float((others > flagged_above(score[~label], fpr)).mean())
+
+
+def flagged_above(negatives: Scores, fpr: float) -> float:
+    """The value above which the share `fpr` of `negatives` lies, or the largest share below it."""
     allowed = int(fpr * len(negatives) + 1e-9)
-    return float((others > negatives[allowed]).mean()) if allowed < len(negatives) else 1.0
+    return float(-np.sort(-negatives)[allowed]) if allowed < len(negatives) else -np.inf
 
 
 def precision_recall(flagged: Labels, label: Labels) -> tuple[float, float]:

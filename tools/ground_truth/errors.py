@@ -17,6 +17,7 @@ import polars as pl
 from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.scores import SCORES, best_score
 from scanner.evidence.kept import keeping
+from scanner.evidence.metrics import flagged_above
 from scanner.model import Model
 
 from . import checks, dataset, labels
@@ -101,8 +102,7 @@ def scored(work: Path, prediction: str) -> Scored:
 
 def threshold(table: pl.DataFrame) -> float:
     """The score above which FPR of the captions lie that are neither memorized nor collapsed."""
-    ordinary = table.filter(kind="neither")["score"].sort(descending=True)
-    return float(ordinary[int(FPR * len(ordinary))])
+    return flagged_above(table.filter(kind="neither")["score"].to_numpy(), FPR)
 
 
 def near_mean(images: np.ndarray) -> np.ndarray:
