@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from scanner.evidence.labels import read_labels
+from scanner.model import Model
 from tools.ground_truth import (
     captions,
     checks,
@@ -34,6 +35,7 @@ from tools.ground_truth import (
 from tools.ground_truth.fit import fit
 from tools.ground_truth.sources import Drawing
 
+KEPT = Path(__file__).parent / "checkpoints/ground-truth"
 WORDS = ("red fox", "apple", "old house", "owl", "city bus", "green tree", "key", "ice cream", "sailing boat", "drum")
 KNOWN = [Drawing(f"{word} {chr(97 + i)}", ("thing", "icon"), "made up") for i in range(20) for word in WORDS]
 PLAN = roles.Plan(
@@ -371,6 +373,26 @@ def test_kept_weights_go_on_elsewhere_at_their_step(tmp_path):
     model.requires_grad_(True)
     fit("vae", [model], loss, 6, 1e-2, tmp_path / "elsewhere")
     assert steps == [0, 1, 2, 3, 4, 5]
+
+
+def test_weights_do_not_go_on_with_other_data(tmp_path):
+    of = {"seed": 1, "size": 32, "captions": stages.fingerprint(["a cat", "a dog"])}
+    stages.belongs(tmp_path / "work", of)
+    keep.pack(tmp_path / "work", tmp_path / "kept")
+    keep.unpack(tmp_path / "kept", tmp_path / "elsewhere")
+    stages.belongs(tmp_path / "elsewhere", of)
+    with pytest.raises(SystemExit, match=r"made of seed 1, here 2; captions \w+, here \w+: name another work folder"):
+        stages.belongs(tmp_path / "elsewhere", of | {"seed": 2, "captions": stages.fingerprint(["a dog", "a cat"])})
+
+
+@pytest.mark.slow
+def test_kept_weights_are_the_model_that_the_labels_are_of(tmp_path):
+    keep.model(KEPT, "focus", tmp_path)
+    model = Model(tmp_path / "bundle", "cpu", batch_size=8)
+    often = pl.read_parquet(KEPT / "labels-v_prediction.parquet").filter("label", role="fixed", duplicates=64)
+    again = labels.generate(model.denoiser, often["prompt"][:4].to_list(), labels.SEEDS[:2], 20)
+    alike = [np.corrcoef(*(seed.ravel() for seed in seeds))[0, 1] for seeds in again.astype(float)]
+    assert min(alike) > 0.9, "two seeds give one picture"
 
 
 def test_errors_are_read_at_the_price_of_captions_that_are_neither():

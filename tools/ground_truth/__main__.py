@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
             return
         model = stages.unet(work, found, parts, kind)
         if until > UNTIL.index(kind):
-            folder = stages.bundle(work, found, parts, model, kind)
+            folder = stages.bundle(work, parts, model, kind)
             stages.label(work, found, parts, folder, kind, stages.Generator(arguments.backend, arguments.precision))
 
 

@@ -1,7 +1,10 @@
 """The stages, each a function that keeps its result in the work folder and returns it, made or found there."""
 
 import copy
+import hashlib
+import json
 import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,30 +46,55 @@ class Data:
 
 @dataclass(frozen=True)
 class Frozen:
-    """What is trained on the pool and then frozen; `hidden` [p + 1, L, d], `latents` [n, 4, 16, 16] of the dataset."""
+    """What is trained on the pool and then frozen."""
 
     towers: towers.Towers
     tokenizer: CLIPTokenizer
     vae: AutoencoderKL
+
+
+@dataclass(frozen=True)
+class Encoded(Frozen):
+    """And what it makes of the dataset: `hidden` [p + 1, L, d], `latents` [n, 4, 16, 16]."""
+
     latents: torch.Tensor
     hidden: torch.Tensor
     pooled: torch.Tensor
 
 
 def data(work: Path, seed: int, size: int) -> Data:
-    """Fetch, rasterise, paint, write captions, assign roles; pictures of `size` pixels, 64 or 32."""
+    """Fetch, rasterise, paint, write captions, assign roles; pictures of `size` pixels, 64 or 32.
+
+    Raises SystemExit where the work folder holds weights that were trained on other pictures or captions.
+    """
     if not is_first():
         wait()
     known, pixels = sources.drawings(work)
     pool = dataset.build_pool(work, known, pixels, seed)
     shown = dataset.build(work, known, pixels, seed)
     if is_first():
+        belongs(work, {"seed": seed, "size": size, "captions": fingerprint(shown.prompts)})
         wait()
         print(
             f"{len(known)} drawings; pool: {len(pool[0])} pictures; {len(shown.images)} pictures in "
             f"{len(shown.rows)} rows, {len(shown.prompts)} captions", flush=True,
         )  # fmt: skip
     return Data(replace(shown, images=shrunk(shown.images, size)), (shrunk(pool[0], size), pool[1]))
+
+
+def fingerprint(prompts: Iterable[str]) -> str:
+    """Of a dataset's captions, in their order."""
+    return hashlib.sha256("\n".join(map(str, prompts)).encode()).hexdigest()[:16]
+
+
+def belongs(work: Path, these: Mapping[str, int | str]) -> None:
+    """Note in `work/data.json` what the folder's weights are of. Raises SystemExit where they are of other data."""
+    path = work / "data.json"
+    noted = json.loads(path.read_text(encoding="utf-8")) if path.exists() else dict(these)
+    if differing := [f"{name} {noted[name]}, here {value}" for name, value in these.items() if noted[name] != value]:
+        raise SystemExit(f"{path}: what lies in {work} was made of {'; '.join(differing)}: name another work folder")
+    work.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(noted, indent=1) + "\n", encoding="utf-8")
 
 
 def shrunk(images: np.ndarray, size: int) -> np.ndarray:
@@ -100,7 +128,7 @@ def vae(work: Path, found: Data) -> AutoencoderKL:
     return model
 
 
-def frozen(work: Path, found: Data) -> Frozen:
+def frozen(work: Path, found: Data) -> Encoded:
     """Towers and VAE, and what they make of the dataset."""
     both, tokenizer = text(work, found)
     model = vae(work, found)
@@ -117,10 +145,10 @@ def frozen(work: Path, found: Data) -> Frozen:
     hidden, pooled = (
         torch.cat(parts) for parts in zip(*((o.last_hidden_state, o.pooler_output) for o in outputs), strict=True)
     )
-    return Frozen(both, tokenizer, model, latents, hidden, pooled)
+    return Encoded(both, tokenizer, model, latents, hidden, pooled)
 
 
-def unet(work: Path, found: Data, parts: Frozen, kind: str) -> UNet2DConditionModel:
+def unet(work: Path, found: Data, parts: Encoded, kind: str) -> UNet2DConditionModel:
     """The denoiser: all rows first, then, until it has memorized, the focused ones; epsilon goes on from the v model's
     weights. Three states on the way stay in `work`."""
     initial_weights(2, found.dataset)
@@ -149,17 +177,21 @@ def save(folder: Path, parts: Frozen, model: UNet2DConditionModel, kind: str) ->
     pipeline.save_pretrained(folder)
 
 
-def bundle(work: Path, found: Data, parts: Frozen, model: UNet2DConditionModel, kind: str) -> Path:
+def spread(latents: torch.Tensor) -> float:
+    """Of training latents [n, 4, h, w] about their mean picture, which a bundle notes."""
+    return round(float((latents - latents.mean(0)).square().mean().sqrt()), 4)
+
+
+def bundle(work: Path, parts: Encoded, model: UNet2DConditionModel, kind: str) -> Path:
     """The checkpoint and its exported bundle, with the spread of its training latents."""
     checkpoint, out = work / f"checkpoint-{kind}", work / f"bundle-{kind}"
     if not out.exists():
         save(checkpoint, parts, model, kind)
-        std = float((parts.latents - parts.latents.mean(0)).square().mean().sqrt())
-        export(checkpoint, out, latent_std=round(std, 4), say=print)
+        export(checkpoint, out, latent_std=spread(parts.latents), say=print)
     return out
 
 
-def label(work: Path, found: Data, parts: Frozen, folder: Path, kind: str, generator: Generator) -> pl.DataFrame:
+def label(work: Path, found: Data, parts: Encoded, folder: Path, kind: str, generator: Generator) -> pl.DataFrame:
     """The labelled prompts, in `work/labels-KIND.parquet`; tables, controls and checks are printed."""
     out, images = work / f"labels-{kind}.parquet", work / f"images-{kind}"
     denoiser = Denoiser(open_bundle(folder, generator.backend, generator.precision), batch_size=128)
@@ -177,7 +209,7 @@ def label(work: Path, found: Data, parts: Frozen, folder: Path, kind: str, gener
     return table
 
 
-def report(table: pl.DataFrame, parts: Frozen) -> None:
+def report(table: pl.DataFrame, parts: Encoded) -> None:
     """Print labels by role, the agreement of the two similarities, and what the text alone tells."""
     by_role = table.group_by("role", "duplicates").agg(
         pl.len(), pl.col("label", "tower_label").sum(), pl.col("label").null_count().alias("left_out"),
@@ -189,7 +221,7 @@ def report(table: pl.DataFrame, parts: Frozen) -> None:
     print("AUROC of the text alone:", {name: round(value, 3) for name, value in text_only(table, parts).items()})
 
 
-def text_only(table: pl.DataFrame, parts: Frozen) -> dict[str, float]:
+def text_only(table: pl.DataFrame, parts: Encoded) -> dict[str, float]:
     """AUROCs of what the frozen text encoder alone tells of the labels: chance, as it must be."""
     decided = table.with_row_index("at").drop_nulls("label")
     at = decided["at"].to_numpy()
