@@ -10,7 +10,7 @@ from test_cli import resolved
 
 from engines import BACKENDS
 from scanner.cli import cli
-from scanner.config import load
+from scanner.cli.settings import load
 from tools import first_screen
 
 ROOT = Path(__file__).parent.parent

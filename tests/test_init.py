@@ -9,7 +9,7 @@ from small import BUNDLE
 from test_cli import run
 
 from scanner.cli import cli, config
-from scanner.config import load
+from scanner.cli.settings import load
 
 
 @pytest.fixture

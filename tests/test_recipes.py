@@ -14,7 +14,7 @@ import pytest
 from small import BUNDLE, CAPTIONS, LABELS
 
 from scanner.cli import cli
-from scanner.config import load
+from scanner.cli.settings import load
 
 ROOT = Path(__file__).parent.parent
 RECIPES = ROOT / "recipes"

@@ -11,8 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from scanner import config as settings
-from scanner.cli import options, places
+from scanner.cli import options, places, settings
 from scanner.errors import ConfigError
 from scanner.pages.safe import printable
 
