@@ -18,6 +18,7 @@ from scanner.errors import Interrupted
 from scanner.identity import captions_fingerprint
 from scanner.model import Model
 from scanner.places import absolute
+from scanner.scanning.carried import carry
 from scanner.scanning.execute import Executor
 from scanner.scanning.request import Dataset, Request
 from scanner.scanning.screen import remembered, screened_out
@@ -65,8 +66,11 @@ class Passes:
             return first.scan_id, replace(asked, screening=first)
 
         scan_id, record = self.ledger.agree(agreed)
-        if record.screening != screening:
-            pending = self._pending(model, record.screening)
+        final = record.screening
+        if final != screening:
+            pending = self._pending(model, final)
+        if final is not None and carry(self.ledger, final, self.ledger.records(), pending):
+            pending = self._pending(model, final)
         return Done(scan_id, record, pending, self._rows(model, scan_id, pending))
 
     def _pending(self, model: Model, screening: Screening | None) -> Pending:
