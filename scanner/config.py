@@ -1,22 +1,15 @@
-"""The settings that change the numbers, and where settings are read from.
-
-Batch size, backend and progress do not change the numbers: they are arguments. This module knows no command; the
-command line tells it which keys there are.
-"""
+"""The settings that change the numbers. Batch size, backend and progress do not: they are arguments."""
 
 import math
-import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from scanner.errors import ConfigError, ScannerError
+from scanner.errors import ScannerError
 from scanner.identity import identity
 
-FILES = ("overscan.toml", "pyproject.toml")  # looked for in the working directory, in this order
 SCREENED_OUT = "screened_out"  # status of a prompt that a first pass found ordinary: it has no score
 
 
@@ -159,6 +152,9 @@ class Screen:
     The first pass is one seed and one step of `model`; None: of the scan's. `score`: None: the best of one seed.
     `precision`: of the first pass; None: the scan's, or for another `model` the backend's choice. `sample`: a share of
     all prompts, drawn at random, that get all passes whatever the first finds, so that a report can say what it loses.
+    `told`: what the network is told in the first pass, as `ScanConfig.timesteps`; None: the first of the scan's.
+    `wanted`: the share of what all passes find that the screen shall keep, where it was chosen for that, and `why`, in
+    words.
     """
 
     share: float
@@ -166,6 +162,9 @@ class Screen:
     model: str | Path | None = None
     precision: str | None = None
     sample: float = 0.0
+    told: tuple[int, ...] | None = None
+    wanted: float | None = None
+    why: str = ""
 
     @property
     def own_engine(self) -> bool:
@@ -175,63 +174,37 @@ class Screen:
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
             raise ScannerError(f"screen {self.share:g}: needed a share of the prompts between 0 and 1, such as 0.02")
-        if not 0 <= self.sample < 1:
-            raise ScannerError(
-                f"screen sample {self.sample:g}: needed a share of the prompts from 0 to 1, such as 0.02"
-            )
+        if self.told is not None and len(self.told) > 1:
+            raise ScannerError(f"screen told {self.told}: a first pass is one pass: needed one timestep")
+        _check_sample(self.sample)
 
     def first_pass(self, config: ScanConfig) -> ScanConfig:
         """The settings of the first pass: those of a plain scan of one seed, so that its rows serve such a scan too."""
-        return replace(
-            config, seeds=config.seeds[:1], first_steps=1, timesteps=config.timesteps and config.timesteps[:1]
-        )
+        told = self.told if self.told is not None else config.timesteps and config.timesteps[:1]
+        return replace(config, seeds=config.seeds[:1], first_steps=1, timesteps=told)
 
 
-def find_file(folder: Path) -> Path | None:
-    """The configuration file of a folder: overscan.toml, else a pyproject.toml with a [tool.overscan] table."""
-    files = (folder / name for name in FILES)
-    return next(
-        (file for file in files if file.is_file() and (file.name == FILES[0] or "overscan" in _tools(file))), None
-    )
+@dataclass(frozen=True)
+class AutoScreen:
+    """A screen yet to be chosen: the cheapest that keeps the share `wanted` of what all passes find.
 
-
-def load(file: Path, known: Mapping[str, Collection[str]]) -> dict[str, dict[str, Any]]:
-    """Settings by command. `known`: the keys of every command.
-
-    A key outside the tables is for every command that knows it; a table named after a command is for that one, and
-    stronger. Raises ConfigError, naming the key, for what no command knows.
+    `curves`: a table that says what first passes keep, as `overscan evaluate --screens` writes it; None: that of the
+    models that overscan was measured on. `model`, `precision`, `sample`: as of `Screen`; what the screen keeps among
+    the sample, each night is told, and a screen that loses more than was wanted is widened the night after.
     """
-    table = _tools(file).get("overscan", {}) if file.name == FILES[1] else _parse(file)
-    shared = {key: value for key, value in table.items() if not isinstance(value, dict)}
-    for key in shared:
-        if not any(key in keys for keys in known.values()):
-            raise _unknown(file, key, {key for keys in known.values() for key in keys})
-    for command in table.keys() - shared.keys():
-        if command not in known:
-            raise _unknown(file, f"[{command}]", known)
-        if not table[command].keys() <= set(known[command]):
-            key = min(table[command].keys() - set(known[command]))
-            raise _unknown(file, f"{command}.{key}", known[command])
-    return {
-        command: {key: value for key, value in shared.items() if key in keys} | table.get(command, {})
-        for command, keys in known.items()
-    }
+
+    wanted: float = 0.99
+    curves: str | Path | None = None
+    model: str | Path | None = None
+    precision: str | None = None
+    sample: float = 0.02
+
+    def __post_init__(self) -> None:
+        if not 0 < self.wanted < 1:
+            raise ScannerError(f"screen wanted {self.wanted:g}: needed a share between 0 and 1, such as 0.99")
+        _check_sample(self.sample)
 
 
-def _tools(file: Path) -> dict[str, Any]:
-    tools: dict[str, Any] = _parse(file).get("tool", {})
-    return tools
-
-
-def _parse(file: Path) -> dict[str, Any]:
-    try:
-        with file.open("rb") as stream:
-            return tomllib.load(stream)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{file}: no readable TOML ({error}): repair or remove it") from error
-
-
-def _unknown(file: Path, key: str, known: Collection[str]) -> ConfigError:
-    near = get_close_matches(key.rpartition(".")[2].strip("[]"), known, 1)
-    meant = f", did you mean {near[0]}?" if near else ""
-    return ConfigError(f"{file}: {key} is unknown{meant}; there are {', '.join(sorted(known))}")
+def _check_sample(sample: float) -> None:
+    if not 0 <= sample < 1:
+        raise ScannerError(f"screen sample {sample:g}: needed a share of the prompts from 0 to 1, such as 0.02")

@@ -15,7 +15,8 @@ import pytest
 from small import BUNDLE
 from test_cli import run
 
-from scanner.config import ScanConfig, find_file, load
+from scanner.cli.settings import find_file, load
+from scanner.config import ScanConfig
 from scanner.errors import ConfigError, StoreError
 from scanner.model import Model
 from scanner.model.batch_size import SIZES
@@ -104,6 +105,7 @@ def test_a_night_needs_no_arguments(folder):
         "seconds": 0.0,
         "first_pass": None,
         "refine": None,
+        "screened_because": "",
         "reading": reading,
         "shard": {"index": 1, "count": 1},
     }
@@ -194,10 +196,13 @@ def test_flags_beat_the_environment_beats_the_file(folder, monkeypatch):
         ("limit             ", "5", "command line"),
         ("strict            ", "false", "default"),
         ("screen            ", "null", "default"),
+        ("screen_keep       ", "null", "default"),
+        ("screen_curves     ", "null", "default"),
         ("screen_score      ", "null", "default"),
+        ("screen_told       ", "null", "default"),
         ("screen_model      ", "null", "default"),
         ("screen_precision  ", "null", "default"),
-        ("screen_sample     ", "0.0", "default"),
+        ("screen_sample     ", "null", "default"),
         ("shard             ", "null", "default"),
         ("dry_run           ", "false", "default"),
         ("files             ", "false", "default"),

@@ -88,6 +88,8 @@ def test_what_it_costs_is_told(folder):
         "screened_out": 54,
         "passes_per_prompt": pytest.approx(1 + 0.1 * 3),
         "passes": 1,
+        "wanted": None,
+        "why": "",
     }
     assert (result.unique, result.already_scored, result.scored) == (60, 60, 0)
     assert (result.skipped, result.other_scans) == ({"screened_out": 54}, 0)
@@ -334,15 +336,15 @@ def test_the_command_line_says_how_many_were_screened_out(folder, tmp_path):
         (["--screen", "0.1", "--seeds", "1"], "a scan of one seed and one step is what a first pass costs"),
         (
             ["--screen-score", "concentration_v1"],
-            "a screen's score, model, precision or sample without a screen: needed",
+            "--screen-score without a screen: needed",
         ),
         (
             ["--screen-model", BUNDLE],
-            "a screen's score, model, precision or sample without a screen: needed --screen SHARE",
+            "--screen-model without a screen: needed --screen SHARE",
         ),
         (
             ["--screen-precision", "auto"],
-            "a screen's score, model, precision or sample without a screen: needed --screen",
+            "--screen-precision without a screen: needed --screen",
         ),
         (["--screen", "0.1", "--screen-precision", "int4"], "'int4' is not one of 'auto', 'float32'"),
     ],

@@ -58,6 +58,8 @@ def dry_summary(plan: DryRun) -> str:
         speed = f"at {plan.prompts_per_second:.1f} prompts/s, {_engine(plan)}"
         if plan.first_pass is not None:
             lines.append(f"first pass      {plan.first_pass:,} pending; then about {plan.refine:,} get all passes")
+        if plan.screened_because:
+            lines.append(f"screen          {plan.screened_because}")
         lines.append(f"estimated       {duration(plan.seconds)} ({speed}; nothing was written)")
     lines += [*_left_out(plan.left_out), *reading.lines(plan.reading)]
     return "\n".join(lines)
@@ -87,10 +89,11 @@ def _shards(shards: Sequence[ShardStatus]) -> list[str]:
 def _screening(screening: Screened) -> str:
     out, refined, passes = screening.screened_out, screening.refined, screening.passes_per_prompt
     below = f"{screening.score} below {screening.threshold:.4g}"
-    first = "one pass" if screening.passes == 1 else f"{screening.passes} passes"
+    first = "one pass" if screening.passes == 1 else f"{screening.passes:.3g} passes"
+    why = f"\nscreen          {screening.why}" if screening.why else ""
     return (
         f"screened out    {out:,} of {out + refined:,}, with {below} after {first}; {passes:.2f} UNet passes per "
-        "prompt on average" + (f"; {screening.sample:.3g} of all by chance got all" if screening.sample else "")
+        "prompt on average" + (f"; {screening.sample:.3g} of all by chance got all" if screening.sample else "") + why
     )
 
 

@@ -14,9 +14,9 @@ from scanner.cli.options import examples
 from scanner.cli.places import MODEL, NEW, STORE
 from scanner.cli.report import report
 from scanner.cli.scan import scan
+from scanner.cli.settings import FILES
 from scanner.cli.threshold import threshold
 from scanner.cli.verify import verify
-from scanner.config import FILES
 from scanner.dataset import readers
 from scanner.errors import ScannerError
 from scanner.files import replacing
@@ -31,7 +31,7 @@ MORE: Mapping[click.Command, Mapping[str, Any]] = {  # what people change; examp
     scan: {
         "column": "caption",
         "seeds": 2,
-        "screen": 0.05,
+        "screen": "auto",
         "reference": "ordinary.txt",
         "base_model": "last-night",
         "backend": "auto",

@@ -12,7 +12,7 @@ from engines import BACKENDS, PRECISIONS
 from scanner.cli import places
 from scanner.cli.numbers import Numbers
 from scanner.cli.scores import ScoreName
-from scanner.config import ScanConfig, Screen
+from scanner.config import ScanConfig
 from scanner.dataset import captions
 from scanner.diffusion.scores import SCORES
 from scanner.errors import ScannerError
@@ -73,9 +73,10 @@ first_steps = click.option(
     "--first-steps", type=click.IntRange(1), default=1, show_default=True, help="Denoising steps to run."
 )
 guidance_scale = click.option("--guidance-scale", type=float, default=7.5, show_default=True, help="1 = no guidance.")
+TIMESTEPS = Numbers(int, "one or two timesteps by commas, such as 981,201, or first", {"first": ()})
 timesteps = click.option(
     "--timesteps",
-    type=Numbers(int, "one or two timesteps by commas, such as 981,201, or first", {"first": ()}),
+    type=TIMESTEPS,
     metavar="T[,T]",
     help="What the model is told at the starting noise, the noisier first; or: first, of the sampler.  "
     "[default: usual for its kind]",
@@ -207,19 +208,6 @@ def visible(devices: str, seen: str | None) -> list[str]:
     if beyond := [device for device in named if device.isdigit() and int(device) >= len(held)]:
         raise ScannerError(f"device {beyond[0]}: {VISIBLE} is {seen}, so there are 0 to {len(held) - 1}")
     return [held[int(device)] if device.isdigit() else device for device in named]
-
-
-def scan_screen(
-    share: float | None, score: str | None, model: Path | None, precision: str | None, sample: float
-) -> Screen | None:
-    """The screen that these options ask for. Raises ScannerError."""
-    if share is not None:
-        return Screen(share, score, model, precision, sample)
-    if (score, model, precision, sample) != (None, None, None, 0):
-        raise ScannerError(
-            "a screen's score, model, precision or sample without a screen: needed --screen SHARE, such as 0.02"
-        )
-    return None
 
 
 def strongest(limits: dict[str, Any]) -> dict[str, Any]:

@@ -161,7 +161,7 @@ def _screen(run: RunRecord, ledger: Ledger, model: Place | None) -> Screen | Non
         return None
     first = ledger.records(screening.first_scan_id)[0]
     precision = None if model is None and first.precision == run.precision else first.precision
-    return Screen(screening.share, screening.score, model, precision, screening.sample)
+    return Screen(screening.share, screening.score, model, precision, screening.sample, first.config.timesteps)
 
 
 def _named(run: RunRecord, nulls: tuple[str, ...]) -> RunRecord:

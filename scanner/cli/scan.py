@@ -2,22 +2,19 @@
 
 from dataclasses import asdict, fields
 from json import dumps
-from pathlib import Path
 from typing import Any
 
 import click
 
 from scanner.cli import shard as shards
 from scanner.cli.console import dry_summary, summary
-from scanner.cli.options import CREW, PRECISION, examples, executor, scan_config, scan_options, scan_screen
-from scanner.cli.places import MODEL
+from scanner.cli.options import CREW, examples, executor, scan_config, scan_options
 from scanner.cli.progress import progress
 from scanner.cli.reading import listing
-from scanner.cli.scores import ScoreName
+from scanner.cli.screens import scan_screen, screen_options
 from scanner.cli.signals import stoppable
 from scanner.dataset.reading import as_json
 from scanner.dataset.shards import WHOLE, Shard
-from scanner.diffusion.scores import FIRST_PASS_SCORES
 from scanner.scanning.dry_run import DryRun
 from scanner.scanning.dry_run import dry_run as run_dry
 from scanner.scanning.result import ScanResult
@@ -30,24 +27,12 @@ HELD = ("captions", "record", "earlier", "gone", "work")  # of a result, and no 
     epilog=examples(
         "overscan scan captions.parquet -m bundle -s store",
         "overscan scan 'laion/*.parquet' -m bundle -s store --dry-run",
-        "overscan scan captions.parquet -m bundle -s store --seeds 4 --screen 0.05",
+        "overscan scan captions.parquet -m bundle -s store --seeds 4 --screen auto",
     )
 )
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @scan_options
-@click.option("--screen", type=float, metavar="SHARE", help="All passes only for this share, highest after one pass.")
-@click.option(
-    "--screen-score", type=ScoreName(FIRST_PASS_SCORES), help="Of that pass.  [default: the best of one seed]"
-)
-@click.option("--screen-model", type=MODEL, help="What makes the first pass.  [default: the scan's model]")
-@click.option("--screen-precision", type=PRECISION, help="Of the first pass.  [default: the scan's, or its model's]")
-@click.option(
-    "--screen-sample",
-    type=float,
-    default=0.0,
-    metavar="SHARE",
-    help="All passes for so many, by chance, whatever the first finds: tells what is lost.  [default: none]",
-)
+@screen_options
 @shards.option
 @click.option("--dry-run", is_flag=True, help="Only count what is pending and estimate its time; write nothing.")
 @click.option("--files", is_flag=True, help="List the files read, with rows each, and what was passed over.")
@@ -58,11 +43,7 @@ def scan(
     first_steps: int,
     timesteps: tuple[int, ...] | None,
     guidance_scale: float,
-    screen: float | None,
-    screen_score: str | None,
-    screen_model: Path | None,
-    screen_precision: str | None,
-    screen_sample: float,
+    screen: float | str | None,
     shard: Shard | None,
     dry_run: bool,
     files: bool,
@@ -74,7 +55,7 @@ def scan(
     With --screen, every caption gets one pass, and those that stand out get all: see docs/screening.md.
     """
     config = scan_config(seeds, first_steps, timesteps, guidance_scale)
-    options["screen"] = scan_screen(screen, screen_score, screen_model, screen_precision, screen_sample)
+    options["screen"] = scan_screen(screen, options)
     crew = {name: options.pop(name) for name in CREW}
     options["shard"] = shard or WHOLE
     if dry_run:

@@ -14,11 +14,12 @@ from scanner.evidence.evaluation_page import PAGE
 from scanner.evidence.kept import FOLDER
 from scanner.evidence.metrics import roc
 from scanner.evidence.plots import roc_plot, severity_plot
+from scanner.evidence.screens import lowest
 from scanner.files import replacing_folder
 
 FILES = (
     "detection.md", "detection.json", "roc.svg", "severity.svg", "detection.parquet", "differences.parquet",
-    "peers.parquet", PAGE,
+    "peers.parquet", "screens.csv", "screens-measured.parquet", PAGE,
 )  # fmt: skip
 MAIN = "left out"  # the treatment of collapsed prompts whose table comes first
 APART = f"collapsed_at_{COLLAPSED_AT:g}"
@@ -26,8 +27,15 @@ SHOWN = 5  # curves beside the norm's in the ROC plot
 SHOWN_SEEDS = 2
 
 
-def write(out: Path, evaluation: Evaluation, model: str, peers: pl.DataFrame | None = None) -> list[Path]:
-    """Write a page, detection.md, .json and .parquet, differences.parquet, peers.parquet, plots; returns the paths."""
+def write(
+    out: Path,
+    evaluation: Evaluation,
+    model: str,
+    peers: pl.DataFrame | None = None,
+    first_passes: pl.DataFrame | None = None,
+) -> list[Path]:
+    """Write a page, detection.md, .json and .parquet, differences.parquet, plots; of `peers` peers.parquet; of
+    `first_passes`, as `screens.measure` gives them, screens.csv and screens-measured.parquet. Returns the paths."""
     tables = {"detection": evaluation.detection.to_dicts(), "differences": evaluation.differences.to_dicts()}
     if peers is not None:
         tables["peers"] = peers.to_dicts()
@@ -46,6 +54,8 @@ def write(out: Path, evaluation: Evaluation, model: str, peers: pl.DataFrame | N
     frames = {"detection.parquet": evaluation.detection, "differences.parquet": evaluation.differences}
     if peers is not None:
         frames["peers.parquet"] = peers
+    if first_passes is not None:
+        contents["screens.csv"], frames["screens-measured.parquet"] = lowest(first_passes).write_csv(), first_passes
     with replacing_folder(out, (*FILES, FOLDER).__contains__) as partial:
         for name, text in contents.items():
             (partial / name).write_text(text)

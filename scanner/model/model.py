@@ -115,6 +115,11 @@ class Model:
         return self.config.passes_with(self.base is not None)
 
     @property
+    def latent_area(self) -> int:
+        """Elements of a latent in one channel, with which a pass's price grows. Raises EngineError."""
+        return int(np.prod(self.bundle.manifest.latent_shape[1:]))
+
+    @property
     def settled(self) -> ScanConfig:
         """The settings, with the model's usual timesteps where none were asked for. Raises EngineError."""
         return self.config.settled(usual_timesteps(self.bundle.manifest))

@@ -4,20 +4,18 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Unpack
 
+from scanner.config import Screen
 from scanner.dataset.readers import Problem
 from scanner.dataset.reading import Reading
 from scanner.dataset.shards import Shard
 from scanner.diffusion.start import Watch, unwatched
 from scanner.model import Model
 from scanner.model.stopping import stopping
-from scanner.objects import Folder
-from scanner.places import is_url
+from scanner.scanning.auto import settled
 from scanner.scanning.request import Asked, Inputs, Request, dataset
 from scanner.scanning.screen import remembered, screened_out
-from scanner.store.ledger import Ledger
 from scanner.store.pending import Pending
 
 PROBE = 20  # prompts, or more to fill a batch, that are scored to estimate the rest
@@ -28,7 +26,8 @@ class DryRun:
     """What a scan would do. `prompts_per_second` and `seconds` come from scoring a few of the pending prompts.
 
     Of a screened scan, `first_pass`: prompts pending there, and `refine`: about how many get all passes; its `scan_id`
-    is None where the threshold, on which it depends, is not chosen yet.
+    is None where the threshold, on which it depends, is not chosen yet. `screened_because`: how a screen that chose
+    itself came about.
     """
 
     scan_id: str | None
@@ -48,6 +47,7 @@ class DryRun:
     shard: Shard
     first_pass: int | None = None
     refine: int | None = None
+    screened_because: str = ""
 
 
 def dry_run(
@@ -58,17 +58,16 @@ def dry_run(
     **asked: Unpack[Asked],
 ) -> DryRun:
     """Count what `scan` would score and time a few prompts. Needs no store. Raises ScannerError or EngineError."""
-    request = Request(inputs, **asked)
+    request = settled(Request(inputs, **asked))
     rows, preparing = request.rows, stopping(watch, stop)
     model = first_model = request.first_model.prepare(preparing)
-    begun = bool(Folder(request.store).names()) if is_url(request.store) else Path(request.store).exists()
-    ledger = Ledger(request.store) if begun else None
+    ledger = request.begun
     scan_id: str | None = first_model.scan_id
     first_pass, refine = None, None
     with dataset(request, rows, stop, watch) as data:
         pending = data.pending(ledger, scan_id)
         seconds = _seconds(first_model, pending, pending.to_score)
-        if request.screen is not None:
+        if isinstance(request.screen, Screen):
             full, first_pass, out = request.after(first_model), pending.to_score, None
             screening = request.screening(full, first_model)
             if ledger is not None:
@@ -99,6 +98,7 @@ def dry_run(
         seconds=seconds,
         first_pass=first_pass,
         refine=refine,
+        screened_because=request.screen.why if isinstance(request.screen, Screen) else "",
         reading=data.reading(each=True),
         shard=request.shard,
     )

@@ -10,17 +10,19 @@ from typing import Required, TypedDict
 
 import polars as pl
 
-from scanner.config import ScanConfig, Screen
+from scanner.config import AutoScreen, ScanConfig, Screen
 from scanner.dataset import captions, readers
 from scanner.dataset.partitions import Split, files, split_captions
 from scanner.dataset.reading import FileReading, Reading
 from scanner.dataset.shards import WHOLE, Shard
-from scanner.diffusion.scores import FIRST_PASS_SCORES, SCORES, best_score
+from scanner.diffusion.scores import SCORES, best_score
 from scanner.diffusion.start import Watch, unwatched
 from scanner.disk import work_files, work_folder
-from scanner.errors import InputError, Interrupted, ScannerError
+from scanner.errors import InputError, Interrupted
 from scanner.model import Model
-from scanner.places import absolute, place_of
+from scanner.objects import Folder
+from scanner.places import absolute, is_url, place_of
+from scanner.scanning.screen import possible
 from scanner.store.ledger import Ledger
 from scanner.store.pending import SCORED, Pending, compare
 from scanner.store.record import Screening
@@ -38,7 +40,7 @@ class Asked(TypedDict, total=False):
     reference: str | Path | None
     base_model: str | Path | None
     config: ScanConfig
-    screen: Screen | None
+    screen: Screen | AutoScreen | None
     backend: str
     precision: str
     batch_size: int | None
@@ -53,7 +55,8 @@ class Request:
 
     `column`: of the captions, None: guessed. `dialect`: of CSV files, None: guessed. `reference`: a file of ordinary
     captions, `base_model`: the model that this one was made from, for the scores that compare with them. `screen`: only
-    prompts that stand out in a first pass get all of `config`'s passes. `limit`: only so many rows. `strict`: files
+    prompts that stand out in a first pass get all of `config`'s passes; an AutoScreen is chosen first (`auto.settled`).
+    `limit`: only so many rows. `strict`: files
     that cannot be read are an error, else they are left out and named. `shard`: the part of the unique prompts that
     this scan scores; others score the others.
     """
@@ -66,7 +69,7 @@ class Request:
     reference: str | Path | None = None
     base_model: str | Path | None = None
     config: ScanConfig = ScanConfig()  # noqa: RUF009 (frozen)
-    screen: Screen | None = None
+    screen: Screen | AutoScreen | None = None
     backend: str = "auto"
     precision: str = "auto"
     batch_size: int | None = None
@@ -76,8 +79,8 @@ class Request:
 
     def __post_init__(self) -> None:
         place_of(self.store)
-        if self.screen is not None:
-            _check(self.screen, self)
+        if isinstance(self.screen, Screen):
+            possible(self.screen, self.config, self.reference is not None, self.base_model is not None)
 
     @cached_property
     def files(self) -> list[str]:
@@ -95,9 +98,15 @@ class Request:
         return [] if self.reference is None else captions.reference(self.reference)
 
     @property
+    def begun(self) -> Ledger | None:
+        """The store, where there is one already. Raises StoreError."""
+        found = bool(Folder(self.store).names()) if is_url(self.store) else Path(self.store).exists()
+        return Ledger(self.store) if found else None
+
+    @property
     def screen_score(self) -> str:
         """The score of the first pass that screens: as asked, else the best of one seed, docs/screening.md."""
-        assert self.screen is not None
+        assert isinstance(self.screen, Screen)
         return self.screen.score or best_score(self._first.settled, self.reference is not None)
 
     @cached_property
@@ -118,7 +127,7 @@ class Request:
     @cached_property
     def _first(self) -> Model:
         """The first pass's, compared with nothing; told the sampler's first, where a named score is of that."""
-        assert self.screen is not None
+        assert isinstance(self.screen, Screen)
         config, score = self.screen.first_pass(self.config), self.screen.score
         if config.timesteps is None and score is not None and SCORES[score].sampled:
             config = replace(config, timesteps=())
@@ -128,39 +137,25 @@ class Request:
 
     def after(self, first: Model) -> Model:
         """`full_model`, on the engines that the first pass has opened where they are the same."""
-        if self.screen is None or self.screen.own_engine:
+        if not isinstance(self.screen, Screen) or self.screen.own_engine:
             return self.full_model
         asked = {"config": self.config, "base": self.base_model, "batch_size": self.batch_size}
         return first.adapted(reference=tuple(self.ordinary), **asked)
 
     def screening(self, full: Model, first: Model) -> Screening:
         """The policy of a screened scan, before it has a threshold. Raises ScannerError or EngineError."""
-        assert self.screen is not None
-        asked = self.screen
+        assert isinstance(self.screen, Screen)
+        asked, area = self.screen, first.latent_area / full.latent_area
         return Screening(
-            full.scan_id, first.scan_id, absolute(first.path), self.screen_score, asked.share,
-            sample=asked.sample, passes=first.passes,
+            full.scan_id, first.scan_id, absolute(first.path), self.screen_score, asked.share, sample=asked.sample,
+            passes=first.passes * area, wanted=asked.wanted, why=asked.why,
         )  # fmt: skip
 
-
-def _check(screen: Screen, request: Request) -> None:
-    """Refuse a screen that cannot be, or that saves nothing. Raises ScannerError."""
-    score = screen.score
-    if score is not None and score not in FIRST_PASS_SCORES:
-        able = ", ".join(FIRST_PASS_SCORES)
-        raise ScannerError(f"screen by {score!r}: needed a score of one seed and one step: {able}")
-    needs = None if score is None else SCORES[score].needs
-    if needs == "reference" and request.reference is None:
-        raise ScannerError(f"screen by {score}: it needs a reference: name one, or screen by another score")
-    based = needs == "base"
-    if based and request.base_model is None:
-        raise ScannerError(f"screen by {score}: it needs a base model: name one, or screen by another score")
-    first = screen.first_pass(request.config).passes_with(based)
-    if not screen.own_engine and first == request.config.passes_with(request.base_model is not None):
-        raise ScannerError(
-            "screen: a scan of one seed and one step is what a first pass costs: ask for more seeds or first steps, or "
-            "name another model or precision for the first pass"
-        )
+    def screened_by(self, screen: Screen) -> "Request":
+        """Itself with another screen; bundles that are open are shared. Raises ScannerError."""
+        other = replace(self, screen=screen)
+        vars(other)["full_model"] = self.full_model
+        return other
 
 
 @dataclass(frozen=True)

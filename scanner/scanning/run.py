@@ -8,6 +8,7 @@ from scanner.diffusion.scores import SCORES
 from scanner.diffusion.start import Watch, unwatched
 from scanner.model import Model
 from scanner.model.stopping import stopping
+from scanner.scanning.auto import settled
 from scanner.scanning.execute import Executor, local
 from scanner.scanning.passes import Passes, Purpose
 from scanner.scanning.request import Asked, Inputs, Request, dataset
@@ -42,7 +43,7 @@ def scan(
     (True, {})
     """
     started = time.monotonic()
-    request = Request(inputs, **asked)
+    request = settled(Request(inputs, **asked))
     rows, preparing = request.rows, stopping(watch, stop)
     shared = Shared.of(request, rows, stop, watch) if request.shard.count > 1 else None
     prepare = Model.prepare if shared is None else shared.prepared

@@ -15,12 +15,36 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from scanner.config import ScanConfig, Screen
 from scanner.dataset.captions import IDENTIFIED
 from scanner.dataset.partitions import DIGITS, Split, files, partition, split
 from scanner.dataset.shards import sampled
+from scanner.diffusion.scores import FIRST_PASS_SCORES, SCORES
 from scanner.errors import ScannerError
 from scanner.store.ledger import Ledger
 from scanner.store.record import RunRecord, Screening
+
+
+def possible(screen: Screen, config: ScanConfig, reference: bool, base: bool) -> None:
+    """Refuse a screen that cannot be, with a reference and a base model or not, or that saves nothing.
+
+    Raises ScannerError.
+    """
+    score = screen.score
+    if score is not None and score not in FIRST_PASS_SCORES:
+        able = ", ".join(FIRST_PASS_SCORES)
+        raise ScannerError(f"screen by {score!r}: needed a score of one seed and one step: {able}")
+    needs = None if score is None else SCORES[score].needs
+    if needs == "reference" and not reference:
+        raise ScannerError(f"screen by {score}: it needs a reference: name one, or screen by another score")
+    if needs == "base" and not base:
+        raise ScannerError(f"screen by {score}: it needs a base model: name one, or screen by another score")
+    first = screen.first_pass(config).passes_with(needs == "base")
+    if not screen.own_engine and first == config.passes_with(base):
+        raise ScannerError(
+            "screen: a scan of one seed and one step is what a first pass costs: ask for more seeds or first steps, or "
+            "name another model or precision for the first pass"
+        )
 
 
 def remembered(screening: Screening, records: Sequence[RunRecord], limit: int | None) -> Screening:
@@ -28,10 +52,9 @@ def remembered(screening: Screening, records: Sequence[RunRecord], limit: int | 
 
     A threshold that was chosen among a `limit` of rows is a trial's, and serves only runs of the same limit.
     """
-    asked = replace(screening, threshold=None, model="")
     for record in reversed(records):  # the oldest: two first nights at once end up with one threshold
         found = record.screening
-        if found and record.limit in (None, limit) and replace(found, threshold=None, model="") == asked:
+        if found and record.limit in (None, limit) and found.asked == screening.asked:
             return replace(screening, threshold=found.threshold)
     return screening
 

@@ -5,7 +5,7 @@ This is the one place that knows how a record looks in the store, and how older 
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import polars as pl
@@ -27,8 +27,9 @@ class Screening:
     """The policy of a screened scan: prompts whose `score` of the first pass is below `threshold` get no other pass.
 
     `full_scan_id`: of the same scan unscreened, whose calibrations hold; `first_scan_id`: of the first pass, by
-    `model`, of so many `passes` per prompt; `share`: what the threshold was chosen for, None: not chosen yet; `sample`:
-    the share of all prompts, by their ids, that get all passes whatever the first finds.
+    `model`, of so many `passes` of the scan's own size per prompt; `share`: what the threshold was chosen for, None:
+    not chosen yet; `sample`: the share of all prompts, by their ids, that get all passes whatever the first finds;
+    `wanted`: what the screen shall keep of what all passes find, None: nobody said; `why`: it was chosen, in words.
     """
 
     full_scan_id: str
@@ -38,7 +39,14 @@ class Screening:
     share: float
     threshold: float | None = None
     sample: float = 0.0
-    passes: int = 1
+    passes: float = 1
+    wanted: float | None = None
+    why: str = ""
+
+    @property
+    def asked(self) -> "Screening":
+        """What was asked for: without what was found out, or lay somewhere."""
+        return replace(self, threshold=None, model="", passes=1, why="")
 
     @property
     def below(self) -> pl.Expr:
@@ -185,4 +193,6 @@ def _screening(raw: Mapping[str, Any]) -> Screening:
         threshold=raw["threshold"],
         sample=raw.get("sample", 0.0),
         passes=raw.get("passes", 1),  # before there were base models
+        wanted=raw.get("wanted"),
+        why=raw.get("why", ""),  # before screens were chosen
     )

@@ -1,0 +1,99 @@
+"""What first passes keep of what all passes find, on labelled prompts: the table that a screen is chosen by."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from scanner.audit.screens import FIRST, SCHEMA, SHARES
+from scanner.config import ScanConfig
+from scanner.diffusion.scores import SCORES, best_score
+from scanner.diffusion.start import Watch, unwatched
+from scanner.errors import ScannerError
+from scanner.evidence.evaluate import COLLAPSED
+from scanner.evidence.kept import keeping
+from scanner.evidence.metrics import flagged_above, tpr_at_fpr
+from scanner.model import Model, Scorer
+from scanner.model.stopping import stopping
+
+FPR = 0.01  # of what all passes find
+TOLD = {  # in a first pass: scores
+    (): ("text_noise_norm_v1", "overestimation_prior_v1"),
+    (801,): ("low_noise_norm_v1", "overestimation_prior_v2"),
+    (701,): ("low_noise_norm_v1", "overestimation_prior_v2"),
+    (601,): ("low_noise_norm_v1", "overestimation_prior_v2"),
+}
+TREATMENTS = ("left out", "negative")  # of collapsed prompts: the worse counts
+Floats = NDArray[np.float64]
+
+
+def measure(
+    model: Model,
+    smaller: Sequence[Model],
+    labels: pl.DataFrame,
+    watch: Watch = unwatched,
+    stop: Callable[[], bool] = lambda: False,
+    folder: Path | None = None,
+) -> pl.DataFrame:
+    """A row per first pass and share: what it keeps, and what is found after it.
+
+    `model`: with the scan's settings; `smaller`: the same for smaller latents; `labels`: as `read_labels` gives them.
+    Beside SCHEMA: `recall`, of all memorized prompts; `found` and `found_by_all`, TPR at 1 % of the others behind the
+    screen and without it; `collapsed`: how such prompts count. Interrupted, what is computed is kept in `folder`.
+    Raises ScannerError where all passes find nothing.
+    """
+    prompts, heard = labels["prompt"].to_list(), stopping(watch, stop)
+
+    def values(opened: Model, config: ScanConfig, scores: Sequence[str]) -> Mapping[str, Floats]:
+        scorer = opened.adapted(config=config).scorer(heard)
+        of = [scorer.scan_id, list(scores)]
+        size = scorer.denoiser.batch_size
+        kept = keeping(folder, "screens", of, prompts, size, lambda part: _scores(scorer, scores, part), watch, stop)
+        return dict(zip(scores, kept.T, strict=True))
+
+    score = best_score(model.settled, bool(model.reference))
+    full, rows = values(model, model.settled, [score])[score], []
+    for opened in (model, *smaller):
+        side = (opened.latent_area / model.latent_area) ** 0.5
+        for told, scores in TOLD.items():
+            config = replace(model.settled, seeds=model.config.seeds[:1], first_steps=1, timesteps=told)
+            for name, first in values(opened, config, scores).items():
+                first_pass = {"side": side, "told": str(told[0]) if told else FIRST, "score": name}
+                rows += [first_pass | row for row in curve(first, full, labels)]
+    return pl.DataFrame(rows, schema_overrides=SCHEMA)
+
+
+def curve(first: Floats, full: Floats, labels: pl.DataFrame) -> Iterator[dict[str, object]]:
+    """What a first pass keeps, by share of the ordinary prompts and treatment of collapsed ones."""
+    for collapsed in TREATMENTS:
+        label = labels.select(label=COLLAPSED[collapsed])["label"]
+        known, memorized = label.is_not_null().to_numpy(), label.drop_nulls().to_numpy()
+        one, all_passes = first[known], full[known]
+        found = memorized & (all_passes > flagged_above(all_passes[~memorized], FPR))
+        if not found.any():
+            raise ScannerError("screens: all passes find none of the memorized prompts at 1 % false alarms")
+        for share in SHARES:
+            passed = one >= np.quantile(one[~memorized], 1 - share, method="higher")
+            behind = np.where(passed, all_passes, all_passes.min() - 1)
+            yield {
+                "share": share,
+                "kept": float(passed[found].mean()),
+                "recall": float(passed[memorized].mean()),
+                "found": tpr_at_fpr(behind, memorized, FPR),
+                "found_by_all": tpr_at_fpr(all_passes, memorized, FPR),
+                "collapsed": collapsed,
+            }
+
+
+def lowest(measured: pl.DataFrame) -> pl.DataFrame:
+    """SCHEMA: of each first pass and share what it keeps in the worst case, cheapest first."""
+    worst = measured.group_by("side", "told", "score", "share").agg(pl.col("kept").min().round(4))
+    return worst.select(list(SCHEMA)).sort("side", "share", -pl.col("kept"), "told", "score")
+
+
+def _scores(scorer: Scorer, names: Sequence[str], prompts: Sequence[str]) -> Floats:
+    trace = scorer.trace(scorer.encode(prompts))
+    return np.stack([SCORES[name](trace) for name in names], axis=-1).astype(np.float64)
