@@ -178,10 +178,22 @@ def test_a_reference_does_not_change_what_a_threshold_means(files):
     _, err, code = run(*asked, "--out", files / "after")
     assert (code, err) == (
         2,
-        "error: a threshold without a score: by default this scan is ranked by estimate_ratio_white_v1, as it has a "
-        "reference or one seed, others by estimate_ratio_prior_v1: name the --score that the --threshold is of\n",
+        "error: a threshold without a score: by default this scan is ranked by estimate_ratio_white_v1, the same of "
+        "two seeds and without a reference by estimate_ratio_prior_v1: name the --score that the --threshold is of\n",
     )
     assert run(*asked, "--out", files / "after", "--score", "estimate_ratio_white_v1")[2] == 0
     _, err, code = run("diff", "--from", files / "before", "--to", files / "after")
     assert code == 2
     assert "reports of estimate_ratio_prior_v1 and of estimate_ratio_white_v1 do not compare" in err
+
+
+def test_a_threshold_is_of_the_score_that_the_scan_s_own_timesteps_rank_by(files):
+    """Of models that predict noise these are the usual ones, and their score is no exception."""
+    asked = ["report", "--store", files / "store", "--threshold", 1.5, "--out", files / "report", "--json"]
+    scanned(files, None, config=ScanConfig(timesteps=(701,)))
+    out, err, code = run(*asked)
+    assert (code, json.loads(out)["score"]) == (0, "low_noise_norm_v1"), err
+    scanned(files, config=ScanConfig(timesteps=(801,)))
+    _, err, code = run(*asked)
+    assert code == 2
+    assert "ranked by estimate_ratio_white_v2, the same of two seeds and without a reference by estimate_ratio_p" in err

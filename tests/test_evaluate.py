@@ -159,6 +159,20 @@ def test_evaluate_writes_tables_and_plots(evaluated):
         assert ElementTree.parse(out_folder / name).getroot().tag.endswith("svg")
 
 
+@pytest.mark.parametrize(
+    ("given", "drawn"),
+    [
+        ([], "estimate_ratio_prior_v1"),
+        (["--reference", "reference.txt"], "estimate_ratio_white_v1"),
+        (["--timesteps", "701"], "low_noise_norm_v1"),
+    ],
+)
+def test_what_a_scan_ranks_by_is_drawn_against_severity(evaluated, monkeypatch, given, drawn):
+    monkeypatch.chdir(evaluated[0])
+    assert run("evaluate", "labels.csv", "--model", BUNDLE, "--out", drawn, *given)[2] == 0
+    assert f">bundle: {drawn}, 2 seeds</text>" in (evaluated[0] / drawn / "severity.svg").read_text()
+
+
 def test_evaluate_prints_a_markdown_table(evaluated):
     _, (out, _, _) = evaluated
     lines = out.splitlines()

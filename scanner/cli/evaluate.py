@@ -11,6 +11,7 @@ from scanner.cli.progress import progress
 from scanner.cli.signals import stoppable
 from scanner.config import ScanConfig
 from scanner.dataset import captions
+from scanner.diffusion.scores import best_score
 from scanner.evidence import compared, evaluated
 from scanner.evidence import evaluate as evaluation
 from scanner.evidence import screens as screened
@@ -72,7 +73,8 @@ def evaluate(
         first = screened.measure(opened, smaller, labelled, watch, stop, out) if screens else None
     found = evaluation.evaluate(scores, labelled)
     beside = None if theirs is None else compared.table(theirs, scores, labelled, opened.settled, bool(usual))
-    paths = evaluated.write(out, found, Path(model).name, beside, first)
+    default = best_score(opened.settled, bool(usual))
+    paths = evaluated.write(out, found, Path(model).name, default, beside, first)
     click.echo(evaluated.markdown(found, beside), nl=False)
     click.echo("Written: " + ", ".join(map(str, paths)), err=True)
 

@@ -27,8 +27,9 @@ from scanner.cli import closer, options
 from scanner.cli.console import out_console
 from scanner.cli.places import FILE, FOLDER, OUT_FILE, OUT_FOLDER
 from scanner.cli.progress import progress
+from scanner.config import ScanConfig
 from scanner.copies import change, check, written
-from scanner.diffusion.scores import DEFAULT_SCORE
+from scanner.diffusion.scores import DEFAULT_SCORE, best_score
 from scanner.disk import work_folder
 from scanner.errors import ScannerError
 from scanner.places import Place, inside
@@ -184,10 +185,11 @@ def _say(found: Summary, contents: reports.Contents, paths: list[Place], json: b
 def _default_score(stored: StoredScan, rule: Rule) -> str:
     """The score where none is named. Raises ScannerError for a threshold that is likely of another score."""
     score = best(stored)
-    if rule.threshold is not None and score != DEFAULT_SCORE:
+    others = best_score(replace(stored.record.config, seeds=ScanConfig().seeds), reference=False)
+    if rule.threshold is not None and score != others:
         raise ScannerError(
-            f"a threshold without a score: by default this scan is ranked by {score}, as it has a reference or one "
-            f"seed, others by {DEFAULT_SCORE}: name the --score that the --threshold is of"
+            f"a threshold without a score: by default this scan is ranked by {score}, the same of two seeds and "
+            f"without a reference by {others}: name the --score that the --threshold is of"
         )
     return score
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from scanner.diffusion.scores import DEFAULT_SCORE
 from scanner.evidence import evaluation_page
 from scanner.evidence.evaluate import COLLAPSED, COLLAPSED_AT, FPRS, NORM, Evaluation, Setting
 from scanner.evidence.evaluation_page import PAGE
@@ -31,11 +30,15 @@ def write(
     out: Path,
     evaluation: Evaluation,
     model: str,
+    default: str,
     peers: pl.DataFrame | None = None,
     first_passes: pl.DataFrame | None = None,
 ) -> list[Path]:
     """Write a page, detection.md, .json and .parquet, differences.parquet, plots; of `peers` peers.parquet; of
-    `first_passes`, as `screens.measure` gives them, screens.csv and screens-measured.parquet. Returns the paths."""
+    `first_passes`, as `screens.measure` gives them, screens.csv and screens-measured.parquet. Returns the paths.
+
+    `default`: the score that a scan of the model is ranked by, which is drawn against severity.
+    """
     tables = {"detection": evaluation.detection.to_dicts(), "differences": evaluation.differences.to_dicts()}
     if peers is not None:
         tables["peers"] = peers.to_dicts()
@@ -45,7 +48,7 @@ def write(
         "roc.svg": _roc(evaluation, model),
     }
     if evaluation.labels["similarity"].null_count() < len(evaluation.labels):
-        contents["severity.svg"] = _severity(evaluation, model)
+        contents["severity.svg"] = _severity(evaluation, model, default)
     main = _treatments(evaluation)[0]
     drawn = [text for name, text in contents.items() if name.endswith(".svg")]
     theirs = None if peers is None else peers.filter(collapsed=main)
@@ -153,14 +156,13 @@ def _roc(evaluation: Evaluation, model: str) -> str:
     return roc_plot(f"{model}: {SHOWN_SEEDS} seeds, first step", curves, int((~label).sum()))
 
 
-def _severity(evaluation: Evaluation, model: str) -> str:
+def _severity(evaluation: Evaluation, model: str, default: str) -> str:
     labels = evaluation.labels
     known = labels["similarity"].is_not_null().to_numpy()
-    score = evaluation.scores[Setting(DEFAULT_SCORE, SHOWN_SEEDS, 1)]
+    score = evaluation.scores[Setting(default, SHOWN_SEEDS, 1)]
     memorized = labels["label"].fill_null(False).to_numpy()
     collapsed = labels["collapsed"].to_numpy() & ~memorized
     groups = {"neither": ~memorized & ~collapsed, "collapsed": collapsed, "memorized": memorized}
     shown = {name: chosen[known] for name, chosen in groups.items()}
-    return severity_plot(
-        f"{model}: {DEFAULT_SCORE}, {SHOWN_SEEDS} seeds", score[known], labels["similarity"].to_numpy()[known], shown
-    )
+    title = f"{model}: {default}, {SHOWN_SEEDS} seeds"
+    return severity_plot(title, score[known], labels["similarity"].to_numpy()[known], shown)
