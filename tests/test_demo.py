@@ -1,11 +1,13 @@
 """The demo: its files, what it finds, and the README's sample. Mostly on a part of its captions: all take minutes."""
 
 import re
+from pathlib import Path
 
 import polars as pl
 import pytest
 
 from scanner import demo as demos
+from scanner.cli.demo import _announced
 from scanner.dataset.captions import reference
 from scanner.demo import BUNDLE, CAPTIONS, LABELS, REFERENCE, RULE, run
 from scanner.evidence.evaluate import COLLAPSED, NORM
@@ -86,6 +88,16 @@ def test_the_demo_finds_memorized_captions(demo):
     assert demo.copies == (3, 4)
 
 
+def test_what_is_scored_is_not_planned_again_and_pictures_have_a_price(demo, monkeypatch):
+    folder = Path(demo.result.store).parent
+    monkeypatch.setattr(demos, "CAPTIONS", folder.parent / "part.parquet")
+    planned = demos.plan(folder)
+    assert (planned.pending, planned.already_scored, planned.seconds) == (0, demo.result.unique, 0)
+    said = _announced(planned, folder, 6)
+    assert f"{demo.result.unique:,} of them are scored there already. Then the 6 highest findings are generated" in said
+    assert re.search(r"That takes about [\d.]+ (s|min) here\.$", said)
+
+
 def test_the_report_joins_every_row(demo):
     rows = pl.read_parquet(CAPTIONS)
     flagged = demo.contents.prompts
@@ -124,5 +136,6 @@ def test_the_demos_ending_is_what_its_labels_say(whole):
     assert ours > theirs
     (said,) = re.findall(r"^> (.*\n> .*)$", GET_STARTED.read_text(), re.MULTILINE)
     found = (whole.confirmed, whole.labelled, whole.copies[0], whole.copies[1], whole.confirmed, whole.memorized,
-             whole.labelled - whole.confirmed, whole.collapsed)  # fmt: skip
+             whole.labelled - whole.confirmed, whole.collapsed,
+             len(whole.contents.prompts) - whole.labelled)  # fmt: skip
     assert list(map(int, re.findall(r"\d+", said))) == pytest.approx(found, abs=2)  # as processors round

@@ -37,7 +37,7 @@ def demo(out: Path, verify: int | None) -> None:
         plan = demos.plan(out, watch)
     click.echo(_announced(plan, out, verify), err=True)
 
-    def look(night: Night, record: RunRecord) -> tuple[Beside, str]:
+    def look(night: Night, record: RunRecord) -> tuple[Beside, str | None]:
         found = closer.look(night, record, out, verify, None, watch)
         again = ["demo", *([] if out == DEFAULT else ["--out", str(out)]), "--verify", str(PICTURES)]
         return found, closer.following(record, out, found, again)
@@ -48,14 +48,15 @@ def demo(out: Path, verify: int | None) -> None:
     out_console.print(table(done.contents))
     fewest, seeds = done.copies
     click.echo(
-        f"\n{done.confirmed} of {done.labelled} flagged captions are copied by the model on at least {fewest} of "
-        f"{seeds} seeds; it found {done.confirmed} of {done.memorized} memorized ones.\n"
+        f"\nFor {done.confirmed} of {done.labelled} flagged captions the model copies a training image on at least "
+        f"{fewest} of {seeds} seeds: {done.confirmed} of the {done.memorized} memorized ones are found.\n"
         f"Of the other {done.labelled - done.confirmed}, {done.collapsed} collapse: all seeds give one picture, which, "
-        "measured, is no copy or not quite one.\n"
+        "measured, is no copy or not quite one. "
+        f"Left out are {len(done.contents.prompts) - done.labelled} that fewer seeds copy.\n"
         f"That is by generating every caption in full, once, before: precision {done.precision:.3f}, recall "
         f"{done.recall:.3f}, AUROC {done.auroc:.4f}.\n\n"
         f"open {shlex.quote(str(out / 'report.html'))}\n"
-        f"next: {done.contents.following}"
+        f"next: {done.contents.following or 'overscan export --help, for a model of your own'}"
     )
 
 
