@@ -11,7 +11,7 @@ from small import BUNDLE
 from test_cli import run
 
 from scanner import Rule, rank, scan
-from scanner.cli import cli
+from scanner.cli import cli, closer
 from scanner.diffusion.scores import ABSOLUTE, DEFAULT_SCORE, RELATIVE
 from scanner.errors import ScannerError
 from scanner.evidence.edits import Caption
@@ -19,6 +19,7 @@ from scanner.evidence.explain import _search, explain, most, under, variants
 from scanner.identity import prompt_id
 from scanner.model import Model
 from scanner.model.scorer import Scorer
+from scanner.report import Beside, Look
 from scanner.report.read import read_night
 
 # memorized, as its labels say; with the word that names what is drawn
@@ -254,6 +255,22 @@ def test_a_reports_prompts_under_the_reports_threshold(reported):
     assert [item["prompt_id"] for item in json.loads(out)["captions"]] == [chosen]
     out, _, code = run(*asked[:-2], "--json", "--prompt", "a b", "--ids", chosen)
     assert [item["prompt_id"] for item in json.loads(out)["captions"]] == [prompt_id("a b"), chosen]
+
+
+def test_what_is_left_in_a_reports_folder_is_shown_when_it_is_made_again(reported):
+    asked = ["explain", "--report", reported / "report", "--model", BUNDLE, "--top", 1, "--out"]
+    assert closer.AGAIN in run(*asked, reported / "report")[1]
+    assert closer.AGAIN not in run(*asked, reported / "alone")[1]
+    _, err, code = run("report", "--store", reported / "store", "--out", reported / "report", "--top", 3)
+    assert code == 0, err
+    assert "Without the words struck through it is not flagged" in (reported / "report/report.html").read_text()
+
+
+def test_the_next_command_is_none_that_was_done():
+    pictures = ["report", "--verify", "6"]
+    assert closer.following(None, "out", Beside(), pictures) == "overscan report --verify 6"
+    seen = Beside(looks={"p": Look(words=(("a", True),))}, files={"verified.html": ""})
+    assert closer.following(None, "out", seen, pictures) is None
 
 
 def test_the_table_reads_without_colour(reported):

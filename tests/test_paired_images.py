@@ -55,6 +55,7 @@ def test_the_command_pairs_memorized_prompts_with_their_images(dataset):
     assert done.exit_code == 0
     assert "paired      3" in done.stdout
     assert "unreadable  2" in done.stdout
+    assert "3 of 3 captions point at their own image more than at any other looked at" in done.stdout
     found = pl.read_parquet(dataset / "out/images.parquet")
     assert pl.read_ndjson(dataset / "out/images.jsonl")["text"].to_list() == found["text"].to_list()
     rows = {row["text"]: row for row in found.iter_rows(named=True)}

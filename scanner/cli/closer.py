@@ -25,6 +25,7 @@ from scanner.report import Beside, Look
 from scanner.report.formats import PICTURES as PAGE
 from scanner.store.record import RunRecord
 
+AGAIN = "The report in that folder shows this when it is made again."
 ROWS = 4  # dataset rows of a caption whose images are compared with what is generated
 
 
@@ -57,10 +58,17 @@ def look(night: Night, record: RunRecord, folder: Path, n: int | None, column: s
     return Beside(looks, files, pages)
 
 
-def following(record: RunRecord, out: Place, looked: Beside, pictures: Sequence[str]) -> str:
+def reported(folder: Path) -> bool:
+    """Whether a report is in the folder, which shows what is added to it only when it is made again."""
+    return (folder / "report.html").exists()
+
+
+def following(record: RunRecord, out: Place, looked: Beside, pictures: Sequence[str]) -> str | None:
     """The command to type next: `pictures`, where there are none yet, then the words that the highest rest on."""
     if not looked.files:
         return shlex.join(["overscan", *pictures])
+    if any(look.words for look in looked.looks.values()):
+        return None
     config = record.config
     options = ["--backend", record.backend, "--precision", record.precision, "--seeds", str(len(config.seeds))]
     options += ["--first-steps", str(config.first_steps), "--guidance-scale", f"{config.guidance_scale:g}"]

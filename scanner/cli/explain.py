@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from scanner import copies
+from scanner.cli import closer
 from scanner.cli.console import out_console
 from scanner.cli.options import as_text, examples, model_options, scan_model
 from scanner.cli.options import ids as ids_option
@@ -72,7 +73,10 @@ def explain(
     if out is not None and into:
         with copies.written(out) as folder:
             files = explain_page.write(folder, found, score, threshold, opened.scan_id)
+            reported = closer.reported(folder)
         click.echo(f"Written: {', '.join(str(inside(out, file.name)) for file in files)}", err=True)
+        if reported:
+            click.echo(closer.AGAIN, err=True)
     elif out is not None:
         variants = evidence.variants(found)
         copies.change(out, lambda path: explained.write(path, variants))

@@ -3,7 +3,7 @@
 import click
 
 from scanner.audit.choice import best
-from scanner.cli import options, places
+from scanner.cli import closer, options, places
 from scanner.cli.progress import progress
 from scanner.copies import written
 from scanner.disk import work_folder
@@ -58,9 +58,10 @@ def images(
     with written(out) as folder, progress() as watch:
         found = paired_images.look(stored, opened, images, score, top, watch)
         paths = [inside(out, path.name) for path in images_page.write(folder, found, stored.scan_id)]
-        reported = (folder / "report.html").exists()
+        reported = closer.reported(folder)
     for status, count in found["status"].value_counts(sort=True).iter_rows():
         click.echo(f"{status:<11} {count:,}")
+    click.echo(images_page.headline(found))
     click.echo(f"Written: {', '.join(map(str, paths))}", err=True)
     if reported:
-        click.echo("The report in that folder shows them when it is made again.", err=True)
+        click.echo(closer.AGAIN, err=True)

@@ -56,12 +56,16 @@ def page(found: pl.DataFrame, folder: Path, scan_id: str) -> str:
     """A card per prompt: its best image beside the nearest of all, and every image of its rows in numbers."""
     prompts = found.partition_by("prompt_id", maintain_order=True)
     chosen = [part.filter(pl.col("picture").is_not_null()) for part in prompts]
-    own = sum(len(best.filter(pl.col("image") == pl.col("nearest_image"))) for best in chosen)
-    paired = sum(len(best) for best in chosen)
-    headline = f"{own:,} of {paired:,} captions point at their own image more than at any other looked at"
     kicker = f"Overscan, paired images of scan {shown(scan_id)}"
     cards = [_card(part, best) for part, best in zip(prompts, chosen, strict=True)]
-    return render(PAGE, folder, kicker, headline, LEAD, (NOTE,), HEADS, cards)
+    return render(PAGE, folder, kicker, headline(found), LEAD, (NOTE,), HEADS, cards)
+
+
+def headline(found: pl.DataFrame) -> str:
+    """How many captions point at the image that the dataset gives them, in one sentence."""
+    best = found.filter(pl.col("picture").is_not_null())
+    own = len(best.filter(pl.col("image") == pl.col("nearest_image")))
+    return f"{own:,} of {len(best):,} captions point at their own image more than at any other looked at"
 
 
 def pictures(row: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
