@@ -248,8 +248,8 @@ def test_without_a_baseline_nothing_is_called_new():
 def test_the_summary_is_inert_markdown():
     text = markdown.render(judged())
     assert text.startswith("## The 10 that stand out most, to be checked\n\nRule: the highest. Compared with 999 null")
-    assert "| rank | agreement_v1 | q_value | finding | n_rows | prompt |\n" in text
-    assert "|    1 |        1.000 | 0.01000 |     new |      1 | `<script>document.title = 'owned'</script>` |" in text
+    assert "| rank | agreement_v1 | q_value | finding | rows | prompt |\n" in text
+    assert "|    1 |        1.000 | 0.01000 |     new |    1 | `<script>document.title = 'owned'</script>` |" in text
     assert "&#91;x&#93;(https&#58;//example.invalid) &#64;someone</code> |\n" in text  # it has a |, too
     assert "`two lines`" in text
     outside = re.sub(r"(`+).*?(?<!`)\1(?!`)", "", text)  # code spans stay code whatever is in them
@@ -262,11 +262,11 @@ def test_the_summary_reads_well_as_it_is():
     lines = markdown.render(found()).splitlines()
     table = [line for line in lines if line.startswith("|")]
     assert table == [
-        "| rank | agreement_v1 | captions | n_rows | prompt |",
-        "|-----:|-------------:|---------:|-------:|:---|",
-        "|    1 |        1.000 |        2 |      1 | `first` |",
-        "|    2 |       0.7500 |        1 |      2 | `second` |",
-        "|    4 |       0.2500 |        1 |      1 | `fourth` |",
+        "| rank | agreement_v1 | captions | rows | prompt |",
+        "|-----:|-------------:|---------:|-----:|:---|",
+        "|    1 |        1.000 |        2 |    4 | `first` |",
+        "|    2 |       0.7500 |        1 |    2 | `second` |",
+        "|    4 |       0.2500 |        1 |    1 | `fourth` |",
     ]
     assert "&#" not in "\n".join(lines)
 
@@ -374,6 +374,8 @@ def test_captions_of_one_image_are_one_finding():
     rows = re.findall(r'<tr data-prompt="(\w+)">(.*?)</tr>', page, re.DOTALL)
     assert [int(prompt, 16) for prompt, _ in rows] == [0, 1, 3]
     assert re.findall(r"<li><bdi[^>]*>(\w+)</bdi> <small>([\d.]+)</small>", rows[0][1]) == [("third", "0.5000")]
+    numbers = [re.findall(r'<td class="number">([\d.]+)</td>', cells) for _, cells in rows]
+    assert [own for *_, own in numbers] == ["4", "2", "1"]  # rows that bear one of a finding's captions
     alone = html.render(contents(["a", "b"]))
     assert payload(alone)["lead"] == [0, 1]
     assert "findings" not in re.sub(r"<(style|script).*?</\1>", "", alone, flags=re.DOTALL)
@@ -397,7 +399,8 @@ def test_the_box_says_how_to_read_a_score():
         overestimation_v1=pl.Series([7.25, 5.0, 3.0, 2.0], dtype=pl.Float32),
         flagged=pl.Series([True, True, False, False]),
     )
-    facts = {"Seeds": "0, 1", "Scan": "abc", "Model fingerprint": "def", "Run by": "a <team>"}
+    settings = {"Seeds": "0, 1", "Timesteps": "701", "Base model": "b (f)"}
+    facts = settings | {"Scan": "abc", "Model fingerprint": "def", "Run by": "a <team>"}
     page = html.render(replace(made, ranked=ranked, flagged=rows_of(ranked), facts=facts))
     box = re.findall(r'<section class="guide".*?</section>', page, re.DOTALL)[0]
     assert "arXiv 2509.25705" in box
@@ -407,7 +410,7 @@ def test_the_box_says_how_to_read_a_score():
         "median is 0.6250. Guidance moves its first estimate of the image by 5.00 data radii" in box
     )
     assert "that of the median caption by 4.00." in box
-    assert "seeds 0, 1" in box
+    assert "seeds 0, 1; timesteps 701; base model b (f)" in box
     assert "scan abc; model fingerprint def" in box
     assert "a &lt;team&gt;" in box
     assert "<code>overscan explain</code>" in box

@@ -27,11 +27,15 @@ def render(folder: Path, model: str, detection: pl.DataFrame, peers: pl.DataFram
     return page.render(
         TEMPLATE, {"style": "evaluation.css"}, f"Overscan evaluation, {made}",
         headline=found, model=safe.visible_text(model, CHARACTERS), made=made, here=PAGE,
-        lead=f"By {best['score']} from {best['seeds']} seeds and {best['steps']} steps, {best['passes']} UNet passes a "
-        f"caption: {memorized:,} captions are memorized, {others:,} are not. It is the best of those tried on this "
-        "list, so expect less on another. Intervals are of 95 %, by bootstrap.",
+        lead=f"By {best['score']} with {_counted(best['seeds'], 'seed')} and {_counted(best['steps'], 'step')}, "
+        f"{best['passes']} UNet passes a caption: {memorized:,} captions are memorized, {others:,} are not. It is the "
+        "best of those tried on this list, so expect less on another. Intervals are of 95 %, by bootstrap.",
         charts=[Markup(chart) for chart in charts], tables=tables, pages=links.siblings(folder, PAGE),
     )  # fmt: skip
+
+
+def _counted(n: int, thing: str) -> str:
+    return f"{n} {thing}{'' if n == 1 else 's'}"
 
 
 def _detection(detection: pl.DataFrame) -> Table:

@@ -19,7 +19,8 @@ CHARACTERS = 500
 HEADS = ("word", "importance", "score without it")
 LEAD = (
     "Each caption was scored without each of its words; the importance of a word is how much lower that score is. Red "
-    "words matter most. Struck through are the fewest words found whose deletion gets the caption under the threshold."
+    "words matter most, dotted ones somewhat. Struck through are the fewest words found whose deletion gets the "
+    "caption under the threshold."
 )
 NOTE = (
     "Importances do not add up: of two words that each suffice, neither seems to matter. Not flagged is not the same "

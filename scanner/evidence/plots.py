@@ -13,6 +13,7 @@ from scanner.pages.svg import COLOURS, Frame, Key
 Values = NDArray[np.floating[Any]]
 SPACE = Frame(width=720, height=360, left=56, right=256, top=56, bottom=56)  # the legend is in the right margin
 STROKE = 1.8
+DOT, FEW = 4, 500  # so many points have dots of twice the size
 
 
 def roc_plot(title: str, curves: Mapping[str, tuple[Values, Values]], negatives: int) -> Markup:
@@ -39,7 +40,7 @@ def severity_plot(title: str, score: Values, similarity: Values, groups: Mapping
     for i, (name, chosen) in enumerate(groups.items()):
         keys.append(Key(f"{name} ({int(chosen.sum()):,})", COLOURS[i % len(COLOURS)]))
         xs, ys = [round(x(value)) for value in similarity[chosen]], [round(y(value)) for value in score[chosen]]
-        marks.append(svg.dots(xs, ys, 4, stroke=keys[-1].colour, opacity=".45"))
+        marks.append(svg.dots(xs, ys, DOT if len(score) > FEW else 2 * DOT, stroke=keys[-1].colour, opacity=".45"))
     axes = [*SPACE.x_axis(x, svg.ticks(x.low, x.high), "similarity to the nearest training image", grid=True)]
     axes += SPACE.y_axis(y, svg.ticks(y.low, y.high), "score")
     return _figure(title, axes, marks, keys)

@@ -53,7 +53,8 @@ def _printed(shown: pl.DataFrame, looks: Mapping[str, Look]) -> list[tuple[Row, 
     for place, captions in enumerate(findings.values()):
         seen = [_look(looks[row["prompt_id"]]) for row in captions if row["prompt_id"] in looks]
         if place < PRINTED or seen:
-            listed.append((captions[0], captions[1:], seen))
+            together = captions[0] | {"n_rows": sum(row["n_rows"] for row in captions)}  # as the script's table has it
+            listed.append((together, captions[1:], seen))
     return listed
 
 

@@ -36,11 +36,11 @@ def _table(contents: Contents) -> list[str]:
     flagged = flagged_prompts(contents)
     if flagged.is_empty():
         return []
-    counted = flagged.with_columns(captions=pl.len().over("finding_id"))
+    counted = flagged.with_columns(captions=pl.len().over("finding_id"), rows=pl.col("n_rows").sum().over("finding_id"))
     first = counted.unique("finding_id", keep="first", maintain_order=True)
     grouped = len(first) < len(flagged)
     optional = [name for name in ("q_value", "finding") if name in flagged.columns]
-    values = ["rank", contents.score, *optional, *(["captions"] if grouped else []), "n_rows"]
+    values = ["rank", contents.score, *optional, *(["captions"] if grouped else []), "rows"]
     shown = first.head(SHOWN).with_columns(visible(pl.col("text"), CHARACTERS))
     cells = [[*map(_cell, numbers), _code(text)] for *numbers, text in shown.select(*values, "text").iter_rows()]
     lines = _aligned([[*values, "prompt"], *cells])

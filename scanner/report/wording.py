@@ -31,7 +31,7 @@ METHOD = (
     "The score measures that, higher is more, and the captions that stand out are flagged. Those whose first estimates "
     "point at the same image are put together as one finding."
 )
-SETTINGS = ("Computed by", "Seeds", "Steps", "Guidance scale", "Reference")  # of the facts
+SETTINGS = ("Computed by", "Seeds", "Steps", "Timesteps", "Guidance scale", "Reference", "Base model")  # of the facts
 HASHES = ("Scan", "Model fingerprint", "Captions fingerprint")
 BY = "Run by"
 RADII = "overestimation_v1"  # in data radii
