@@ -40,11 +40,11 @@ SHOWN = 2  # seeds of the first step
 HEADS = ("in the training data", "the estimate at step 1 of 50", "what 50 steps make of four seeds")
 MODELS = ("v-prediction", "epsilon")
 ROWS = (  # what it is called, the score (by the timestep that the model is told, else by the first), how fast it comes
-    ("the norm of the literature", (NORM,), "1 (scripts)"),
+    ("the norm of the literature", (NORM,), "1, by scripts"),
     (
         "the default",
         (BEST_LOW_SCORES[0], BEST_SCORES[1]),
-        "{small} times as many; {full} at Stable Diffusion 1.5's size",
+        "{small} times as many on a smaller model; {full} at Stable Diffusion 1.5's size",
     ),
     ("with a list of everyday captions", (BEST_LOW_SCORES[0], BEST_SCORES[0]), "the same"),
 )
@@ -110,8 +110,8 @@ def table(found: Mapping[str, pl.DataFrame], performance: str) -> str:
         ones, tenths = (" / ".join(f"{row[f'tpr_at_{fpr}']:.0%}" for row in rows) for fpr in (0.01, 0.001))
         lines.append(f"| {said} | {ones} | {tenths} | {speed.format(small=small, full=full)} |".replace("%", " %"))
     parts = [(name, model.row(0, named=True)) for name, model in found.items()]
-    counts = [f"{name} model, {n['positives']:,} memorized captions, {n['negatives']:,} not" for name, n in parts]
-    return "\n".join([*lines, "", f"In this order: {'; '.join(counts)}."])
+    counts = [f"{name} model ({n['positives']:,} memorized captions, {n['negatives']:,} not)" for name, n in parts]
+    return "\n".join([*lines, "", f"Found: {' / '.join(counts)}."])
 
 
 def _row(model: pl.DataFrame, scores: Sequence[str]) -> dict[str, float]:
@@ -123,11 +123,11 @@ def _row(model: pl.DataFrame, scores: Sequence[str]) -> dict[str, float]:
 
 
 def _ratios(performance: str) -> tuple[str, str]:
-    """Captions per second as a ratio to scripts: on the demo model, by backend, and at Stable Diffusion 1.5's size."""
+    """Captions per second as a ratio to scripts: on the tests' model, by backend, and at Stable Diffusion 1.5's size."""
     small = [float(ratio) for ratio in re.findall(r"^\| bundle \w+ \|[^|]*\| ([\d.]+) \|", performance, re.MULTILINE)]
     full = re.search(r"^\| sd-f32 openvino \| OpenVINO CPU bfloat16.*\| ([\d.]+) \|[^|]*\|$", performance, re.MULTILINE)
     if not small or full is None:
-        raise SystemExit("docs/performance.md: no ratios of the demo model, or none at full size")
+        raise SystemExit("docs/performance.md: no ratios of the tests' model, or none at full size")
     return f"{min(small):.0f} to {max(small):.0f}", f"{float(full[1]):.1f}"
 
 
