@@ -46,6 +46,12 @@ def test_what_a_page_loads_is_found(page, found):
     assert check.loaded(page) == expected
 
 
+def test_links_to_pages_are_called_by_their_titles(site):
+    pages = {page.name: page.read_text() for page in site.glob("*.html")}
+    assert {name: found for name, page in pages.items() if (found := re.findall(r">[\w./-]+\.md</a>", page))} == {}
+    assert '<a href="errors.html">Errors by kind</a>' in pages["detecting.html"]
+
+
 def test_the_reference_has_every_command_with_its_options_and_examples(site):
     page = re.sub(r"<[^>]+>", "", (site / "cli.html").read_text())
     for command in COMMANDS:

@@ -19,6 +19,7 @@ from scanner.cli.config import config as config_group
 ROOT = Path(__file__).parent.parent.parent
 PAGES = {"CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md", "CHANGELOG.md": "changelog.md"}
 LINK = re.compile(r"\]\((\.\./)?([^)#:]+)(#[^)]*)?\)")
+NAMED = re.compile(r"\[[\w./-]+\.md\]\(([^)#:]+)(#[^)]*)?\)")  # a link whose words are the file's name
 RECIPES = {".sh": "sh", ".py": "python", ".yml": "yaml", ".toml": "toml", "": "text", ".gpu": "dockerfile"}
 
 
@@ -38,7 +39,20 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """Links as they hold in the repository, to where the same lies on the site."""
     outside = page.file.src_uri in PAGES.values()  # a page that lies above docs/ in the repository
-    return LINK.sub(lambda found: f"]({moved(found[2], found[1] is not None or outside)}{found[3] or ''})", markdown)
+    links = LINK.sub(lambda found: f"]({moved(found[2], found[1] is not None or outside)}{found[3] or ''})", markdown)
+    titles = dict(titled(config["nav"]))
+    return NAMED.sub(lambda found: f"[{titles[found[1]]}]({found[1]}{found[2] or ''})", links)
+
+
+def titled(nav: list[Any]) -> Iterator[tuple[str, str]]:
+    """(page, title) of all that a table of contents lists.
+
+    >>> list(titled([{"A": "a.md"}, {"More": [{"B": "b.md"}]}]))
+    [('a.md', 'A'), ('b.md', 'B')]
+    """
+    for entry in nav:
+        for title, under in entry.items():
+            yield from titled(under) if isinstance(under, list) else [(under, title)]
 
 
 def moved(path: str, above: bool) -> str:
