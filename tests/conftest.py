@@ -6,7 +6,7 @@ import tempfile
 
 import pytest
 from s3 import S3
-from small import BUNDLE, CHECKPOINTS
+from small import BUNDLE, CHECKPOINTS, first
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # gw0, gw1, ...: a core each, before a runtime counts them
     usable = sorted(os.sched_getaffinity(0))
@@ -27,6 +27,13 @@ engines.AUTO = ("cpu",)  # whole texts and golden numbers are ONNX Runtime's, wh
 
 def pytest_sessionfinish():
     shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """A file of forty captions, a line each."""
+    (tmp_path / "captions.txt").write_text("\n".join(first(40)))
+    return tmp_path / "captions.txt"
 
 
 @pytest.fixture(scope="session")

@@ -12,10 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 import polars as pl
 import pytest
 from azure import COMMAND, Azure
-from small import BUNDLE, CAPTIONS
+from small import BUNDLE
+from stores import by_id
 from test_cli import run
 
-from scanner import ScanConfig, read_store, scan
+from scanner import ScanConfig, scan
 from scanner.config import Screen
 from scanner.copies import change
 from scanner.dataset.shards import Shard
@@ -25,7 +26,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which(COMMAND) is None, reason=f"needs {COMMAND}: npm install -g azurite"),
 ]
-CAPTION = pl.read_parquet(CAPTIONS)["caption"].unique(maintain_order=True)[:40].to_list()
 ASKED = ("--backend", "cpu", "--batch-size", 16)
 
 
@@ -37,16 +37,6 @@ def azure(monkeypatch):
         monkeypatch.setenv(name, value)
     yield server
     server.stop()
-
-
-@pytest.fixture
-def listed(tmp_path):
-    (tmp_path / "captions.txt").write_text("\n".join(CAPTION))
-    return tmp_path / "captions.txt"
-
-
-def by_id(store):
-    return read_store(store).scores.sort("prompt_id")
 
 
 def test_a_night_whose_all_is_on_azure(listed, tmp_path):

@@ -10,19 +10,18 @@ import sys
 import time
 from pathlib import Path
 
-import polars as pl
 import pytest
-from small import BUNDLE, CAPTIONS
+from small import BUNDLE, first
+from stores import by_id
 from test_cli import run
 
-from scanner import read_store
 from scanner.cli.shard import scheduled
 from scanner.objects import Folder
 
 yaml = pytest.importorskip("yaml")
 ROOT = Path(__file__).parent.parent
 RECIPES = ROOT / "recipes"
-CAPTION = pl.read_parquet(CAPTIONS)["caption"].unique(maintain_order=True)[:60].to_list()
+CAPTION = first(60)
 ON_CPU = {"cuda": "cpu", "--backend=cuda": "--backend=cpu"}
 
 
@@ -39,15 +38,11 @@ def site(tmp_path, monkeypatch):
     return tmp_path
 
 
-def rows(store):
-    return read_store(store).scores.sort("prompt_id")
-
-
 def alone(site):
     """What one process leaves of the same captions."""
     _, err, code = run("scan", site / "data", "--model", BUNDLE, "--store", site / "alone", "--backend", "cpu")
     assert code == 0, err
-    return rows(site / "alone")
+    return by_id(site / "alone")
 
 
 def slurm(task, **more):
@@ -65,7 +60,7 @@ def sbatch(site, environment, **more):
 def test_a_slurm_array_is_the_scan(site):
     tasks = [sbatch(site, slurm(task)) for task in (1, 2, 3)]
     assert [task.communicate()[1] and task.returncode for task in tasks] == [0, 0, 0]
-    assert rows(site / "store").equals(alone(site))
+    assert by_id(site / "store").equals(alone(site))
     again = sbatch(site, slurm(2, COUNT=1, MIN=2, MAX=2), SHARDS="3")
     said = again.communicate()[1].decode()
     assert (again.returncode, "shard           2/3 of the prompts" in said) == (0, True)
@@ -118,7 +113,7 @@ def test_a_kubernetes_job_is_the_scan(s3, site, monkeypatch):
     assert code == 2, err  # of wrong inputs, after which the Job ends
     monkeypatch.delenv("JOB_COMPLETION_INDEX")
     expected = alone(site)
-    assert rows("s3://bucket/store").equals(expected)
+    assert by_id("s3://bucket/store").equals(expected)
     text = (RECIPES / "kubernetes-job.yaml").read_text()
     overrides = json.loads(re.sub(r"\n# +", " ", re.search(r"--overrides='(.*?)'\n", text, re.DOTALL)[1]))
     (report,) = overrides["spec"]["containers"]
@@ -164,4 +159,4 @@ def test_a_rayjob_is_the_scan(s3, site):
     finally:
         cluster.shutdown()
     assert done.returncode == 0, done.stderr
-    assert rows("s3://bucket/store").equals(alone(site))
+    assert by_id("s3://bucket/store").equals(alone(site))

@@ -13,7 +13,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 from s3 import S3
-from small import BUNDLE, CAPTIONS
+from small import BUNDLE, first
+from stores import by_id
 from test_cli import run
 from test_readers import write_tar
 
@@ -26,19 +27,9 @@ from scanner.errors import PlaceError, RemoteError
 from scanner.objects import Folder, opened
 from scanner.scanning.execute import local
 
-CAPTION = pl.read_parquet(CAPTIONS)["caption"].unique(maintain_order=True)[:40].to_list()
+CAPTION = first(40)
 ASKED = ("--model", BUNDLE, "--backend", "cpu", "--batch-size", 16)
 STORE = "s3://bucket/a/store"
-
-
-@pytest.fixture
-def listed(tmp_path):
-    (tmp_path / "captions.txt").write_text("\n".join(CAPTION))
-    return tmp_path / "captions.txt"
-
-
-def by_id(store):
-    return read_store(store).scores.sort("prompt_id")
 
 
 def test_what_lies_in_a_folder_of_an_object_store(s3, tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 from small import BUNDLE, CAPTIONS, CHECKPOINTS
+from stores import by_id
 from test_cli import run
 from test_end_to_end import FIRST_STEP, PROMPTS
 
@@ -50,10 +51,6 @@ def folder(tmp_path_factory):
     scan(folder / "p.txt", model=BUNDLE, store=folder / "full", config=CONFIG)
     screened(folder / "p.txt", folder / "store")
     return folder
-
-
-def by_id(store, scan_id=None):
-    return read_store(store, scan_id).scores.sort("prompt_id")
 
 
 def assert_refined_rows_are_those_of(full, found):

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import polars as pl
 import pytest
-from small import BUNDLE, CAPTIONS
+from small import BUNDLE, first
 from test_cli import run
 
 from scanner import ScanConfig, ScannerError, read_store, scan
@@ -29,7 +29,7 @@ from scanner.scanning.request import Request
 from scanner.scanning.screen import remembered
 from scanner.store.ledger import Ledger
 
-CAPTION = pl.read_parquet(CAPTIONS)["caption"].unique(maintain_order=True)[:60].to_list()
+CAPTION = first(60)
 ASKED = {"model": BUNDLE, "backend": "cpu", "batch_size": 16}
 
 

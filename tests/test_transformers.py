@@ -10,18 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 import oracles
-import polars as pl
 import pytest
-import tensorrt_on_cpu
 import tiny as making
 import torch
 from safetensors.torch import load_file, save_file
 from test_cli import run
-from test_stable_diffusion_xl import CONFIG, PARITY, PROMPTS, scores
+from test_stable_diffusion_xl import CONFIG, PARITY, PROMPTS, scores, stand_in, use_every_command
 from tiny import copied, edited
 from tokenizers import Tokenizer
 
-import engines.cuda
 import engines.torch_ref
 from engines import EngineError, open_bundle
 from engines.embedding import Embedding
@@ -156,17 +153,6 @@ def test_a_bundle_gives_what_the_pipeline_gives(bundles, checkpoints, backend, n
     check(scores(bundle), CASES[name], checkpoints[name])
 
 
-def stand_in(backend, monkeypatch, tmp_path):
-    if backend == "cuda":  # ONNX Runtime's CPU for the device
-        monkeypatch.setattr(engines.cuda, "require_cuda", lambda: None)
-        monkeypatch.setattr(engines.cuda, "PROVIDER", "CPUExecutionProvider")
-        monkeypatch.setattr(engines.cuda, "DEVICE", "cpu")
-        monkeypatch.setattr(engines.cuda, "SETTINGS", {})
-    if backend == "tensorrt":
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        tensorrt_on_cpu.install(monkeypatch)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_float16_bundle_is_near(bundles, checkpoints, name, monkeypatch, tmp_path):
@@ -179,23 +165,7 @@ def test_a_float16_bundle_is_near(bundles, checkpoints, name, monkeypatch, tmp_p
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WHOLE)
 def test_every_command_works(bundles, name, tmp_path):
-    (tmp_path / "captions.txt").write_text("\n".join(["a red barn", "two boats", "a cat", *PROMPTS]))
-    bundle, store, report = bundles(name), tmp_path / "store", tmp_path / "report"
-    asked = ["--model", bundle, "--backend", "cpu", "--batch-size", "8"]
-    stepped = ["--first-steps", "2", *CASES[name].asked]
-    for command in (
-        ["scan", tmp_path / "captions.txt", *asked, "--store", store, *stepped],
-        ["report", "--store", store, "--out", report, "--top", "2"],
-        ["explain", "--report", report, "--model", bundle, "--backend", "cpu", *stepped],
-        ["verify", "--report", report, "--model", bundle, "--out", tmp_path / "verified", "--seeds", "2"],
-        ["doctor", "--model", bundle, "--backend", "cpu"],
-    ):
-        _, err, code = run(*command)
-        assert code == 0, err
-    found = pl.read_parquet(report / "scores.parquet")
-    assert found["estimate_ratio_prior_v1"].is_finite().all()
-    assert len(found.filter("flagged")) == 2
-    assert (tmp_path / "verified/verify.html").stat().st_size > 10_000
+    use_every_command(bundles(name), tmp_path, CASES[name].asked)
 
 
 def test_every_family_has_both_halves_and_is_named_where_people_look():

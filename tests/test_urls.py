@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 from s3 import S3
-from small import BUNDLE, CAPTIONS
+from small import BUNDLE, first
 from test_cli import run
 from test_readers import write_tar
 
@@ -20,7 +20,7 @@ from scanner.dataset import readers
 from scanner.errors import PlaceError, RemoteError, ScannerError
 from scanner.objects import Folder
 
-CAPTION = pl.read_parquet(CAPTIONS)["caption"].unique(maintain_order=True)[:40].to_list()
+CAPTION = first(40)
 MADE = ("--backend", "cpu", "--batch-size", 16)
 WHEN = re.compile(r"\d{4}-\d\d-\d\d(T[\d:.]+(Z|\+00:00)?)?|(?<=_timestamp_seconds )[\d.e+]+")
 NULL = [f"a benign caption {i}" for i in range(30)]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,15 @@ def of_one_seed(folder: Path) -> None:
     assert overscan("calibrate benign.txt ... --seeds 1 --out calibration.parquet")[0] == 0
 
 
-def baseline(**changes: object) -> Spoil:
+def changed(name: str, **changes: object) -> Spoil:
     def spoil(folder: Path) -> None:
-        path = folder / "baseline.json"
+        path = folder / name
         path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes))
 
     return spoil
+
+
+baseline, summary = (partial(changed, name) for name in ("baseline.json", "report/summary.json"))
 
 
 def allow(text: str) -> Spoil:
@@ -63,14 +67,6 @@ def allow(text: str) -> Spoil:
 
 def written(name: str, content: bytes) -> Spoil:
     return lambda folder: (folder / name).write_bytes(content)
-
-
-def summary(**changes: object) -> Spoil:
-    def spoil(folder: Path) -> None:
-        path = folder / "report/summary.json"
-        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes))
-
-    return spoil
 
 
 def redacted(folder: Path) -> None:
