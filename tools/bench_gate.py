@@ -20,7 +20,7 @@ import polars as pl
 from scanner import Model
 from scanner.dataset.captions import prompt_ids
 from scanner.demo import BUNDLE, CAPTIONS
-from scanner.diffusion.scores import DEFAULT_SCORE
+from scanner.diffusion.scores import best_score
 from scanner.model import Scorer
 
 
@@ -67,9 +67,10 @@ def main() -> None:
     given = parser.parse_args()
     texts = pl.read_parquet(CAPTIONS)["caption"].unique(maintain_order=True).head(2000)
     frame = pl.DataFrame({"prompt_id": prompt_ids(texts), "text": texts})
-    scorer = Model(given.model, given.backend).scorer()
+    model = Model(given.model, given.backend)
+    scorer = model.scorer()
     command = [sys.executable, "-m", "scanner", "gate", "-m", str(given.model), "--backend", given.backend]
-    command += ["--score", DEFAULT_SCORE, "--threshold", "2"]
+    command += ["--score", best_score(model.settled, reference=False), "--threshold", "2"]
     gate = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     asked(gate, texts.head(20).to_list())  # warm
     answers, singles, per_prompt = list[float](), list[float](), list[float]()

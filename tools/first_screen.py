@@ -123,7 +123,7 @@ def _row(model: pl.DataFrame, scores: Sequence[str]) -> dict[str, float]:
 
 
 def _ratios(performance: str) -> tuple[str, str]:
-    """Captions per second as a ratio to scripts: on the tests' model, by backend, and at Stable Diffusion 1.5's size."""
+    """Captions per second, to those of scripts: on the tests' model, by backend, and at Stable Diffusion 1.5's size."""
     small = [float(ratio) for ratio in re.findall(r"^\| bundle \w+ \|[^|]*\| ([\d.]+) \|", performance, re.MULTILINE)]
     full = re.search(r"^\| sd-f32 openvino \| OpenVINO CPU bfloat16.*\| ([\d.]+) \|[^|]*\|$", performance, re.MULTILINE)
     if not small or full is None:
