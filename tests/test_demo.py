@@ -1,13 +1,14 @@
 """The demo: its files, what it finds, and the README's sample. Mostly on a part of its captions: all take minutes."""
 
 import re
+import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from scanner import demo as demos
-from scanner.cli.demo import _announced
+from scanner.cli.demo import _activated, _announced
 from scanner.dataset.captions import reference
 from scanner.demo import BUNDLE, CAPTIONS, LABELS, REFERENCE, RULE, run
 from scanner.evidence.evaluate import COLLAPSED, NORM
@@ -96,6 +97,18 @@ def test_what_is_scored_is_not_planned_again_and_pictures_have_a_price(demo, mon
     said = _announced(planned, folder, 6)
     assert f"{demo.result.unique:,} of them are scored there already. Then the 6 highest findings are generated" in said
     assert re.search(r"That takes about [\d.]+ (s|min) here\.$", said)
+
+
+def test_the_next_command_is_one_that_the_shell_finds(tmp_path, monkeypatch):
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/activate").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert _activated() == "source .venv/bin/activate && "
+    (tmp_path / ".venv/bin/overscan").touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / ".venv/bin"))
+    assert _activated() == ""
 
 
 def test_the_report_joins_every_row(demo):

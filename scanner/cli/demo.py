@@ -1,6 +1,9 @@
 """`overscan demo`."""
 
+import os
 import shlex
+import shutil
+import sys
 from pathlib import Path
 
 import click
@@ -56,8 +59,16 @@ def demo(out: Path, verify: int | None) -> None:
         f"That is by generating every caption in full, once, before: precision {done.precision:.3f}, recall "
         f"{done.recall:.3f}, AUROC {done.auroc:.4f}.\n\n"
         f"open {shlex.quote(str(out / 'report.html'))}\n"
-        f"next: {done.contents.following or 'overscan export --help, for a model of your own'}"
+        f"next: {_activated()}{done.contents.following or 'overscan export --help, for a model of your own'}"
     )
+
+
+def _activated() -> str:
+    """What a command begins with where the shell does not find `overscan`: its environment is not activated."""
+    script = Path(sys.prefix, "bin", "activate")
+    if shutil.which("overscan") is not None or not script.exists():
+        return ""
+    return f"source {shlex.quote(os.path.relpath(script))} && "
 
 
 def _announced(plan: DryRun, out: Path, verify: int | None) -> str:
