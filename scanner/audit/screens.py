@@ -36,8 +36,8 @@ def read(path: str | Path | None = None) -> pl.DataFrame:
     try:
         return pl.read_csv(path or MEASURED, schema_overrides=SCHEMA).select(list(SCHEMA))
     except (pl.exceptions.PolarsError, OSError) as error:
-        columns = ", ".join(SCHEMA)
-        raise InputError(f"{path or MEASURED}: no table of screens ({first_line(error)}): needed CSV with {columns}") from error
+        found, columns = first_line(error), ", ".join(SCHEMA)
+        raise InputError(f"{path or MEASURED}: no table of screens ({found}): needed CSV with {columns}") from error
 
 
 def price(side: float, share: float, sample: float, passes: int) -> float:
