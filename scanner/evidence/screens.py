@@ -38,32 +38,50 @@ def measure(
     stop: Callable[[], bool] = lambda: False,
     folder: Path | None = None,
 ) -> pl.DataFrame:
-    """A row per first pass and share: what it keeps, and what is found after it.
+    """A row per first pass and share: what it keeps, and what is found after it. As `scores` and `curve` say.
 
-    `model`: with the scan's settings; `smaller`: the same for smaller latents; `labels`: as `read_labels` gives them.
     Beside SCHEMA: `recall`, of all memorized prompts; `found` and `found_by_all`, TPR at 1 % of the others behind the
-    screen and without it; `collapsed`: how such prompts count. Interrupted, what is computed is kept in `folder`.
-    Raises ScannerError where all passes find nothing.
+    screen and without it; `collapsed`: how such prompts count. Raises ScannerError where all passes find nothing.
     """
-    prompts, heard = labels["prompt"].to_list(), stopping(watch, stop)
+    full, first_passes = scores(model, smaller, labels["prompt"].to_list(), watch, stop, folder)
+    rows = [
+        {"side": side, "told": told, "score": name} | row
+        for (side, told, name), first in first_passes.items()
+        for row in curve(first, full, labels)
+    ]
+    return pl.DataFrame(rows, schema_overrides=SCHEMA)
 
-    def values(opened: Model, config: ScanConfig, scores: Sequence[str]) -> Mapping[str, Floats]:
+
+def scores(
+    model: Model,
+    smaller: Sequence[Model],
+    prompts: Sequence[str],
+    watch: Watch = unwatched,
+    stop: Callable[[], bool] = lambda: False,
+    folder: Path | None = None,
+) -> tuple[Floats, dict[tuple[float, str, str], Floats]]:
+    """[n] by all passes, and by each first pass: its side, what is told, its score.
+
+    `model`: with the scan's settings; `smaller`: the same for smaller latents. Interrupted, what is computed is kept
+    in `folder`.
+    """
+    heard = stopping(watch, stop)
+
+    def values(opened: Model, config: ScanConfig, names: Sequence[str]) -> Mapping[str, Floats]:
         scorer = opened.adapted(config=config).scorer(heard)
-        of = [scorer.scan_id, list(scores)]
-        size = scorer.denoiser.batch_size
-        kept = keeping(folder, "screens", of, prompts, size, lambda part: _scores(scorer, scores, part), watch, stop)
-        return dict(zip(scores, kept.T, strict=True))
+        of, size = [scorer.scan_id, list(names)], scorer.denoiser.batch_size
+        kept = keeping(folder, "screens", of, prompts, size, lambda part: _scores(scorer, names, part), watch, stop)
+        return dict(zip(names, kept.T, strict=True))
 
-    score = best_score(model.settled, bool(model.reference))
-    full, rows = values(model, model.settled, [score])[score], []
+    found = {}
     for opened in (model, *smaller):
         side = (opened.latent_area / model.latent_area) ** 0.5
-        for told, scores in TOLD.items():
+        for told, names in TOLD.items():
             config = replace(model.settled, seeds=model.config.seeds[:1], first_steps=1, timesteps=told)
-            for name, first in values(opened, config, scores).items():
-                first_pass = {"side": side, "told": str(told[0]) if told else FIRST, "score": name}
-                rows += [first_pass | row for row in curve(first, full, labels)]
-    return pl.DataFrame(rows, schema_overrides=SCHEMA)
+            for name, first in values(opened, config, names).items():
+                found[side, str(told[0]) if told else FIRST, name] = first
+    score = best_score(model.settled, bool(model.reference))
+    return values(model, model.settled, [score])[score], found
 
 
 def curve(first: Floats, full: Floats, labels: pl.DataFrame) -> Iterator[dict[str, object]]:
