@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-from small import BUNDLE, LABELS
+from small import BUNDLE, CHECKPOINTS, LABELS
 from test_cli import run
 from test_end_to_end import PROMPTS
 
@@ -180,6 +180,26 @@ def test_a_scan_without_a_screen_is_carried_over_whole(tmp_path, asked):
     found, full = by_id(asked["store"], result.scan_id), by_id(asked["store"], plain.scan_id)
     refined = found.filter(status="scored")
     assert refined.equals(full.filter(pl.col("prompt_id").is_in(refined["prompt_id"].implode())))
+
+
+@pytest.mark.slow
+def test_a_first_pass_of_half_the_side_costs_a_quarter(tmp_path, asked):
+    _, err, code = run("export", CHECKPOINTS["v_prediction"], tmp_path / "half", "--size", "16")
+    assert code == 0, err
+    rows = [(0.5, "601", "low_noise_norm_v1", 0.2, 0.98)]
+    pl.DataFrame(rows, schema=screens.SCHEMA, orient="row").write_csv(tmp_path / "half.csv")
+    screen = AutoScreen(0.97, tmp_path / "half.csv", tmp_path / "half", sample=0.0)
+    result = scan(tmp_path / "p.txt", **asked | {"screen": screen})
+    chosen = result.screening
+    assert (chosen.score, chosen.share, chosen.passes, chosen.refined) == ("low_noise_norm_v1", 0.2, 0.25, 12)
+    assert chosen.passes_per_prompt == pytest.approx(0.25 + 3 * 0.2)
+    assert "told 601" in chosen.why
+    first = Ledger(asked["store"]).records(chosen.first_scan_id)[0]
+    assert (first.config.timesteps, first.config.seeds, first.model) == ((601,), (0,), str(tmp_path / "half"))
+    highest = by_id(asked["store"], chosen.first_scan_id).top_k(12, by="low_noise_norm_v1")["prompt_id"]
+    assert set(by_id(asked["store"], result.scan_id).filter(status="scored")["prompt_id"]) == set(highest)
+    shown, _, _ = run("status", "-s", asked["store"])
+    assert "after 0.25 passes; 0.85 UNet passes per prompt on average" in shown
 
 
 def test_kinds_of_models_that_no_table_speaks_of_are_refused():
