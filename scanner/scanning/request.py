@@ -152,9 +152,11 @@ class Request:
         )  # fmt: skip
 
     def screened_by(self, screen: Screen) -> "Request":
-        """Itself with another screen; bundles that are open are shared. Raises ScannerError."""
+        """Itself with another screen; models are shared, if the first pass is the same. Raises ScannerError."""
         other = replace(self, screen=screen)
         vars(other)["full_model"] = self.full_model
+        if isinstance(self.screen, Screen) and replace(self.screen, share=screen.share, why=screen.why) == screen:
+            vars(other)["_first"] = self._first
         return other
 
 
