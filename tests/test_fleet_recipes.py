@@ -81,9 +81,10 @@ def test_what_the_slurm_script_asks_of_slurm():
 
 @pytest.mark.slow
 def test_the_signal_before_the_end_of_a_slurm_task_is_the_scans(site):
-    (site / "data/captions.txt").write_text("\n".join(f"caption {i}" for i in range(6000)))
+    (site / "data/captions.txt").write_text("\n".join(f"{i} red cars" for i in range(6000)))
     task = sbatch(site, slurm(1, COUNT=1, MAX=1), SHARDS="1")
-    while not Folder(site / "store/scores").names("_delta_log/"):
+    while not (site / "store/runs/_delta_log/00000000000000000001.json").exists():  # the record that it has begun
+        assert task.poll() is None, task.communicate()[1].decode()
         time.sleep(0.05)
     task.send_signal(signal.SIGTERM)
     said = task.communicate()[1].decode()
