@@ -1,9 +1,9 @@
 #!/bin/bash
 # A scan as a Slurm array of one GPU per task, and its report. Tasks share what they read, and fill one store.
-#   sbatch slurm.sh                                 the scan; the number N that it prints is the array's
+#   sbatch recipes/slurm.sh                         the scan; the number N that it prints is the array's
 #   sbatch --dependency=afterok:N --wrap "overscan report --store /shared/store --out /shared/report"
 # What a task scored stays, however it ends: send the whole array again, or those that failed by their numbers:
-#   sbatch --array=7,12 --export=ALL,SHARDS=64 slurm.sh
+#   sbatch --array=7,12 --export=ALL,SHARDS=64 recipes/slurm.sh
 #SBATCH --job-name=overscan
 #SBATCH --array=1-64
 #SBATCH --gpus=1

@@ -75,7 +75,7 @@ def test_what_the_slurm_script_asks_of_slurm():
     first, last = map(int, asked["array"].split("-"))
     array = {"ID": last, "COUNT": last - first + 1, "MIN": first, "MAX": last}
     assert str(scheduled(slurm(1, **array), None)) == f"{last}/{last}"
-    assert f"SHARDS={last} slurm.sh" in text  # of those that are sent again
+    assert f"SHARDS={last} recipes/slurm.sh" in text  # of those that are sent again
     assert asked["signal"] == "B:TERM@120"
 
 
