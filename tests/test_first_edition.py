@@ -81,6 +81,8 @@ def test_a_screened_scan_keeps_its_threshold(old):
         "passes_per_prompt": 2.0,
         "passes": 1,
         "sample": 0.0,
+        "wanted": None,
+        "why": "",
     }
 
 
