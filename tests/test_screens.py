@@ -56,7 +56,5 @@ def test_what_first_passes_keep_comes_with_overscan():
 
 def test_what_is_no_table_is_refused(tmp_path):
     (tmp_path / "none.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(
-        InputError, match=r"none.csv: no table of screens .* needed CSV with side, told, score"
-    ):
+    with pytest.raises(InputError, match=r"none.csv: no table of screens .* needed CSV with side, told, score"):
         read(tmp_path / "none.csv")
