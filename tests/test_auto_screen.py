@@ -9,6 +9,7 @@ from small import BUNDLE, CHECKPOINTS, LABELS
 from test_cli import run
 from test_end_to_end import PROMPTS
 
+from engines.bundle import read_manifest
 from scanner import ScannerError, read_store, scan
 from scanner.audit import screened, screens
 from scanner.config import AutoScreen, ScanConfig, Screen
@@ -17,6 +18,7 @@ from scanner.diffusion.scores import SCORES
 from scanner.evidence.screens import SHARES, curve, lowest
 from scanner.identity import identity
 from scanner.model import Model
+from scanner.model.usual import usual_timesteps
 from scanner.scanning import auto, execute
 from scanner.scanning.auto import lost, settled, widened
 from scanner.scanning.dry_run import dry_run
@@ -102,8 +104,8 @@ def test_a_night_that_loses_too_much_widens_the_next_which_computes_only_what_is
     assert (chosen.share, chosen.score, chosen.wanted) == (0.05, NORM, 0.97)
     assert planned.screened_because == chosen.why
     assert chosen.why == (
-        f"chosen to keep 0.97 of what all passes find: the highest 0.05 by {NORM} keep 1 by {tmp_path / 'curves.csv'}, "
-        "for about 2.29 passes instead of 3"
+        f"chosen to keep 0.97 of what all passes find: the highest 0.05 by {NORM}, told the first timestep, "
+        f"keep 1 by {tmp_path / 'curves.csv'}, for about 2.29 passes instead of 3"
     )
     scored = []
     local = execute.local
@@ -142,16 +144,17 @@ def test_a_scan_without_a_screen_is_carried_over_whole(tmp_path, asked):
 def test_a_first_pass_of_half_the_side_costs_a_quarter(tmp_path, asked):
     _, err, code = run("export", CHECKPOINTS["v_prediction"], tmp_path / "half", "--size", "16")
     assert code == 0, err
-    rows = [(0.5, "601", "low_noise_norm_v1", 0.2, 0.98)]
+    rows = [(0.5, "usual", "low_noise_norm_v1", 0.2, 0.98)]
     pl.DataFrame(rows, schema=screens.SCHEMA, orient="row").write_csv(tmp_path / "half.csv")
     screen = AutoScreen(0.97, tmp_path / "half.csv", tmp_path / "half", sample=0.0)
     result = scan(tmp_path / "p.txt", **asked | {"screen": screen})
     chosen = result.screening
     assert (chosen.score, chosen.share, chosen.passes, chosen.refined) == ("low_noise_norm_v1", 0.2, 0.25, 12)
     assert chosen.passes_per_prompt == pytest.approx(0.25 + 3 * 0.2)
-    assert "told 601" in chosen.why
     first = Ledger(asked["store"]).records(chosen.first_scan_id)[0]
-    assert (first.config.timesteps, first.config.seeds, first.model) == ((601,), (0,), str(tmp_path / "half"))
+    (usual,) = usual_timesteps(read_manifest(tmp_path / "half"))
+    assert usual < 289, "of smaller latents, where noise hides more, less noise"
+    assert (first.config.timesteps, first.config.seeds, first.model) == ((usual,), (0,), str(tmp_path / "half"))
     highest = by_id(asked["store"], chosen.first_scan_id).top_k(12, by="low_noise_norm_v1")["prompt_id"]
     assert set(by_id(asked["store"], result.scan_id).filter(status="scored")["prompt_id"]) == set(highest)
     shown, _, _ = run("status", "-s", asked["store"])
@@ -162,9 +165,11 @@ def test_kinds_of_models_that_no_table_speaks_of_are_refused():
     manifest = Model(BUNDLE).bundle.manifest
     auto._measured(manifest)
     with pytest.raises(
-        ScannerError, match=r"screen auto: what a first pass keeps was measured .* \(stable-diffusion\)"
+        ScannerError, match=r"screen auto: what a first pass keeps was measured .* \(stable-diffusion, latents of 8x8\)"
     ):
         auto._measured(replace(manifest, prediction_type="flow"))
+    with pytest.raises(ScannerError, match="latents of 128x128"):
+        auto._measured(replace(manifest, latent_shape=(4, 128, 128)))
 
 
 def test_on_the_command_line(tmp_path, asked):
@@ -193,7 +198,7 @@ def test_evaluate_writes_the_table_of_ones_own_model(tmp_path):
     assert code == 0, err
     table = screens.read(tmp_path / "out/screens.csv")
     measured = pl.read_parquet(tmp_path / "out/screens-measured.parquet")
-    assert len(table) == 8 * len(screens.SHARES)
+    assert len(table) == 4 * len(screens.SHARES)
     assert len(measured) == 2 * len(table)
     assert (measured["found"] <= measured["found_by_all"]).all()
     row = table.row(0, named=True)

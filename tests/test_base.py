@@ -137,7 +137,7 @@ def test_a_model_differs_from_itself_by_exactly_nothing(itself):
     alone = Model(BUNDLE, "cpu", batch_size=4)
     others = [name for name in SCORES if name not in (CHANGE, PLAIN)]
     assert found.select(others).equals(alone.scorer()(frame(TEXTS)).select(others))
-    assert itself.scan_id == ScanConfig().scan_id(
+    assert itself.scan_id == itself.settled.scan_id(
         itself.bundle.manifest.fingerprint, "cpu", "float32", None, itself.bundle.manifest.fingerprint
     )
     assert itself.scan_id != alone.scan_id
@@ -148,7 +148,7 @@ def test_another_model_reads_prompts_for_itself(other, epsilon_bundle_path):
     """Against each model's own scorer: its text encoder, its prediction type, its empty prompt."""
     both = other.scorer()
     first = both.trace(both.encode(TEXTS))
-    alone = Model(epsilon_bundle_path, "cpu", config=ScanConfig(timesteps=()), batch_size=4).scorer()
+    alone = Model(epsilon_bundle_path, "cpu", config=other.settled, batch_size=4).scorer()
     theirs = alone.trace(alone.encode(TEXTS))
     np.testing.assert_allclose(first.base.cond.x0, theirs.cond.x0[0], rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(first.base.uncond.x0, theirs.uncond.x0[0], rtol=1e-4, atol=1e-3)
@@ -291,7 +291,7 @@ def test_from_the_command_line_to_a_report_and_a_recheck(folder, other):
     of_base = {"path": str(folder / "base"), "fingerprint": prints}
     assert of_base in [each["base"] for each in scans]
     unasked = ["report", "--store", store, "--scan-id", scan_id(folder), "--out", folder / "unasked", "--top", "2"]
-    assert json.loads(run(*unasked, "--json")[0])["score"] == "estimate_ratio_prior_v1"
+    assert json.loads(run(*unasked, "--json")[0])["score"] == "low_noise_norm_v1"
     made = json.loads((folder / "report/summary.json").read_text())["scan"]
     assert made["base"] == of_base
     ranked = pl.read_parquet(folder / "report/scores.parquet").sort("rank")

@@ -9,10 +9,10 @@ from scanner.errors import InputError, ScannerError, first_line
 
 MEASURED = Path(__file__).with_name("screens.csv")  # by tools/screening.py: of each row the lowest over our models
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
-FIRST = "first"  # of `told`: the sampler's own first timestep
+FIRST, USUAL = "first", "usual"  # of `told`: the sampler's own first timestep, and what is usual for such a latent
 SCHEMA: dict[str, pl.DataType] = {
     "side": pl.Float64(),  # of the first pass's latent, as a share of the model's own
-    "told": pl.String(),  # a timestep, or FIRST
+    "told": pl.String(),  # in the first pass: FIRST, USUAL or a timestep
     "score": pl.String(),
     "share": pl.Float64(),  # of the ordinary prompts, that get all passes
     "kept": pl.Float64(),  # of the memorized prompts that all passes find at 1 % false alarms
@@ -21,10 +21,13 @@ SCHEMA: dict[str, pl.DataType] = {
 
 @dataclass(frozen=True)
 class Choice:
-    """A row of such a table, and its price: UNet passes per prompt, in passes of the full model."""
+    """A row of such a table, and its price: UNet passes per prompt, in passes of the full model.
+
+    `told`: as `Screen.told`; None: what is usual for the first pass's own latent.
+    """
 
     side: float
-    told: tuple[int, ...]
+    told: tuple[int, ...] | None
     score: str
     share: float
     kept: float
@@ -69,5 +72,8 @@ def choose(table: pl.DataFrame, wanted: float, side: float, sample: float, passe
             f"screen auto: to keep {wanted:g} of what all passes find costs {cost:.2f} passes per prompt, and a scan "
             f"without a screen {passes}: scan without one, ask for more seeds, or want less (--screen-keep)"
         )
-    told = () if row["told"] == FIRST else (int(row["told"]),)
-    return Choice(side, told, row["score"], row["share"], row["kept"], cost)
+    return Choice(side, _told(row["told"]), row["score"], row["share"], row["kept"], cost)
+
+
+def _told(said: str) -> tuple[int, ...] | None:
+    return None if said == USUAL else () if said == FIRST else (int(said),)

@@ -79,7 +79,7 @@ BEST_TOLD_SCORES = (  # the same where the network is told another timestep than
     "estimate_ratio_white_v2", "estimate_ratio_prior_v2", "overestimation_white_v2", "overestimation_prior_v2",
     "two_noise_v1",
 )  # fmt: skip
-LOW_NOISE = 701  # told this or less, the plain norm ranks best, with the model's prior or without
+LOW_NOISE = 850  # told this or less, the plain norm ranks best, with the model's prior or without
 BEST_LOW_SCORES = ("low_noise_norm_v1", *BEST_TOLD_SCORES)
 
 

@@ -35,13 +35,14 @@ def measure(
     """
     denoiser, prompts = model.denoiser, labels["prompt"].to_list()
     shared = Shared.of(denoiser)
+    made_of = model.adapted(config=replace(model.config, timesteps=())).scan_id  # whatever a scan tells the network
 
     def early(part: Sequence[str]) -> Floats:
         found = shared.scores(part)
         return np.stack([found[name] for name in names], axis=-1)
 
     def kept(what: str, texts: Sequence[str], compute: Callable[[Sequence[str]], Floats]) -> Floats:
-        return keeping(folder, what, model.scan_id, texts, denoiser.batch_size, compute, watch, stop)
+        return keeping(folder, what, made_of, texts, denoiser.batch_size, compute, watch, stop)
 
     names = [name for name in PEERS if name not in ("Asthana", "Broken Memories")]
     found = dict(zip(names, kept("peers", prompts, early).T, strict=True))

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from scanner.audit.screens import FIRST, SCHEMA, SHARES
+from scanner.audit.screens import FIRST, SCHEMA, SHARES, USUAL
 from scanner.config import ScanConfig
 from scanner.diffusion.scores import SCORES, best_score
 from scanner.diffusion.start import Watch, unwatched
@@ -20,11 +20,9 @@ from scanner.model import Model, Scorer
 from scanner.model.stopping import stopping
 
 FPR = 0.01  # of what all passes find
-TOLD = {  # in a first pass: scores
-    (): ("text_noise_norm_v1", "overestimation_prior_v1"),
-    (801,): ("low_noise_norm_v1", "overestimation_prior_v2"),
-    (701,): ("low_noise_norm_v1", "overestimation_prior_v2"),
-    (601,): ("low_noise_norm_v1", "overestimation_prior_v2"),
+TOLD = {  # in a first pass: timesteps of its configuration, and scores
+    FIRST: ((), ("text_noise_norm_v1", "overestimation_prior_v1")),
+    USUAL: (None, ("low_noise_norm_v1", "overestimation_prior_v2")),
 }
 TREATMENTS = ("left out", "negative")  # of collapsed prompts: the worse counts
 Floats = NDArray[np.float64]
@@ -76,10 +74,10 @@ def scores(
     found = {}
     for opened in (model, *smaller):
         side = (opened.latent_area / model.latent_area) ** 0.5
-        for told, names in TOLD.items():
-            config = replace(model.settled, seeds=model.config.seeds[:1], first_steps=1, timesteps=told)
+        for told, (timesteps, names) in TOLD.items():
+            config = replace(model.settled, seeds=model.config.seeds[:1], first_steps=1, timesteps=timesteps)
             for name, first in values(opened, config, names).items():
-                found[side, str(told[0]) if told else FIRST, name] = first
+                found[side, told, name] = first
     score = best_score(model.settled, bool(model.reference))
     return values(model, model.settled, [score])[score], found
 

@@ -19,6 +19,7 @@ from scanner.dataset.shards import sampled
 from scanner.diffusion.scores import best_score
 from scanner.errors import ScannerError
 from scanner.model import Model
+from scanner.model.usual import usual_timesteps
 from scanner.scanning.request import Request
 from scanner.store.ledger import Ledger
 from scanner.store.record import Screening
@@ -102,10 +103,12 @@ def _last(asked: Screening, ledger: Ledger) -> Screening | None:
 
 def _measured(manifest: Manifest) -> None:
     """Refuse kinds of models that no table of screens speaks of."""
-    if manifest.prediction_type not in ("epsilon", "v_prediction") or manifest.schedule.get("curve") != "scaled_linear":
+    if not usual_timesteps(manifest):
+        side = "x".join(map(str, manifest.latent_shape[1:]))
         raise ScannerError(
             "screen auto: what a first pass keeps was measured on models that predict noise or v on Stable Diffusion's "
-            f"schedule, and this one ({manifest.family}) is another kind: name --screen SHARE"
+            f"schedule, told a timestep of less noise, and this one ({manifest.family}, latents of {side}) is told its "
+            "sampler's first: name --screen SHARE"
         )
 
 
@@ -114,7 +117,7 @@ def _side(first: Manifest, full: Manifest) -> float:
 
 
 def _in_words(choice: Choice, asked: AutoScreen, passes: int) -> str:
-    told = f", told {choice.told[0]}" if choice.told else ""
+    told = "" if choice.told is None else f", told {choice.told[0] if choice.told else 'the first timestep'},"
     of = "the models that overscan was measured on" if asked.curves is None else str(asked.curves)
     return (
         f"chosen to keep {asked.wanted:g} of what all passes find: the highest {choice.share:g} by "
