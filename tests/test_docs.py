@@ -23,7 +23,7 @@ def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
     exec(compile(example, "get-started.md", "exec"), {})
     printed = capsys.readouterr().out
     assert "shape: (184, " in printed  # 200 rows hold 184 unique captions
-    assert "estimate_ratio_prior_v1" in printed
+    assert "low_noise_norm_v1" in printed
 
 
 def test_the_readme_is_short():

@@ -162,9 +162,9 @@ def test_evaluate_writes_tables_and_plots(evaluated):
 @pytest.mark.parametrize(
     ("given", "drawn"),
     [
-        ([], "estimate_ratio_prior_v1"),
-        (["--reference", "reference.txt"], "estimate_ratio_white_v1"),
-        (["--timesteps", "701"], "low_noise_norm_v1"),
+        ([], "low_noise_norm_v1"),
+        (["--timesteps", "first"], "estimate_ratio_prior_v1"),
+        (["--timesteps", "first", "--reference", "reference.txt"], "estimate_ratio_white_v1"),
     ],
 )
 def test_what_a_scan_ranks_by_is_drawn_against_severity(evaluated, monkeypatch, given, drawn):

@@ -12,7 +12,8 @@ from test_cli import run
 
 from scanner import Rule, rank, scan
 from scanner.cli import cli, closer
-from scanner.diffusion.scores import ABSOLUTE, DEFAULT_SCORE, RELATIVE
+from scanner.config import ScanConfig
+from scanner.diffusion.scores import ABSOLUTE, RELATIVE
 from scanner.errors import ScannerError
 from scanner.evidence.edits import Caption
 from scanner.evidence.explain import _search, explain, most, under, variants
@@ -30,21 +31,22 @@ MEMORIZED = {
     "necktie on black": "necktie",
     "helicopter on purple": "helicopter",
 }
+RATIO = "estimate_ratio_prior_v1"
 ROUNDING = {"rtol": RELATIVE, "atol": ABSOLUTE}  # of another batch
 
 
 @pytest.fixture(scope="module")
 def scorer(bundle):
-    return Model.of(bundle).scorer()
+    return Model.of(bundle, ScanConfig(timesteps=())).scorer()
 
 
-def direct(scorer, texts, score=DEFAULT_SCORE):
+def direct(scorer, texts, score=RATIO):
     prompts = pl.DataFrame({"prompt_id": [str(i) for i in range(len(texts))], "text": texts})
     return scorer(prompts)[score].to_numpy()
 
 
 def test_the_numbers_are_the_scorers(scorer):
-    found = explain(scorer, list(MEMORIZED), DEFAULT_SCORE, threshold=1.2)
+    found = explain(scorer, list(MEMORIZED), RATIO, threshold=1.2)
     for item in found:
         words = item.text.split()
         without = [" ".join(words[:i] + words[i + 1 :]) for i in range(len(words))]
@@ -59,14 +61,14 @@ def test_the_numbers_are_the_scorers(scorer):
 
 
 def test_the_word_that_names_the_drawing_matters_most(scorer):
-    for item in explain(scorer, list(MEMORIZED), DEFAULT_SCORE):
+    for item in explain(scorer, list(MEMORIZED), RATIO):
         assert max(item.words, key=lambda word: word.importance).text == MEMORIZED[item.text]
         assert item.edit is None
 
 
 @pytest.mark.parametrize(("threshold", "deleted"), [(1.6, (0,)), (1.2, (0, 2))])
 def test_the_edit_is_the_smallest_by_exhaustion(scorer, threshold, deleted):
-    (item,) = explain(scorer, ["whale on orange and red"], DEFAULT_SCORE, threshold)
+    (item,) = explain(scorer, ["whale on orange and red"], RATIO, threshold)
     assert (item.edit.deleted, item.edit.smallest) == (deleted, True)
     fewer = [variant for variant in item.tried if len(variant.deleted) < len(deleted)]
     assert not any(under(variant.score, threshold) for variant in fewer)
@@ -106,9 +108,9 @@ def test_an_undefined_score_is_no_edit(scorer):
 
 def test_deep_edits_keep_no_word_deleted_in_vain(scorer):
     text = "no one under eighteen on black and brown please"
-    (item,) = explain(scorer, [text], DEFAULT_SCORE)
+    (item,) = explain(scorer, [text], RATIO)
     floor = min(word.score for word in item.words)
-    (item,) = explain(scorer, [text], DEFAULT_SCORE, floor / 2)
+    (item,) = explain(scorer, [text], RATIO, floor / 2)
     edit = item.edit
     assert len(edit.deleted) > 2
     words = text.split()
@@ -119,16 +121,16 @@ def test_deep_edits_keep_no_word_deleted_in_vain(scorer):
 
 
 def test_a_suggested_edit_is_not_flagged_by_a_scan(tmp_path, scorer):
-    (item,) = explain(scorer, ["cityscape at dusk"], DEFAULT_SCORE, threshold=2.1)
+    (item,) = explain(scorer, ["cityscape at dusk"], RATIO, threshold=2.1)
     (tmp_path / "p.txt").write_text(f"cityscape at dusk\n{item.edit.text}\n")
     result = scan(tmp_path / "p.txt", model=BUNDLE, store=tmp_path / "store")
-    ranked = rank(result.scores, Rule(DEFAULT_SCORE, threshold=2.1))
+    ranked = rank(result.scores, Rule(RATIO, threshold=2.1))
     assert ranked.select("text", "flagged").rows() == [("cityscape at dusk", True), ("cityscape at", False)]
 
 
 def test_order_and_company_change_nothing(scorer):
     texts = [*MEMORIZED, "a caption nobody saw"]
-    there, back = (explain(scorer, order, DEFAULT_SCORE, 1.2) for order in (texts, texts[::-1]))
+    there, back = (explain(scorer, order, RATIO, 1.2) for order in (texts, texts[::-1]))
     for one, other in zip(there, back[::-1], strict=True):
         assert (one.text, one.edit and one.edit.deleted) == (other.text, other.edit and other.edit.deleted)
         np.testing.assert_allclose(
@@ -139,7 +141,7 @@ def test_order_and_company_change_nothing(scorer):
 def test_words_beyond_the_tokenizers_length_cost_nothing(scorer):
     text = ("cityscape at dusk " * 556)[:10_000].strip()  # the model reads fourteen tokens
     announced = []
-    (item,) = explain(scorer, [text], DEFAULT_SCORE, announce=lambda *counts: announced.append(counts))
+    (item,) = explain(scorer, [text], RATIO, announce=lambda *counts: announced.append(counts))
     read = sum(word.read for word in item.words)
     assert len(item.words) == len(text.split()) > 1600
     assert 0 < read <= 14
@@ -151,7 +153,7 @@ def test_words_beyond_the_tokenizers_length_cost_nothing(scorer):
 
 def test_deleting_a_word_lets_later_ones_in(scorer):
     text = "the picture of a cityscape at dusk and of the picture of a cityscape at dusk"
-    (item,) = explain(scorer, [text], DEFAULT_SCORE, threshold=0.5)
+    (item,) = explain(scorer, [text], RATIO, threshold=0.5)
     assert not item.words[-1].read
     expected = direct(scorer, [variant.text for variant in item.tried])
     np.testing.assert_allclose([variant.score for variant in item.tried], expected, **ROUNDING)
@@ -161,31 +163,31 @@ def test_what_is_one_to_the_model_is_scored_once(scorer, monkeypatch):
     scored = []
     original = Scorer.__call__
     monkeypatch.setattr(Scorer, "__call__", lambda self, frame: scored.extend(frame["text"]) or original(self, frame))
-    (item,) = explain(scorer, ["dog dog  Dog"], DEFAULT_SCORE)
+    (item,) = explain(scorer, ["dog dog  Dog"], RATIO)
     assert len(item.tried) == 4
     assert len(scored) == 2  # to this tokenizer capitals are small, and blanks one
     assert len({word.importance for word in item.words}) == 1
 
 
 def test_a_caption_of_one_word_is_explained_by_tokens(scorer):
-    (item,) = explain(scorer, ["badger"], DEFAULT_SCORE, threshold=1.0)
+    (item,) = explain(scorer, ["badger"], RATIO, threshold=1.0)
     assert [word.text for word in item.words] == ["ba", "dger"]
     assert item.edit.text == "ba"
-    (item,) = explain(scorer, ["a"], DEFAULT_SCORE, threshold=-5.0)
+    (item,) = explain(scorer, ["a"], RATIO, threshold=-5.0)
     np.testing.assert_allclose(item.words[0].score, direct(scorer, [""])[0], **ROUNDING)
     assert item.edit is None  # an empty caption is no edit
 
 
 @pytest.mark.parametrize("text", ["شجرة", "x" * 10_000, "🎄🎄", "\u200b"])
 def test_words_of_any_script_and_length_are_whole_pieces_of_the_caption(scorer, text):
-    (item,) = explain(scorer, [text], DEFAULT_SCORE, threshold=-5.0)
+    (item,) = explain(scorer, [text], RATIO, threshold=-5.0)
     assert item.status == "scored"
     assert "".join(word.text for word in item.words) == text
     assert len(item.words) <= 14
 
 
 def test_captions_that_cannot_be_scored_keep_their_place(scorer):
-    found = explain(scorer, ["", "bad \ufffd bytes", "a cat", " a cat "], DEFAULT_SCORE)
+    found = explain(scorer, ["", "bad \ufffd bytes", "a cat", " a cat "], RATIO)
     assert [(item.text, item.status) for item in found] == [
         ("", "empty"), ("bad \ufffd bytes", "undecodable"), ("a cat", "scored"),
     ]  # fmt: skip
@@ -195,7 +197,7 @@ def test_refusals(bundle, scorer):
     with pytest.raises(ScannerError, match="no caption has steadiness_v1: give what it needs"):
         explain(scorer, ["a cat"], "steadiness_v1")
     with pytest.raises(ScannerError, match="threshold nan: needed a finite number"):
-        explain(scorer, ["a cat"], DEFAULT_SCORE, float("nan"))
+        explain(scorer, ["a cat"], RATIO, float("nan"))
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +208,7 @@ def reported(tmp_path_factory):
     for name, options in (
         ("report", ["--top", 3]),
         ("redacted", ["--top", 3, "--redact"]),
-        ("none", ["--threshold", 9]),
+        ("none", ["--threshold", 99]),
     ):
         _, err, code = run("report", "--store", folder / "store", "--out", folder / name, *options)
         assert code == 0, err
@@ -241,7 +243,7 @@ def test_a_reports_prompts_under_the_reports_threshold(reported):
     out, err, code = run(*asked, "--json", "--top", 2)
     found = json.loads(out)
     assert code == 0
-    assert (found["scan_id"], found["score"]) == (night.summary.scan_id, DEFAULT_SCORE)
+    assert (found["scan_id"], found["score"]) == (night.summary.scan_id, "low_noise_norm_v1")
     assert found["threshold"] == night.summary.lowest_flagged
     assert [item["text"] for item in found["captions"]] == night.ranked.collect()["text"].head(2).to_list()
     assert all(item["edit"]["score"] < found["threshold"] for item in found["captions"])
@@ -274,7 +276,8 @@ def test_the_next_command_is_none_that_was_done():
 
 
 def test_the_table_reads_without_colour(reported):
-    out, _, code = run("explain", "--prompt", "cityscape at dusk", "--threshold", 2.1, "--model", BUNDLE)
+    asked = ["--prompt", "cityscape at dusk", "--threshold", 2.1, "--timesteps", "first"]
+    out, _, code = run("explain", *asked, "--model", BUNDLE)
     assert code == 0
     out = re.sub(r"(?<=\.\d)\d\d\d", "", out)
     assert [line.rstrip() for line in out.splitlines()] == [

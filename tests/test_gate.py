@@ -12,7 +12,7 @@ from test_cli import run
 
 from scanner.cli import cli
 
-SCORE = "estimate_ratio_prior_v1"
+SCORE = "low_noise_norm_v1"
 MODEL = ("--model", str(BUNDLE), "--backend", "cpu", "--batch-size", "8")
 TEXTS = ["a dog", "hot dog on teal", "a red kite in the evening"]
 

@@ -15,6 +15,7 @@ from scanner.model import Model
 from tools.ground_truth import (
     captions,
     checks,
+    choice,
     controls,
     dataset,
     demo,
@@ -443,7 +444,11 @@ def test_the_page_on_detection_is_made_of_the_tables_alone(tmp_path, monkeypatch
             for form in detection.FEATURES.values() for t in (901, 981)
             for collapsed, less in (("left out", 0), ("negative", 0.1))
         ]  # fmt: skip
-        for what, rows in (("scores", shown), ("peers", peers), ("timesteps", told)):
+        rule = [
+            {"told": at, "score": "s", "seeds": 1, "mean": found - less} for at, less in (("first", 0), ("301", 0.1))
+        ]
+        rule += [{"told": "201", "score": "s", "seeds": 2, "mean": found}] if name == "v" else []
+        for what, rows in (("scores", shown), ("peers", peers), ("timesteps", told), ("choice", rule)):
             pl.DataFrame(rows).write_csv(tmp_path / f"{name}-{what}.csv")
     lines = detection.page().splitlines()
     assert "| score or detector | passes | v | epsilon | v-confirmation |" in lines
@@ -460,6 +465,20 @@ def test_the_page_on_detection_is_made_of_the_tables_alone(tmp_path, monkeypatch
     told.append("| 901 |" + 3 * " .810; .710 |" + 3 * " .610; .510 |" + 3 * " .710; .610 |")
     at = lines.index(told[0])
     assert lines[at : at + 2] == told
+    at = lines.index("| told | score | seeds | v | epsilon | v-confirmation | mean |")
+    assert lines[at + 2 : at + 5] == [  # what was measured of all
+        "| first | `s` | 1 | .900 | .700 | .800 | **.800** |", "| 301 | `s` | 1 | .800 | .600 | .700 | .700 |", "",
+    ]  # fmt: skip
+
+
+def test_the_rule_is_the_mean_of_four_shares_by_hand():
+    """Of four memorized prompts, 1,000 others, and two that collapse as high as the second of them."""
+    values = np.r_[[5.0, 4.0, 3.0, -1.0], np.linspace(0, 1, 1000), [4.5, 4.5]]
+    labels = pl.DataFrame({"label": [True] * 4 + [False] * 1002, "collapsed": [False] * 1004 + [True] * 2})
+    found = choice.shares(values, labels)
+    assert found == {
+        "left out, 0.01": 0.75, "left out, 0.001": 0.75, "negative, 0.01": 0.75, "negative, 0.001": 0.25, "mean": 0.625
+    }  # fmt: skip
 
 
 def test_the_demo_has_the_rows_of_an_epoch(tmp_path):

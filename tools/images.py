@@ -23,10 +23,11 @@ from scanner.evidence.kept import keeping
 from scanner.evidence.metrics import bootstrap, resample
 from scanner.model import Model
 
-from .pairs import Labelled, told
+from .pairs import Labelled, rewritten, told
 
 ROOT = Path(__file__).parent.parent
 PAGE, KEPT = ROOT / "docs/images.md", ROOT / "build/images"
+USUAL = "low_noise_norm_v1"  # told the model's usual timestep
 SCORED = ("estimate_ratio_prior_v1", "overestimation_prior_v1", "text_noise_norm_v1")
 CONTROL = ("injection_cosine_prior", "E_rel", "loss_hat")  # also measured with another caption's picture
 GUIDANCE_SCALE, STEPS, SEEDS, FPR = 7.5, 50, (0, 1), 0.01
@@ -66,13 +67,17 @@ def measure(labelled: Labelled, labels: pl.DataFrame, model: Model) -> dict[str,
     """Values [n] of every quantity, of the scan's scores, and of quantities with another caption's picture."""
     denoiser, prompts = model.denoiser, labels["prompt"].to_list()
     shared = replace(start(denoiser, SEEDS, STEPS), prior=predict_prior(denoiser, STEPS))
+    told_less = start(denoiser, SEEDS, STEPS, model.settled.told)
     own = labels["own"].to_numpy()
     place = {prompt: i for i, prompt in enumerate(prompts)}
 
     def each(part: Sequence[str]) -> dict[str, np.ndarray]:
         x = labelled.latents(denoiser, own[[place[prompt] for prompt in part]])
-        first = trace(denoiser, denoiser.encode(part), shared, GUIDANCE_SCALE, STEPS, 1)
+        conditioning = denoiser.encode(part)
+        first = trace(denoiser, conditioning, shared, GUIDANCE_SCALE, STEPS, 1)
+        usual = trace(denoiser, conditioning, told_less, GUIDANCE_SCALE, STEPS, 1)
         found = {f"`{name}`": values for name, values in quantities(first, x).items()}
+        found[f"`{USUAL}`, without an image"] = SCORES[USUAL](usual)
         found |= {f"`{name}`, without an image": SCORES[name](first) for name in SCORED}
         others = quantities(first, np.roll(x, 1, axis=0))  # no picture belongs to two of these captions
         return found | {f"`{name}`, another's image": others[name] for name in CONTROL}
@@ -116,13 +121,14 @@ def main() -> None:
     parser.add_argument("--others", type=int, help="captions that are not memorized, by chance  [default: all]")
     parser.add_argument("--precision", default="auto", help="of OpenVINO")
     arguments = parser.parse_args()
-    parts = [PAGE.read_text(encoding="utf-8").partition(MARK)[0] + MARK]
+    sections = []
     for labelled in arguments.models:
         labels = pairs(labelled, arguments.others)
         model = Model(labelled.bundle, "openvino", arguments.precision, batch_size=256)
         values = measure(labelled, labels, model)
-        parts += [f"### {labelled.name}", f"OpenVINO in {model.bundle.precision}.", "\n".join(table(labels, values))]
-    PAGE.write_text("\n\n".join(parts) + "\n")
+        parts = [f"### {labelled.name}", f"OpenVINO in {model.bundle.precision}.", "\n".join(table(labels, values))]
+        sections.append("\n\n".join(parts))
+    PAGE.write_text(rewritten(PAGE.read_text(encoding="utf-8"), MARK, sections), encoding="utf-8")
 
 
 if __name__ == "__main__":

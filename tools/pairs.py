@@ -1,6 +1,8 @@
 """Labelled prompts of a ground truth's model with training pictures, for the pages that compare the two."""
 
+import re
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -55,3 +57,18 @@ def pictures(path: Path) -> np.ndarray:
 def told(what: str, done: int, total: int) -> None:
     """Progress, a line each time."""
     print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
+
+
+def rewritten(page: str, mark: str, sections: Sequence[str]) -> str:
+    """A page of which what follows `mark` has these sections, in place of the former ones of the same models; those of
+    others stay. A section's heading names its model, up to a colon."""
+    by_hand, _, written = page.partition(mark)
+    level = sections[0].split()[0]
+    former = re.split(f"^(?={level} )", written, flags=re.MULTILINE)[1:]
+    found = {_model(section): section for section in former}
+    found |= {_model(section): section for section in sections}
+    return "\n\n".join(part.strip() for part in (by_hand + mark, *found.values())) + "\n"
+
+
+def _model(section: str) -> str:
+    return section.strip().partition("\n")[0].partition(":")[0]

@@ -24,18 +24,19 @@ from scanner.evidence.kept import keeping
 from scanner.evidence.metrics import Bootstrap, resample
 from scanner.model import Model
 
-from .pairs import Labelled, told
+from .pairs import Labelled, rewritten, told
 
 ROOT = Path(__file__).parent.parent
 PAGE, KEPT = ROOT / "docs/severity.md", ROOT / "build/severity"
 SEEDS = (2000, 2001)  # neither a scan's nor those that the labels were made with
 STEPS, GUIDANCE_SCALE = 50, 7.5
 WHOLE, FIRST = unet_passes(len(SEEDS), STEPS), unet_passes(len(SEEDS), 1)
+USUAL = "low_noise_norm_v1"  # told the model's usual timestep
 SCORED = ("estimate_ratio_prior_v1", "overestimation_prior_v1", "text_noise_norm_v1")
 BRANCHES = ("guided", "prompt", "empty prompt")
 GROUPS = {  # what is known, passes: measures
     ("the prompt alone", WHOLE): ("D1", "D2"),
-    ("the prompt alone", FIRST): SCORED,
+    ("the prompt alone", FIRST): (USUAL, *SCORED),
     ("x", WHOLE): ("D1, x_0 = x", "D2, x_0 = x", "distance along the path, guided", "distance along the path, prompt"),
     ("x", FIRST): (
         "injection, prior", "injection cosine, prior", "E_rel", "r_perp", "distance, guided", "distance, prompt",
@@ -69,6 +70,7 @@ class Paths:
         self.denoiser = denoiser = model.denoiser
         self.prior = predict_prior(denoiser, STEPS)
         self.start = replace(start(denoiser, SEEDS, STEPS), prior=self.prior)
+        self.usual = start(denoiser, SEEDS, STEPS, model.settled.told)
         timesteps = denoiser.schedule.timesteps(STEPS)
         self.rates = (denoiser.schedule.signal_rate[timesteps], denoiser.schedule.noise_rate[timesteps])
 
@@ -76,7 +78,9 @@ class Paths:
         """[B] each, means over seeds; `x`, `other`: latents [B, C, H, W]."""
         conditioning, near = self.denoiser.encode(prompts), x[:, None]
         first = trace(self.denoiser, conditioning, self.start, GUIDANCE_SCALE, STEPS, 1)
+        usual = trace(self.denoiser, conditioning, self.usual, GUIDANCE_SCALE, STEPS, 1)
         found = {name: np.asarray(SCORES[name](first), np.float64) for name in SCORED}
+        found[USUAL] = np.asarray(SCORES[USUAL](usual), np.float64)
         for words, image in (("", x), (", other x", other)):
             held = injection(first.hat.x0[0], image, self.prior.mean, self.prior.covariance)
             own = np.arange(len(x))
@@ -156,7 +160,7 @@ def table(found: pl.DataFrame) -> str:
                 cells.append(f"{of.value:.2f} ({low:.2f} to {high:.2f})")
             kinds = [found.filter(pl.col("label") == kind) for kind in (True, False)]
             within = "; ".join(f"{correlations(kind, name)[1].value:.2f}" for kind in kinds)
-            word = f"`{name}`" if name in SCORED else name
+            word = f"`{name}`" if name in SCORES else name
             lines.append(f"| {known} | {word} | {passes} | {' | '.join(cells)} | {within} |")
     return "\n".join(lines)
 
@@ -179,20 +183,21 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=300, help="of each model, half of them memorized")
     parser.add_argument("--precision", default="auto", help="of OpenVINO")
     arguments = parser.parse_args()
-    parts = [PAGE.read_text(encoding="utf-8").partition(MARK)[0] + MARK]
+    sections = []
     for labelled in arguments.models:
         labels = sample(labelled.prompts(), arguments.prompts)
         model = Model(labelled.bundle, "openvino", arguments.precision, ScanConfig(seeds=SEEDS), batch_size=64)
         found = measured(labelled, labels, model)
         memorized = int(labels["label"].sum())
-        parts += [
+        parts = [
             f"## The {labelled.name} model: {memorized} memorized prompts, {len(labels) - memorized} not",
             f"OpenVINO in {model.bundle.precision}.",
             table(found),
             STORY_TITLE,
             story(found),
         ]
-    PAGE.write_text("\n\n".join(part.strip() for part in parts) + "\n")
+        sections.append("\n\n".join(part.strip() for part in parts))
+    PAGE.write_text(rewritten(PAGE.read_text(encoding="utf-8"), MARK, sections), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ threshold is the one that flags 1 % of the captions that are neither memorized n
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,15 @@ from scanner.evidence.kept import keeping
 from scanner.evidence.metrics import flagged_above
 from scanner.model import Model
 
+from ..pairs import rewritten
 from . import checks, dataset, labels
 from .dataset import Dataset
 from .grounds import COLOURS
 from .realism import told
+from .stages import shrunk
 
 DOCS = Path(__file__).parents[2] / "docs"
+MARK = "<!-- below: written by python -m tools.ground_truth.errors -->"
 FPR = 0.01
 NEAR = 0.2  # of the training pictures lie nearest to their mean
 ALIKE = 0.8  # correlation of two seeds' pictures
@@ -90,6 +93,7 @@ def scored(work: Path, prediction: str) -> Scored:
     made_of = [scorer.scan_id, score]
     values = keeping(work / f"errors-{prediction}", "errors", made_of, prompts, BATCH, computed, told, lambda: False)
     data = dataset.build(work, [], np.empty(0))
+    data = replace(data, images=shrunk(data.images, model.denoiser.image_size[0]))
     told_colours = r"\b(" + "|".join(COLOURS) + r")\b"
     table = table.with_columns(
         kind(CLASSES).alias("kind"),
@@ -155,13 +159,13 @@ def pictures(found: Scored, rows: pl.DataFrame, file: str) -> str:
 
 def main() -> None:
     """Write the page."""
-    introduction = (DOCS / "errors.md").read_text(encoding="utf-8").split("<!-- below: written")[0]
-    parts = [introduction.strip(), "<!-- below: written by python -m tools.ground_truth.errors -->"]
+    sections = []
     for asked in sys.argv[1:]:
         name, _, made = asked.partition("=")
         work, _, prediction = made.partition(",")
-        parts.append(section(name, scored(Path(work), prediction)))
-    (DOCS / "errors.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+        sections.append(section(name, scored(Path(work), prediction)))
+    page = DOCS / "errors.md"
+    page.write_text(rewritten(page.read_text(encoding="utf-8"), MARK, sections), encoding="utf-8")
 
 
 if __name__ == "__main__":
