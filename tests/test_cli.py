@@ -225,9 +225,20 @@ def test_scores_are_named_without_their_version_while_there_is_one():
 
 def test_a_report_takes_a_score_without_its_version(scanned):
     folder, _ = scanned
-    asked = ["report", "-s", folder / "store", "-o", folder / "report", "--top", "1", "--score", "agreement", "--json"]
-    out, _, code = run(*asked)
-    assert (code, json.loads(out)["score"]) == (0, "agreement_v1")
+    asked = [
+        "report",
+        "-s",
+        folder / "store",
+        "-o",
+        folder / "report",
+        "--top",
+        "1",
+        "--score",
+        "low_noise_norm",
+        "--json",
+    ]
+    out, _, code = run(*asked, "--score", "low_noise_norm")
+    assert (code, json.loads(out)["score"]) == (0, "low_noise_norm_v1")
 
 
 def test_settings_are_named_after_their_options():

@@ -22,9 +22,12 @@ from scanner.fidelity.check import compare
 from scanner.identity import prompt_id
 from scanner.model import Model
 
-FIRST_STEP = [
+SAMPLED = [
     name for name, score in SCORES.items() if score.steps == 1 and score.needs in (None, "prior") and not score.told
-]  # the default scan's
+]  # of the sampler's first timestep
+FIRST_STEP = [
+    name for name, score in SCORES.items() if score.needs in (None, "prior") and score.told == 1
+]  # the default
 PROMPTS = pl.read_parquet(CAPTIONS)["caption"].unique(maintain_order=True)[:60]
 
 
@@ -46,9 +49,12 @@ def test_noise_is_what_the_docs_say():
 def test_cpu_scores_equal_torch(checkpoint, epsilon_bundle_path):
     candidate = BUNDLE if checkpoint == "v_prediction" else epsilon_bundle_path
     first = ScanConfig(timesteps=())
-    one, other = (Model(CHECKPOINTS[checkpoint], "torch"), Model(candidate, "cpu", config=first, batch_size=1))
+    one, other = (
+        Model(CHECKPOINTS[checkpoint], "torch", config=first),
+        Model(candidate, "cpu", config=first, batch_size=1),
+    )
     errors = compare(one, other, frame(PROMPTS))
-    assert errors["score"].to_list() == FIRST_STEP
+    assert errors["score"].to_list() == SAMPLED
     assert errors["largest_error"].max() < 1e-4
     assert errors["rank_correlation"].min() > 0.9999
 
@@ -155,10 +161,10 @@ def test_scores_of_other_settings_never_mix(tmp_path, epsilon_bundle_path):
 def test_more_steps_leave_the_first_step_alone(tmp_path):
     (tmp_path / "p.txt").write_text("\n".join(PROMPTS[:3]))
     one, two = (
-        scan(tmp_path / "p.txt", model=BUNDLE, store=tmp_path / "store", config=ScanConfig(first_steps=steps)).scores
-        for steps in (1, 2)
+        scan(tmp_path / "p.txt", model=BUNDLE, store=tmp_path / "store", config=config).scores
+        for config in (ScanConfig(timesteps=()), ScanConfig(first_steps=2))
     )
-    for name in FIRST_STEP:
+    for name in SAMPLED:
         np.testing.assert_allclose(one[name], two[name], rtol=1e-6)  # other strides, other summation order
     more = [name for name, score in SCORES.items() if score.steps > 1]
     assert one.select(more).null_count().row(0) == (3,) * len(more)

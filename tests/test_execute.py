@@ -96,9 +96,9 @@ def test_a_worker_that_would_compute_other_scores_is_refused(model):
     other = model.adapted(prepared=replace(prepared, scan_id="0" * 32))
     with pytest.raises(EngineError, match=f"a worker opened a model of scan_id {prepared.scan_id}, needed 0{{32}}"):
         list(processes(1)(other, chunks(), never))
-    wrong = prepared.canaries.with_columns(pl.col("text_noise_norm_v1") * 1.001)
+    wrong = prepared.canaries.with_columns(pl.col("low_noise_norm_v1") * 1.001)
     other = model.adapted(prepared=replace(prepared, canaries=wrong))
-    with pytest.raises(EngineError, match=r"a worker computes other canaries \(text_noise_norm_v1\)"):
+    with pytest.raises(EngineError, match=r"a worker computes other canaries \(low_noise_norm_v1\)"):
         list(processes(1)(other, chunks(), never))
 
 

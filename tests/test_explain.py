@@ -123,7 +123,7 @@ def test_deep_edits_keep_no_word_deleted_in_vain(scorer):
 def test_a_suggested_edit_is_not_flagged_by_a_scan(tmp_path, scorer):
     (item,) = explain(scorer, ["cityscape at dusk"], RATIO, threshold=2.1)
     (tmp_path / "p.txt").write_text(f"cityscape at dusk\n{item.edit.text}\n")
-    result = scan(tmp_path / "p.txt", model=BUNDLE, store=tmp_path / "store")
+    result = scan(tmp_path / "p.txt", model=BUNDLE, store=tmp_path / "store", config=ScanConfig(timesteps=()))
     ranked = rank(result.scores, Rule(RATIO, threshold=2.1))
     assert ranked.select("text", "flagged").rows() == [("cityscape at dusk", True), ("cityscape at", False)]
 

@@ -10,6 +10,7 @@ from small import BUNDLE, LABELS
 
 from scanner.audit import findings
 from scanner.audit.findings import group
+from scanner.config import ScanConfig
 from scanner.diffusion.sketch import sketch
 from scanner.model import Model
 
@@ -75,7 +76,7 @@ def test_ten_thousand_take_seconds():
 def memorized():
     """[rank, prompt_id, prompt, image, sketch_v1]: what the small model memorized, by generation."""
     labels = pl.read_parquet(LABELS).filter("label").select("prompt", "image")
-    scorer = Model(BUNDLE, "cpu", batch_size=64).scorer()
+    scorer = Model(BUNDLE, "cpu", config=ScanConfig(timesteps=()), batch_size=64).scorer()
     texts = labels["prompt"].to_list()
     parts = [sketch(scorer.trace(scorer.encode(texts[i : i + 32]))) for i in range(0, len(texts), 32)]
     flagged, sketches = held(np.concatenate(parts))

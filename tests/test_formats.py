@@ -55,12 +55,12 @@ def night(tmp_path_factory):
     (folder / "data.txt").write_text("credit card on brown\na caption nobody saw\nchristmas tree\n")
     (folder / "null.txt").write_text("\n".join(f"a plain sentence number {i}" for i in range(19)))
     made = ["--model", BUNDLE, "--store", folder / "store"]
-    asked = ["--score", "text_noise_norm_v1", "--calibration", folder / "cal.parquet", "--fpr", "0.5"]
+    asked = ["--score", "low_noise_norm_v1", "--calibration", folder / "cal.parquet", "--fpr", "0.5"]
     for command in (
         ["scan", folder / "data.txt", *made],
         ["calibrate", folder / "null.txt", *made, "--out", folder / "cal.parquet"],
         ["report", *made[2:], "--out", folder / "report", *asked, "--write-baseline", folder / "baseline.json"],
-        ["threshold", *made[2:], "--score", "text_noise_norm_v1", "--out", folder / "threshold.json"],
+        ["threshold", *made[2:], "--score", "low_noise_norm_v1", "--out", folder / "threshold.json"],
     ):
         _, err, code = run(*command)
         assert code == 0, err

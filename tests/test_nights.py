@@ -120,7 +120,7 @@ def test_a_night_needs_no_arguments(folder):
         f"scan {scan_id[:8]}\n"
         f"  model     {BUNDLE}\n"
         "  backend   cpu float32 (CPUExecutionProvider)\n"
-        "  settings  seeds 0, 1, 2; first 1 of 50 steps; guidance scale 7.5\n"
+        "  settings  seeds 0, 1, 2; first 1 of 50 steps, told 289; guidance scale 7.5\n"
         "  last run  DATE (1 in all)\n"
         "  rows      1 null, 2 scored\n\n"
         "table scores  version 1, N files, S MB with old versions\n"
@@ -386,7 +386,7 @@ def test_an_older_scan_of_the_store_can_be_reported(folder):
     older = run("scan")[0].strip()
     newer = run("scan", "--seeds", "1")[0].strip()
     for asked, scan_id in (([], newer), (["--scan-id", older[:8]], older), (["--scan-id", newer], newer)):
-        out, err, code = run("report", "--json", "--score", "text_noise_norm_v1", *asked)
+        out, err, code = run("report", "--json", "--score", "low_noise_norm_v1", *asked)
         assert code == 0, err
         assert json.loads(out)["scan_id"] == scan_id
     _, err, code = run("report", "--scan-id", "0" * 8)

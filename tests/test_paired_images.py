@@ -85,16 +85,16 @@ def test_the_command_pairs_memorized_prompts_with_their_images(dataset):
 def test_a_missing_column_and_another_model_are_refused(dataset):
     stored = read_store(dataset / "store")
     with pytest.raises(InputError, match="column 'url' needed; it has 'caption', 'path': name one with --images"):
-        injections.look(stored, Model(BUNDLE), "url", "text_noise_norm_v1", 5)
+        injections.look(stored, Model(BUNDLE), "url", "low_noise_norm_v1", 5)
     with pytest.raises(ScannerError, match="not the model of scan"):
-        injections.look(replace(stored, scan_id="0" * 32), Model(BUNDLE), "path", "text_noise_norm_v1", 5)
+        injections.look(replace(stored, scan_id="0" * 32), Model(BUNDLE), "path", "low_noise_norm_v1", 5)
 
 
 def test_a_screened_scan_is_of_its_model_too(dataset):
     screened = scan(dataset / "captions.parquet", model=BUNDLE, store=dataset / "store", screen=Screen(0.5))
     refined, full = (read_store(dataset / "store", name) for name in (screened.scan_id, screened.full_scan_id))
-    found = injections.look(refined, Model(BUNDLE), "path", "text_noise_norm_v1", 5)
-    plain = injections.look(full, Model(BUNDLE), "path", "text_noise_norm_v1", 5)
+    found = injections.look(refined, Model(BUNDLE), "path", "low_noise_norm_v1", 5)
+    plain = injections.look(full, Model(BUNDLE), "path", "low_noise_norm_v1", 5)
     assert 0 < len(found) <= 3  # half of six captions got all passes
     both = found.join(plain, "text", suffix="_plain").drop_nulls("injection")
     assert both["injection"].to_list() == pytest.approx(both["injection_plain"].to_list(), rel=1e-4)

@@ -11,7 +11,7 @@ from test_cli import run
 from scanner.audit import calibrate, kept
 from scanner.audit.baseline import read_baseline
 
-SCORE = "text_noise_norm_v1"
+SCORE = "low_noise_norm_v1"
 DATA = ["credit card on brown", "christmas tree", "male sign", *(f"caption number {i} of today" for i in range(17))]
 NULL = [f"a plain sentence number {i}" for i in range(39)]
 
@@ -236,7 +236,7 @@ def test_a_screened_scan_is_screened_again(tmp_path, epsilon_bundle_path):
     assert second["scan_id"] == by_hand["scan_id"] != second["full_scan_id"] == by_hand["full_scan_id"]
     found = [pl.read_parquet(tmp_path / name / "scores.parquet").sort("prompt_id") for name in ("second", "by hand")]
     assert found[0].equals(found[1])
-    assert found[0]["low_noise_norm_v1"].count() == 8  # 40 % of 20
+    assert found[0]["estimate_ratio_prior_v1"].count() == 8  # 40 % of 20
     _, err, code = run(*asked, "--out", tmp_path / "third", "--screen-model", epsilon_bundle_path)
     assert (code, err) == (
         2, "error: --screen-model: the former scan's first pass was its own model's: leave it out\n",

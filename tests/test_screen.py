@@ -17,7 +17,7 @@ from scanner.audit.calibrate import Calibration
 from scanner.config import Screen
 from scanner.dataset import captions
 from scanner.dataset.shards import sampled
-from scanner.diffusion.scores import ABSOLUTE, RELATIVE, best_score
+from scanner.diffusion.scores import ABSOLUTE, RELATIVE
 from scanner.errors import Interrupted, StoreError
 from scanner.identity import prompt_id
 from scanner.model import Model
@@ -30,7 +30,7 @@ from scanner.store.record import Screening
 SHARE, CONFIG = 0.1, ScanConfig(seeds=(0, 1, 2))
 FIRST = ScanConfig(seeds=(0,))
 MORE = pl.read_parquet(CAPTIONS)["caption"].unique(maintain_order=True)[:90]
-SCORE = best_score(ScanConfig(seeds=(0,)), reference=False)
+SCORE = "low_noise_norm_v1"
 
 
 def screened(path, store, **asked):
@@ -212,15 +212,15 @@ def test_another_precision_may_make_the_first_pass(tmp_path, folder, monkeypatch
 
 def test_a_reference_is_for_those_who_need_it(tmp_path, folder):
     reference = write(tmp_path / "reference.txt", MORE[60:])
-    by_prior = Screen(SHARE, "overestimation_prior_v1")
-    found = screened(folder / "p.txt", tmp_path / "a", reference=reference, screen=by_prior)
+    by_norm = Screen(SHARE, "low_noise_norm_v1")
+    found = screened(folder / "p.txt", tmp_path / "a", reference=reference, screen=by_norm)
     ordinary = tuple(captions.reference(reference))
     assert found.screening.first_scan_id == Model(BUNDLE, "auto", config=FIRST).scan_id
     assert found.screening.full_scan_id == Model(BUNDLE, config=CONFIG, reference=ordinary).scan_id
-    found = screened(folder / "p.txt", tmp_path / "b", reference=reference)
-    assert found.screening.score == "overestimation_white_v1"
+    by_reference = Screen(SHARE, "overestimation_white_v2")
+    found = screened(folder / "p.txt", tmp_path / "b", reference=reference, screen=by_reference)
     assert found.screening.first_scan_id == Model(BUNDLE, config=FIRST, reference=ordinary).scan_id
-    assert found.scores.filter(status="scored")["overestimation_white_v1"].null_count() == 0
+    assert found.scores.filter(status="scored")["overestimation_white_v2"].null_count() == 0
 
 
 def test_a_report_counts_the_screened_out_and_never_flags_them(folder, tmp_path):
@@ -354,7 +354,7 @@ def test_what_cannot_screen_is_refused(folder, tmp_path, asked, message):
 
 
 def test_captions_without_any_score_choose_no_threshold(tmp_path):
-    with pytest.raises(ScannerError, match="no caption has overestimation_prior_v1 after the first pass"):
+    with pytest.raises(ScannerError, match="no caption has low_noise_norm_v1 after the first pass"):
         screened(write(tmp_path / "p.txt", ["", ""]), tmp_path / "store")
 
 

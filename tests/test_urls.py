@@ -109,7 +109,7 @@ def test_two_nights_and_all_that_follows_them_are_those_of_a_disk(s3, inputs, tm
     mine = {str(path.relative_to(tmp_path / "all")) for path in (tmp_path / "all").rglob("*") if path.is_file()}
     parts = re.compile(r"(store|store\.split)/.*")
     assert {name for name in held.names() if not parts.match(name)} == {name for name in mine if not parts.match(name)}
-    nulls = [calibrate.read(here(f"{base}/kept/calibration.parquet"), "estimate_ratio_white_v1")
+    nulls = [calibrate.read(here(f"{base}/kept/calibration.parquet"), "low_noise_norm_v1")
              for base in ("s3://bucket/all", tmp_path / "all")]  # fmt: skip
     np.testing.assert_array_equal(*(null.null for null in nulls))
     assert nulls[0].scan_id == nulls[1].scan_id

@@ -27,7 +27,7 @@ class Rule:
     A ranking: the `top` n prompts, from a `quantile` up, from a `threshold` up. A decision, which needs a calibration:
     q-value up to `fdr` (false discovery rate), p-value up to `fpr` (false positive rate).
 
-    >>> Rule("agreement_v1", top=10).limit, Rule("agreement_v1", fdr=0.05).decides
+    >>> Rule("low_noise_norm_v1", top=10).limit, Rule("low_noise_norm_v1", fdr=0.05).decides
     ({'top': 10}, True)
     """
 
@@ -70,7 +70,7 @@ def rank(scores: pl.DataFrame, rule: Rule, calibration: Calibration | None = Non
     every night. A score that is not finite is null, and never flagged. Prompts with the status `screened_out` rank
     below all others, as if their score were -inf: they are never flagged, and their p-value is 1. Raises ScannerError.
 
-    >>> ranked = rank(read_store("store").scores, Rule("agreement_v1", top=3))
+    >>> ranked = rank(read_store("store").scores, Rule("low_noise_norm_v1", top=3))
     >>> ranked.filter("flagged")["rank"].to_list()
     [1, 2, 3]
     """
@@ -167,7 +167,7 @@ def sources(ranked: pl.DataFrame, captions: pl.LazyFrame) -> pl.DataFrame:
     """Flagged prompts joined to every dataset row that bears them: one row per [file, row], best rank first.
 
     >>> stored = read_store("store")
-    >>> sources(rank(stored.scores, Rule("agreement_v1", top=3)), stored.captions).columns[:5]
+    >>> sources(rank(stored.scores, Rule("low_noise_norm_v1", top=3)), stored.captions).columns[:5]
     ['rank', 'prompt_id', 'text', 'file', 'row']
     """
     flagged = ranked.filter("flagged").drop("flagged", cs.by_dtype(pl.List(pl.Float32)))  # and the raw numbers
