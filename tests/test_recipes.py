@@ -123,7 +123,7 @@ def test_a_clean_night_is_silent_and_a_burst_is_seen_whole(site, sorts, calibrat
     assert set(burst) <= set(memorized)
     (site / "captions/captions.parquet").unlink()
     settings = (site / "overscan.toml").read_text()
-    (site / "overscan.toml").write_text(settings.replace("limit = 60\n", ""))
+    (site / "overscan.toml").write_text('timesteps = "first"\n' + settings.replace("limit = 60\n", ""))
     lines(site, "monday.txt", clean[:400])
     if calibrated:
         lines(site, "../null.txt", clean[1000:1400])
