@@ -80,7 +80,7 @@ def test_the_demo_finds_memorized_captions(demo):
     judged = labelled(demo)
     assert demo.result.unique == demo.memorized + ORDINARY == 455 + ORDINARY
     assert judged["memorized"].sum() == 455
-    assert auroc(judged[RULE.score].to_numpy(), judged["memorized"].to_numpy()) > 0.98
+    assert auroc(judged[RULE.score].to_numpy(), judged["memorized"].to_numpy()) > 0.95
     flagged = judged.filter("flagged")
     assert demo.confirmed == flagged["memorized"].sum()
     assert (

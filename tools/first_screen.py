@@ -104,9 +104,10 @@ def table(found: Mapping[str, pl.DataFrame], performance: str) -> str:
         rows = [_row(model, score) for model in found.values()]
         ones, tenths = (" / ".join(f"{row[f'tpr_at_{fpr}']:.0%}" for row in rows) for fpr in (0.01, 0.001))
         lines.append(f"| {said} | {ones} | {tenths} | {speed.format(small=small, full=full)} |".replace("%", " %"))
-    parts = [(name, model.row(0, named=True)) for name, model in found.items()]
-    counts = [f"{name} ({n['positives']:,} memorized, {n['negatives']:,} not)" for name, n in parts]
-    return "\n".join([*lines, "", f"Models: {' / '.join(counts)}."])
+    counts = [[model[of][0] for model in found.values()] for of in ("positives", "negatives")]
+    memorized, others = (f"{min(each):,} to {max(each):,}" for each in counts)
+    models = ", ".join(found)
+    return "\n".join([*lines, "", f"Models: {models}; {memorized} memorized captions and {others} others of each."])
 
 
 def _row(model: pl.DataFrame, score: str) -> dict[str, float]:
