@@ -1,10 +1,11 @@
 """Models of other families on the ground truth's pictures: does the method hold there?
 
-    python -m tools.ground_truth.siblings stable-diffusion-xl --work build/ground-truth
+    python -m tools.ground_truth.siblings stable-diffusion-xl --work build/ground-truth [--seed 1 --size 32]
 
-After `python -m tools.ground_truth`, whose pictures, VAE and text encoder they share. Half of the captions (groups
-of related ones) are shown, so that a training takes an hour or two on one core. A second text encoder is taught beside
-the frozen image tower, then frozen, too. Every stage keeps its result; interrupted, the same command goes on.
+After `python -m tools.ground_truth` of the same seed and size, whose pictures, VAE and text encoder they share. Half of
+the captions (groups of related ones) are shown, so that a training takes an hour or two on one core. A second text
+encoder is taught beside the frozen image tower, then frozen, too. Every stage keeps its result; interrupted, the same
+command goes on.
 
 - stable-diffusion-xl: a UNet with two text encoders, a pooled embedding and the sizes that SDXL is told, of epsilon; it
   goes on from the plain v-prediction UNet, which has memorized next to nothing.
@@ -40,7 +41,7 @@ from .precision import autocast, ready
 WIDTH = 192  # of the second text encoder
 SECOND_STEPS, SECOND_LR, SECOND_BATCH = 2000, 1e-3, 256
 BATCH = 48
-SIZES = (64.0, 64.0, 0.0, 0.0, 64.0, 64.0)  # that SDXL is told: original, crop, target
+SIZES = 6  # numbers that SDXL is told: original size, crop, target size
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Shared:
 
     work: Path
     shown: Dataset
-    parts: stages.Frozen
+    parts: stages.Encoded
     first: CLIPTextModelWithProjection
     second: CLIPTextModelWithProjection
     texts: Texts
@@ -115,10 +116,9 @@ def beside(tower: towers.ImageTower, images: np.ndarray) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def shared(work: Path, seed: int) -> Shared:
-    found = stages.data(work, seed, 64)
+def shared(work: Path, found: stages.Data) -> Shared:
     parts = stages.frozen(work, found)
-    torch.manual_seed(seed + 100)
+    torch.manual_seed(found.dataset.seed + 100)
     second = new_second(parts.tokenizer)
     images, texts = found.pool
     tokens = towers.tokenize(parts.tokenizer, texts)
@@ -169,7 +169,7 @@ def new_xl(given: Shared) -> UNet2DConditionModel:
             "cross_attention_dim": towers.HIDDEN + WIDTH,
             "addition_embed_type": "text_time",
             "addition_time_embed_dim": sizes,
-            "projection_class_embeddings_input_dim": towers.HIDDEN + len(SIZES) * sizes,
+            "projection_class_embeddings_input_dim": towers.HIDDEN + SIZES * sizes,
         }
     )
     fits = {name: w for name, w in plain.state_dict().items() if w.shape == network.state_dict()[name].shape}
@@ -183,7 +183,8 @@ def xl_loss(given: Shared, network: nn.Module) -> Loss:
     """Of epsilon, weighted as `diffusion.diffusion_loss`; no caption is zeros, as to SDXL's pipeline."""
     abar = diffusion.scheduler("epsilon").alphas_cumprod
     empty = len(given.texts.hidden) - 1
-    sizes = torch.tensor(SIZES).expand(BATCH, -1)
+    side = float(given.shown.images.shape[1])
+    sizes = torch.tensor([side, side, 0.0, 0.0, side, side]).expand(BATCH, -1)
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
         x0, caption, noise = drawn(given, step, generator)
@@ -264,7 +265,7 @@ def bundle(given: Shared, name: str) -> Path:
     return out
 
 
-def chosen(given: Shared) -> tuple[Dataset, stages.Frozen]:
+def chosen(given: Shared) -> tuple[Dataset, stages.Encoded]:
     """The captions of the groups that are shown, and what the first encoder makes of these."""
     whole, place = given.shown, np.full(len(given.shown.prompts), -1)
     kept = np.flatnonzero(whole.group % 2 == 0)
@@ -280,14 +281,16 @@ def main() -> None:
     parser.add_argument("family", choices=SIBLINGS)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=dataset.SEED)
+    parser.add_argument("--size", type=int, choices=(32, 64), default=64, help="pixels of a picture's side")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    given = shared(arguments.work, arguments.seed)
+    found = stages.data(arguments.work, arguments.seed, arguments.size)
+    given = shared(arguments.work, found)
     folder = bundle(given, arguments.family)
     captions, parts = chosen(given)
-    found = replace(stages.data(arguments.work, arguments.seed, 64), dataset=captions)
     generator = stages.Generator("openvino", "auto")
+    found = replace(found, dataset=captions)
     labelled = stages.label(arguments.work, found, parts, folder, arguments.family, generator)
     print(labelled.select(pl.col("label").sum().alias("memorized"), (~pl.col("label")).sum().alias("not")))
 
