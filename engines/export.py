@@ -1,5 +1,6 @@
 """Export a diffusers checkpoint to a bundle of ONNX graphs that needs no torch to run."""
 
+import gc
 import logging
 import warnings
 from collections.abc import Callable, Sequence
@@ -66,12 +67,14 @@ def _write(checkpoint: Checkpoint, folder: Path, dtype: str, say: Callable[[str]
     components = {}
     for name, component in checkpoint.manifest.components.items():
         components[name] = replace(component, files=_export_component(name, checkpoint.on("cpu", dtype), folder))
+        gc.collect()  # what torch traced refers to itself: left to be, a network would stay beside the next
         engine = checkpoint.engine(name)
         large = sum(parameter.numel() for parameter in engine.module.parameters()) > LARGE
         batches = LARGE_BATCHES if large else BATCHES
         feeds = [_random_feeds(engine, batch) for batch in batches]
         expected = [engine.run(arrays) for arrays in feeds]
         del engine  # one network in memory
+        gc.collect()
         error = _verify(name, feeds, expected, OrtEngine(folder, components[name]), dtype)
         say(f"{name}: largest relative error {error:.1e} at batch {', '.join(map(str, batches))}")
     manifest = replace(
