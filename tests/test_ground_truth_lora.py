@@ -64,7 +64,7 @@ def test_more_seeds_are_made_only_where_two_come_near(monkeypatch, tmp_path):
     training = rng.integers(0, 256, (5, 3, 8, 8), np.uint8)
     copying, asked = {"a": 4, "b": 1, "c": 0}, []
 
-    def generated(denoiser, prompts, seeds, steps, folder):
+    def generated(denoiser, prompts, seeds, steps, folder, scale):
         asked.append((folder.name, list(prompts)))
         made = rng.integers(0, 256, (len(prompts), len(seeds), 3, 8, 8), np.uint8)
         for i, prompt in enumerate(prompts):
@@ -74,7 +74,7 @@ def test_more_seeds_are_made_only_where_two_come_near(monkeypatch, tmp_path):
     monkeypatch.setattr(lora, "generated", generated)
     near = lora.Gauge(lora.unit(lora.scaled(training)), 0.9)
     found = lora.labelled(None, ["a", "b", "c"], near, tmp_path)
-    assert asked == [("two", ["a", "b", "c"]), ("four", ["a", "b"])]
+    assert asked == [("2-two", ["a", "b", "c"]), ("2-four", ["a", "b"])]
     assert found["label"].to_list() == [True, None, False]
     assert found["image"][0] == 2
 

@@ -93,8 +93,9 @@ def scheduler(prediction_type: str) -> DDIMScheduler:
 
 
 def diffusion_loss(
-    batch: object, latents: torch.Tensor, hidden: torch.Tensor, unet: UNet2DConditionModel, prediction_type: str
-) -> Loss:
+    batch: object, latents: torch.Tensor, hidden: torch.Tensor, unet: UNet2DConditionModel, prediction_type: str,
+    size: int = BATCH,
+) -> Loss:  # fmt: skip
     """Denoising loss. `batch(step, size)`: rows (picture, caption); `hidden` [p + 1, L, HIDDEN]: the frozen encoder's
     last hidden states, the last row being the empty prompt's.
 
@@ -104,17 +105,17 @@ def diffusion_loss(
     abar = scheduler(prediction_type).alphas_cumprod
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
-        picture, caption = torch.from_numpy(batch(step, BATCH)).T.clone()
+        picture, caption = torch.from_numpy(batch(step, size)).T.clone()
         x0 = latents[picture]
-        caption[torch.rand(BATCH, generator=generator) < CAPTION_DROPOUT] = len(hidden) - 1
-        timestep = torch.randint(0, len(abar), (BATCH,), generator=generator)
+        caption[torch.rand(size, generator=generator) < CAPTION_DROPOUT] = len(hidden) - 1
+        timestep = torch.randint(0, len(abar), (size,), generator=generator)
         noise = torch.randn(x0.shape, generator=generator)
         a, s = (rate[timestep].sqrt()[:, None, None, None] for rate in (abar, 1 - abar))
         x_t = own(a * x0 + s * noise).contiguous(memory_format=torch.channels_last)
         with autocast():
             output = unet(x_t, own(timestep), hidden[own(caption)]).sample.float()
         target = own(noise if prediction_type == "epsilon" else a * noise - s * x0)
-        weight = own((1 / abar[timestep]).clamp(max=20) if prediction_type == "epsilon" else torch.ones(BATCH))
+        weight = own((1 / abar[timestep]).clamp(max=20) if prediction_type == "epsilon" else torch.ones(size))
         return (weight * (output - target).square().mean((1, 2, 3))).mean()
 
     return loss

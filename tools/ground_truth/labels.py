@@ -28,23 +28,28 @@ def scaled(images: np.ndarray) -> np.ndarray:
     return (images / np.float32(127.5) - 1).astype(np.float32)
 
 
-def generate(denoiser: Denoiser, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> np.ndarray:
+def generate(
+    denoiser: Denoiser, prompts: Sequence[str], seeds: Sequence[int], steps: int, scale: float = GUIDANCE_SCALE
+) -> np.ndarray:
     """Pictures of all seeds by full guided sampling: uint8 [B, S, 3, h, w]."""
     first = start(denoiser, seeds, steps)
-    *_, last = denoise(denoiser, denoiser.encode(prompts), first, GUIDANCE_SCALE, steps)
+    *_, last = denoise(denoiser, denoiser.encode(prompts), first, scale, steps)
     images = denoiser.decode(last.x_t.reshape(-1, *denoiser.latent_shape))
     pixels = ((np.clip(images, -1, 1) + 1) * 127.5).round().astype(np.uint8)
     return pixels.reshape(len(prompts), len(seeds), *pixels.shape[1:])
 
 
-def generated(denoiser: Denoiser, prompts: Sequence[str], seeds: Sequence[int], steps: int, folder: Path) -> np.ndarray:
+def generated(
+    denoiser: Denoiser, prompts: Sequence[str], seeds: Sequence[int], steps: int, folder: Path,
+    scale: float = GUIDANCE_SCALE,
+) -> np.ndarray:  # fmt: skip
     """`generate` in chunks that stay in `folder`, where an interrupted run goes on."""
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for at in range(0, len(prompts), CHUNK):
         path = folder / f"{at:05}.npz"
         if not path.exists():
-            images = generate(denoiser, list(prompts[at : at + CHUNK]), seeds, steps)
+            images = generate(denoiser, list(prompts[at : at + CHUNK]), seeds, steps, scale)
             np.savez_compressed(path.with_suffix(".tmp.npz"), images=images)
             path.with_suffix(".tmp.npz").replace(path)
             print(f"{folder.name}: {at + len(images)}/{len(prompts)} prompts", flush=True)
