@@ -114,7 +114,16 @@ def _export_component(name: str, checkpoint: Checkpoint, folder: Path) -> dict[s
             onnx_ir.convenience.replace_all_uses_with(node.outputs[0], node.inputs[0])
             node.graph.remove(node, safe=True)
     program.save(path, external_data=size > INLINE_BYTES)
+    _empty(module, program.model.graph)
     return {file.name: sha256(file) for file in sorted(folder.glob(f"{name}.onnx*"))}
+
+
+def _empty(module: torch.nn.Module, graph: onnx_ir.Graph) -> None:
+    """Drop all weights: the exporter's rewriting rules keep the last graph that they saw, and that the weights."""
+    for value in graph.initializers.values():
+        value.const_value = None
+    for parameter in module.parameters():
+        parameter.data = torch.empty(0)
 
 
 def _does_nothing(squeeze: Any) -> bool:

@@ -1,3 +1,4 @@
+import gc
 import json
 import shutil
 import subprocess
@@ -6,10 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from small import BUNDLE, CHECKPOINTS
 
 from engines import EngineError, open_bundle
-from engines.export import export
+from engines.export import _export_component, export
+from engines.torch_ref import open_checkpoint
 
 
 def feeds(engine, batch):
@@ -41,6 +44,22 @@ def test_the_bundle_equals_its_checkpoint(bundle, component):
     (name,) = reference.outputs
     expected = reference.run(batch)[name]
     np.testing.assert_allclose(bundle.engine(component).run(batch)[name], expected, atol=2e-5 * np.abs(expected).max())
+
+
+def test_weights_do_not_stay_with_what_the_exporter_keeps(tmp_path):
+    before = megabytes()
+    _export_component("vae_decoder", open_checkpoint(CHECKPOINTS["v_prediction"]), tmp_path)
+    assert (tmp_path / "vae_decoder.onnx").stat().st_size > 1e6
+    assert megabytes() - before < 0.1
+
+
+def megabytes():
+    """Of all tensors that are not garbage."""
+    gc.collect()
+    tensors = [tensor for tensor in gc.get_objects() if type(tensor) in (torch.Tensor, torch.nn.Parameter)]
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+                for tensor in tensors if tensor.device.type == "cpu"}  # fmt: skip
+    return sum(storages.values()) / 1e6
 
 
 def test_tokenizer_equals_the_checkpoints_own(bundle):
