@@ -44,9 +44,10 @@ def write_scores(path: Path, store: Path, scored: int, scan_id: str, seeds: int)
     """Rows that look scored, for the first captions of the file."""
     ledger = Ledger(store, tuple(SCORES))
     random = np.random.default_rng(0)
-    for offset in range(0, scored, COMMIT):
-        texts = captions.read([path]).slice(offset, min(COMMIT, scored - offset)).collect()["text"]
-        rows = pl.DataFrame({"prompt_id": captions.prompt_ids(texts), "status": "scored", "truncated": False})
+    read = captions.read([path]).head(scored).select("text")
+    for batch in read.collect_batches(chunk_size=COMMIT, maintain_order=True):
+        ids = captions.prompt_ids(batch["text"])
+        rows = pl.DataFrame({"prompt_id": ids, "status": "scored", "truncated": False})
         numbers = {name: pl.Series(random.random(len(rows), np.float32)) for name in SCORES}
         raw = {q: pl.Series(random.random((len(rows), seeds), np.float32)).arr.to_list() for q in ("q1", "q2", "q3")}
         ledger.append(scan_id, rows.with_columns(**numbers, **raw))
