@@ -132,4 +132,4 @@ def test_many_scores_are_joined_in_smaller_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(partitions, "LARGE", 2000)
     assert join(captions(*texts), scores, tmp_path / "two").collect().sort("first_row").equals(one)
     assert one["s"].to_list() == list(range(2000))
-    assert [len(list((tmp_path / name).glob("joined-*"))) for name in ("one", "two")] == [16, 256]
+    assert [len(list((tmp_path / name).rglob("joined-*"))) for name in ("one", "two")] == [16, 256]

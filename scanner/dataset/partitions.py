@@ -1,12 +1,11 @@
-"""Frames with a prompt_id as files on disk, by the first digit or two of it, so that a part is in memory at a time.
+"""Frames with a prompt_id as files on disk, by a digit of it, so that a part is in memory at a time.
 
 Two frames that are split alike are compared or joined partition by partition. Nothing here knows formats or
 Delta tables.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from itertools import product
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -21,12 +20,15 @@ from scanner.places import Place, is_url
 DIGITS = "0123456789abcdef"
 Split = Mapping[str, Sequence[Place]]  # digits -> parquet files of the partition
 HELD = 320_000  # rows that the files of a split together hold back in memory while they are written
-LARGE = 1_000_000  # rows from which partitions are of two digits
+LARGE = 1_000_000  # scores from which a partition is joined in sixteen parts
 
 
-def split(frame: pl.LazyFrame, folder: Place, digits: int = 1) -> None:
-    """Stream a frame into the partitions of a folder. Raises DiskError where they find no room."""
-    split_by(pl.col("prompt_id").str.head(digits).alias("digit"), frame, folder, len(DIGITS) ** digits)
+def split(frame: pl.LazyFrame, folder: Place, place: int = 0) -> None:
+    """Stream a frame into the partitions of a folder, by the digit at a place of the ids, the first being 0.
+
+    Raises DiskError where they find no room.
+    """
+    split_by(pl.col("prompt_id").str.slice(place, 1).alias("digit"), frame, folder, len(DIGITS))
 
 
 def split_by(key: pl.Expr, frame: pl.LazyFrame, folder: Place, parts: int) -> None:
@@ -37,9 +39,7 @@ def split_by(key: pl.Expr, frame: pl.LazyFrame, folder: Place, parts: int) -> No
                            maintain_order=False, engine="streaming")  # fmt: skip
 
 
-def split_captions(
-    captions: pl.LazyFrame, folder: Place, heard: Callable[[int], None] = lambda rows: None, digits: int = 1
-) -> None:
+def split_captions(captions: pl.LazyFrame, folder: Place, heard: Callable[[int], None] = lambda rows: None) -> None:
     """Captions [file, row, text] with their ids into partitions.
 
     `heard` is told how many rows each batch has, and may raise to end it. Raises InputError where captions cannot be
@@ -51,19 +51,18 @@ def split_captions(
         return batch
 
     try:
-        split(identify(captions).map_batches(watched, schema=IDENTIFIED, streamable=True), folder, digits)
+        split(identify(captions).map_batches(watched, schema=IDENTIFIED, streamable=True), folder)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise unreadable("the input", error) from error
 
 
-def files(folder: Path, digits: int = 1) -> Split:
+def files(folder: Path) -> Split:
     """The files of a folder that `split` has filled."""
-    begins = map("".join, product(DIGITS, repeat=digits))
-    return {digit: sorted((folder / f"digit={digit}").glob("*.parquet")) for digit in begins}
+    return {digit: sorted((folder / f"digit={digit}").glob("*.parquet")) for digit in DIGITS}
 
 
 def partition(split: Split, digit: str, schema: Mapping[str, pl.DataType]) -> pl.LazyFrame:
-    """One partition; empty, with this schema, where no prompt_id begins with the digit, or digits."""
+    """One partition; empty, with this schema, where no prompt_id has the digit."""
     found: Sequence[Any] = split[digit]
     return pl.scan_parquet(list(found), hive_partitioning=False, glob=False) if found else pl.LazyFrame(schema=schema)
 
@@ -74,17 +73,29 @@ def join(captions: pl.LazyFrame, scores: pl.LazyFrame, folder: Path) -> pl.LazyF
     `scores`: [prompt_id, status, ...]; a prompt_id may come twice. A prompt without scores has nulls.
     Raises InputError where captions cannot be read.
     """
-    digits = 1 if scores.select(pl.len()).collect(engine="streaming").item() < LARGE else 2
-    split_captions(captions, folder / "captions", digits=digits)
-    split(scores, folder / "scores", digits)
-    schema, joined = dict(scores.collect_schema()), []
-    here, stored = files(folder / "captions", digits), files(folder / "scores", digits)
-    for digit in here:
-        prompts = merge(partition(here, digit, IDENTIFIED)).drop("status")
-        held = partition(stored, digit, schema).unique("prompt_id", keep="any")
-        joined.append(folder / f"joined-{digit}.parquet")
-        with work_files(folder):
-            prompts.join(held, on="prompt_id", how="left").collect().write_parquet(joined[-1], compression="lz4")
+    places = 1 if scores.select(pl.len()).collect(engine="streaming").item() < LARGE else 2
+    split_captions(captions, folder / "captions")
+    split(scores, folder / "scores")
+    joined = list(_joined(folder, dict(scores.collect_schema()), range(places)))
+    return pl.scan_parquet(joined, glob=False)
+
+
+def _joined(folder: Path, schema: Mapping[str, pl.DataType], places: Sequence[int]) -> Iterator[Path]:
+    """The splits `captions` and `scores` of a folder, joined: a file per partition, the partitions being split at the
+    further places of the ids first. One place after the other, as a split holds rows back for each of its files.
+    """
+    here, stored = files(folder / "captions"), files(folder / "scores")
+    for digit in DIGITS:
+        prompts, held = partition(here, digit, IDENTIFIED), partition(stored, digit, schema)
+        if places[1:]:
+            split(prompts, folder / digit / "captions", places[1])
+            split(held, folder / digit / "scores", places[1])
+            yield from _joined(folder / digit, schema, places[1:])
+        else:
+            file, held = folder / f"joined-{digit}.parquet", held.unique("prompt_id", keep="any")
+            with work_files(folder):
+                both = merge(prompts).drop("status").join(held, on="prompt_id", how="left")
+                both.collect().write_parquet(file, compression="lz4")
+            yield file
         for name in ("captions", "scores"):
             rmtree(folder / name / f"digit={digit}", ignore_errors=True)
-    return pl.scan_parquet(joined, glob=False)
