@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from datetime import UTC, date, datetime
 
@@ -181,3 +182,17 @@ def test_history_holds_the_nights_that_decided_alike(tmp_path):
     (tmp_path / "a" / "summary.json").write_text("{")
     with pytest.raises(ScannerError, match="a: not a whole report"):
         history(tmp_path, tonight)
+
+
+def test_what_a_night_adds_to_its_prompts_holds_none_of_them_back(tmp_path):
+    """An expression that Polars cannot stream is computed beside the others, which all wait for it in memory."""
+    prompts([0.1, 0.9, 0.5]).write_parquet(tmp_path / "prompts.parquet")
+    stored = stored_scan(None, pl.LazyFrame({"file": ["x"], "row": [0], "text": ["y"]}))
+    stored = replace(stored, work=tmp_path)
+    vars(stored)["prompts"] = pl.scan_parquet(tmp_path / "prompts.parquet")
+    baseline = Baseline((f"{1:032x}",), "scan", "s_v1", "2029-12-31")
+    ranked = decide(stored, Rule("s_v1", top=2), TODAY, baseline=baseline).ranked
+    plan = ranked.show_graph(engine="streaming", plan_stage="physical", raw_output=True)
+    assert plan is not None
+    assert "multi-scan[parquet]" in plan
+    assert not re.findall(r"multiplexer|columnar-function|in-memory-map", plan)

@@ -115,11 +115,19 @@ def decide(
 
 
 def _finding_ids(grouped: pl.DataFrame) -> pl.Expr:
-    """Of flagged prompts, as of `scanner.audit.findings`: an expression, as a join would be made with every pass."""
-    led = pl.col("prompt_id").replace_strict(
-        grouped["prompt_id"], grouped["finding_id"], default=None, return_dtype=pl.String
-    )
-    return pl.when("flagged").then(led)
+    """Of flagged prompts, as of `scanner.audit.findings`: an expression, as a join would be made with every pass.
+
+    Elementwise, and said to be: with two columns to look up in, Polars would hold all prompts at once.
+    """
+
+    def led(flagged: pl.Series) -> pl.Series:
+        if flagged.null_count() == len(flagged):  # most parts of a ranking
+            return flagged
+        return flagged.replace_strict(
+            grouped["prompt_id"], grouped["finding_id"], default=None, return_dtype=pl.String()
+        )
+
+    return pl.when("flagged").then("prompt_id").map_batches(led, pl.String(), is_elementwise=True)
 
 
 def _counts(ranked: pl.LazyFrame, score: str) -> dict[str, int]:
