@@ -171,6 +171,7 @@ def sources(ranked: pl.DataFrame, captions: pl.LazyFrame) -> pl.DataFrame:
     ['rank', 'prompt_id', 'text', 'file', 'row']
     """
     flagged = ranked.filter("flagged").drop("flagged", cs.by_dtype(pl.List(pl.Float32)))  # and the raw numbers
-    rows = captions.join(flagged.lazy(), on="text", how="inner", maintain_order="left").collect(engine="streaming")
+    # texts of the left: those of the captions would keep all of a batch in memory
+    rows = flagged.lazy().join(captions, on="text", how="inner").collect(engine="streaming")
     leading = ["rank", "prompt_id", "text", "file", "row", "n_rows"]
     return rows.select(*leading, pl.exclude(leading)).sort("rank", "file", "row")
