@@ -16,7 +16,7 @@ from scanner.config import SCREENED_OUT
 from scanner.dataset.partitions import DIGITS, split_by
 
 ROWS = 50_000  # about how many of an interval
-MOST = 200  # intervals: a file for each is open at once
+MOST = 64  # intervals, of each of which a file is open: half and thrice as many took more memory at ten million prompts
 DEEPEST = 2  # digits of a prompt_id that part an interval further
 BLOCK = 1_000_000  # places that are counted at once
 Floats = NDArray[np.float32]
