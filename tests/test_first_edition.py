@@ -62,7 +62,7 @@ def test_a_scan_goes_on_and_computes_nothing_twice(old):
     assert len(after) == len(before) + 1
     kept = after.join(before, on=["scan_id", "prompt_id"], how="semi").sort("prompt_id")
     assert kept.select(before.columns).equals(before.sort("prompt_id"))
-    assert set(after.columns) - set(before.columns) == {"sketch_v1", *YOUNGER}
+    assert set(after.columns) - set(before.columns) == {"sketch_v1", "q1_low", "q2_low", "q3_low", *YOUNGER}
     assert after["sketch_v1"].count() == 1  # today's
     assert {run.record.version: run.record.purpose for run in Ledger(old / "store").runs()} == {2: "scan", 1: "scan"}
 

@@ -123,12 +123,12 @@ def test_a_night_needs_no_arguments(folder):
         "  settings  seeds 0, 1, 2; first 1 of 50 steps, told 289; guidance scale 7.5\n"
         "  last run  DATE (1 in all)\n"
         "  rows      1 null, 2 scored\n\n"
-        "table scores  version 2, N files, S MB with old versions\n"
+        "table scores  version 1, N files, S MB with old versions\n"
         "table runs    version 1, N files, S MB with old versions\n"
     )
     found = json.loads(run("status", "--json")[0])
     assert found["scans"][0]["rows"] == {"null": 1, "scored": 2}
-    assert found["tables"]["scores"]["version"] == 2
+    assert found["tables"]["scores"]["version"] == 1
     out, err, code = run("compact")
     assert (out, err, code) == (
         "scores: 0 files merged, 0 deleted (kept 7 days)\nruns: 0 files merged, 0 deleted (kept 7 days)\n",

@@ -34,9 +34,9 @@ SCORE_KEYS: Columns = {
     "truncated": pl.Boolean(),
 }
 SCORE = pl.Float32()  # every column of this type is a score, whichever overscan computed it
-RAW: Columns = dict.fromkeys(("q1", "q2", "q3"), pl.List(pl.Float32))  # a number per seed
-# where the first say nothing, and at the least noisy timestep: only where a scan has them
-RAW_LATER: Columns = {f"{name}_{where}": numbers for where in ("v2", "low") for name, numbers in RAW.items()}
+QUADRATICS, NUMBERS = ("q1", "q2", "q3"), pl.List(pl.Float32)  # a number per seed
+RAW: Columns = dict.fromkeys((*QUADRATICS, *(f"{name}_low" for name in QUADRATICS)), NUMBERS)
+RAW_LATER: Columns = {f"{name}_v2": NUMBERS for name in QUADRATICS}  # where they say nothing: where a scan has them
 SKETCH = "sketch_v1"  # of `scanner.diffusion.sketch`
 RUNS: Columns = {
     "scan_id": pl.String(),
