@@ -16,7 +16,7 @@ from reports import RECORD
 from scanner.config import Reference
 from scanner.errors import DiskError, StoreError
 from scanner.store import tables
-from scanner.store.ledger import MERGE_EVERY, Ledger, levels
+from scanner.store.ledger import MERGE_EVERY, RAW, Ledger, levels
 from scanner.store.record import Screening, as_json, of_json
 from scanner.store.status import compact, status
 from scanner.store.tables import Table
@@ -286,7 +286,7 @@ def test_what_is_no_score_and_unknown_is_kept_and_not_read(tmp_path):
     ledger.append("one", rows("b"))
     compact(ledger)
     assert "q4_v2" in pl.read_delta(str(tmp_path / "scores")).columns
-    assert ledger.read("one").columns == ["prompt_id", "status", "truncated", "s_v1", "q1", "q2", "q3"]
+    assert ledger.read("one").columns == ["prompt_id", "status", "truncated", "s_v1", *RAW]
 
 
 def grow(folder, i, ready):

@@ -1,6 +1,7 @@
 """What the field's scripts do at the first step, to be compared with."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,12 +17,12 @@ SEEDS = (0, 1)
 class Peers:
     """||eps_c - eps_u|| at the first step as research scripts compute it: both branches, every prompt."""
 
-    def __init__(self, checkpoint: Path):
+    def __init__(self, checkpoint: Path, seeds: Sequence[int] = SEEDS):
         self.pipeline = StableDiffusionPipeline.from_pretrained(checkpoint, torch_dtype=torch.float32)
         self.pipeline.scheduler.set_timesteps(50)
         config = self.pipeline.unet.config
         shape = (config.in_channels, config.sample_size, config.sample_size)
-        self.noise = torch.from_numpy(initial_noise(SEEDS, shape))
+        self.noise = torch.from_numpy(initial_noise(seeds, shape))
 
     @torch.inference_mode()
     def __call__(self, prompts: list[str], batch: int) -> float:
@@ -45,4 +46,4 @@ class Peers:
 
     def _embed(self, texts: list[str]) -> torch.Tensor:
         ids = self.pipeline.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        return self.pipeline.text_encoder(ids).last_hidden_state.repeat_interleave(len(SEEDS), 0)
+        return self.pipeline.text_encoder(ids).last_hidden_state.repeat_interleave(len(self.noise), 0)

@@ -1,0 +1,75 @@
+"""A screened scan end to end against what the field's scripts do with as many seeds, on the same cores, in one run.
+
+    python tools/bench_screened.py CHECKPOINT BUNDLE INPUT [--prompts N] [--peers M] [--seeds 4] [--json FILE]
+
+The peers' way: diffusers modules in torch and float32, one prompt at a time, both guidance branches; on the first M
+captions, before and after. Ours: `overscan scan --screen auto` of N captions, whole, and without its start (opening,
+the prior, the trial of batch sizes), which a night of a million does not feel. What such a screen keeps:
+docs/screening.md.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import polars as pl
+from bench import enlarged
+from peers import Peers
+
+from scanner import ScanConfig, scan
+from scanner.config import AutoScreen
+from scanner.dataset import captions
+
+
+def ours(bundle: Path, texts: list[str], seeds: int, backend: str) -> dict[str, float]:
+    """Captions per second of a screened scan, with its start and without, and the passes of each."""
+    begun: list[float] = []
+
+    def watch(what: str, done: int, total: int) -> None:
+        if what == "scan" and not begun:
+            begun.append(time.perf_counter())
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "captions.parquet"
+        pl.DataFrame({"caption": texts}).write_parquet(file)
+        started = time.perf_counter()
+        result = scan(
+            file, model=bundle, store=Path(folder) / "store", backend=backend, watch=watch,
+            config=ScanConfig(seeds=tuple(range(seeds))), screen=AutoScreen(),
+        )  # fmt: skip
+        ended = time.perf_counter()
+    assert result.screening is not None
+    return {
+        "rate": len(texts) / (ended - started),
+        "rate_after_start": len(texts) / (ended - begun[0]),
+        "start_seconds": begun[0] - started,
+        "passes_per_prompt": result.screening.passes_per_prompt,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("checkpoint", "bundle", "input"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--prompts", type=int, default=10_000)
+    parser.add_argument("--peers", type=int, default=100)
+    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    found = captions.unique_prompts(captions.read([asked.input], limit=asked.prompts))
+    texts = enlarged(found.filter(status="to_score")["text"].to_list(), asked.prompts)
+    peers = Peers(asked.checkpoint, range(asked.seeds))
+    before = peers(texts[: asked.peers], 1)
+    row = {"prompts": len(texts), "seeds": asked.seeds} | ours(asked.bundle, texts, asked.seeds, asked.backend)
+    theirs = (before + peers(texts[: asked.peers], 1)) / 2
+    row |= {"ratio": row["rate"] / theirs, "ratio_after_start": row["rate_after_start"] / theirs}
+    print(" ".join(f"{name} {value:.4g}" for name, value in row.items()))
+    if asked.json:
+        asked.json.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
