@@ -19,7 +19,7 @@ from engines.families import DEFAULTS, Options
 from engines.forms import UNCHANGED, Changes, assembled
 from engines.interface import Arrays, EngineError
 from engines.manifest import Manifest, new_folder, sha256
-from engines.ort import OrtEngine
+from engines.ort import PROVIDER, OrtEngine, open_session
 from engines.torch_ref import Checkpoint, TorchEngine, open_checkpoint
 
 logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # "torchvision is missing"
@@ -75,7 +75,8 @@ def _write(checkpoint: Checkpoint, folder: Path, dtype: str, say: Callable[[str]
         expected = [engine.run(arrays) for arrays in feeds]
         del engine  # one network in memory
         gc.collect()
-        error = _verify(name, feeds, expected, OrtEngine(folder, components[name]), dtype)
+        session = open_session(folder, components[name], PROVIDER, optimized=not large)
+        error = _verify(name, feeds, expected, OrtEngine(folder, components[name], session), dtype)
         say(f"{name}: largest relative error {error:.1e} at batch {', '.join(map(str, batches))}")
     manifest = replace(
         checkpoint.manifest,
