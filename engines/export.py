@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -26,7 +27,9 @@ logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(loggin
 
 INLINE_BYTES = 2**30  # above this the weights lie beside the graph; protobuf ends at 2 GB
 BATCHES = (1, 3)  # graphs are traced at 2; more would need 18 GB at Stable Diffusion's size
-LARGE, LARGE_BATCHES = 2**31, (1,)  # parameters from where a batch of 3 would need as much at Stable Diffusion XL's
+# parameters, and numbers of one input or output of a sample (1,024 pixels a side have more), from where a batch of 3
+# would need as much at Stable Diffusion XL's
+LARGE, LARGE_ARRAY, LARGE_BATCHES = 2**31, 2**20, (1,)
 # largest error of an output relative to its largest element
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
 
@@ -69,7 +72,7 @@ def _write(checkpoint: Checkpoint, folder: Path, dtype: str, say: Callable[[str]
         components[name] = replace(component, files=_export_component(name, checkpoint.on("cpu", dtype), folder))
         gc.collect()  # what torch traced refers to itself: left to be, a network would stay beside the next
         engine = checkpoint.engine(name)
-        large = sum(parameter.numel() for parameter in engine.module.parameters()) > LARGE
+        large = _is_large(engine)
         batches = LARGE_BATCHES if large else BATCHES
         feeds = [_random_feeds(engine, batch) for batch in batches]
         expected = [engine.run(arrays) for arrays in feeds]
@@ -87,6 +90,13 @@ def _write(checkpoint: Checkpoint, folder: Path, dtype: str, say: Callable[[str]
     )
     manifest.write(folder)
     return manifest
+
+
+def _is_large(engine: TorchEngine) -> bool:
+    """By its parameters, or by the largest input or output of a sample."""
+    arrays = [*engine.inputs.values(), *engine.outputs.values()]
+    largest = max(math.prod(size or 1 for size in array.shape) for array in arrays)
+    return largest > LARGE_ARRAY or sum(parameter.numel() for parameter in engine.module.parameters()) > LARGE
 
 
 def _export_component(name: str, checkpoint: Checkpoint, folder: Path) -> dict[str, str]:

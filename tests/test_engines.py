@@ -151,6 +151,14 @@ def test_a_large_network_is_compared_at_batch_one(tmp_path, monkeypatch):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
+def test_networks_of_large_pictures_are_compared_at_batch_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("engines.export.LARGE_ARRAY", 3 * 32 * 32 - 1)  # numbers: the VAE's pictures alone have more
+    said = []
+    export(CHECKPOINTS["v_prediction"], tmp_path / "bundle", say=said.append)
+    assert [line.partition(": ")[0] for line in said if line.endswith("at batch 1")] == ["vae_encoder", "vae_decoder"]
+
+
 def test_refuses_other_models(tmp_path):
     copy = shutil.copytree(CHECKPOINTS["epsilon"], tmp_path / "other")
     scheduler = json.loads((copy / "scheduler/scheduler_config.json").read_text())
