@@ -20,7 +20,7 @@ from engines.families import DEFAULTS, Options
 from engines.forms import UNCHANGED, Changes, assembled
 from engines.interface import Arrays, EngineError
 from engines.manifest import Manifest, new_folder, sha256
-from engines.ort import PROVIDER, OrtEngine, open_session
+from engines.ort import OrtEngine
 from engines.torch_ref import Checkpoint, TorchEngine, open_checkpoint
 
 logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # "torchvision is missing"
@@ -72,14 +72,12 @@ def _write(checkpoint: Checkpoint, folder: Path, dtype: str, say: Callable[[str]
         components[name] = replace(component, files=_export_component(name, checkpoint.on("cpu", dtype), folder))
         gc.collect()  # what torch traced refers to itself: left to be, a network would stay beside the next
         engine = checkpoint.engine(name)
-        large = _is_large(engine)
-        batches = LARGE_BATCHES if large else BATCHES
+        batches = LARGE_BATCHES if _is_large(engine) else BATCHES
         feeds = [_random_feeds(engine, batch) for batch in batches]
         expected = [engine.run(arrays) for arrays in feeds]
         del engine  # one network in memory
         gc.collect()
-        session = open_session(folder, components[name], PROVIDER, optimized=not large)
-        error = _verify(name, feeds, expected, OrtEngine(folder, components[name], session), dtype)
+        error = _verify(name, feeds, expected, OrtEngine(folder, components[name]), dtype)
         say(f"{name}: largest relative error {error:.1e} at batch {', '.join(map(str, batches))}")
     manifest = replace(
         checkpoint.manifest,

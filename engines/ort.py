@@ -38,11 +38,8 @@ def open_session(
     provider: str,
     settings: Mapping[str, str] | None = None,
     entries: Mapping[str, str] | None = None,
-    optimized: bool = True,
 ) -> Any:
     """A session of one ONNX file on `provider`, with its `settings` and the session's configuration `entries`.
-
-    Not `optimized`, it runs the graph as it stands: slower, and without a float32 copy of all float16 weights.
 
     Raises EngineError where the file cannot be loaded, takes or gives other names than the manifest says, or where
     ONNX Runtime would run it elsewhere: asked for a provider whose libraries are missing it says so in its log, and
@@ -54,8 +51,6 @@ def open_session(
         raise EngineError(f'the "cpu" backend needs ONNX Runtime: {install_line("cpu")}') from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    if not optimized:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if usable_cores() < (os.cpu_count() or 1):
         # by default a thread for each core of the machine, bound to it, whatever the process may use
         options.intra_op_num_threads = usable_cores()
