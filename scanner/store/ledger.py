@@ -64,7 +64,7 @@ class Ledger:
 
     def __init__(self, folder: Place, score_names: Collection[str] = ()):
         self.folder = place_of(folder)
-        self._commits, self._grown = 0, frozenset[str]()
+        self._commits = 0
         path = "" if is_url(self.folder) else str(Path(self.folder).absolute())
         if unquote(path) != path or not {"[", "]"}.isdisjoint(path):
             raise StoreError(f"{self.folder}: deltalake cannot hold a path with %XX, [ or ]: name another --store")
@@ -107,9 +107,8 @@ class Ledger:
         """Commit rows: all of them, or, interrupted, none. Now and then the files of earlier ones are merged."""
         whole = rows.with_columns(scan_id=pl.lit(scan_id))
         with self.refusals():
-            if later := {name: RAW_LATER[name] for name in RAW_LATER.keys() & set(rows.columns) - self._grown}:
+            if later := {name: RAW_LATER[name] for name in rows.columns if name in RAW_LATER}:
                 self._scores.grow(later)
-                self._grown |= later.keys()
             self._scores.append(lambda table: (whole, None))
         self._commits += 1
         if self._commits % MERGE_EVERY == 0:
