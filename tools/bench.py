@@ -48,8 +48,10 @@ def timed(owner: object, method: str, name: str) -> None:
     setattr(owner, method, wrapper)
 
 
-def enlarged(texts: list[str], n: int) -> list[str]:
-    """The first n of the captions; where they are fewer, then first halves of some with second halves of others."""
+def texts_of(source: Path, n: int) -> list[str]:
+    """n unique captions of an input; where it has fewer, then first halves of some with second halves of others."""
+    prompts = captions.unique_prompts(captions.read([source], limit=n))
+    texts = prompts.filter(status="to_score")["text"].to_list()
     random, words = Random(0), [text.split() for text in texts]
     found = dict.fromkeys(texts)
     while len(found) < n:
@@ -65,8 +67,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=10_000)
     parser.add_argument("--peers", type=int, default=300)
     arguments = parser.parse_args()
-    found = captions.unique_prompts(captions.read([arguments.input], limit=arguments.prompts))
-    texts = enlarged(found.filter(status="to_score")["text"].to_list(), arguments.prompts)
+    texts = texts_of(arguments.input, arguments.prompts)
     peers = Peers(arguments.checkpoint)
     peers(texts[:10], 1)  # warm-up
     before = peers(texts[: arguments.peers], 1)

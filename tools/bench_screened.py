@@ -15,12 +15,11 @@ import time
 from pathlib import Path
 
 import polars as pl
-from bench import enlarged
+from bench import texts_of
 from peers import Peers
 
 from scanner import ScanConfig, scan
 from scanner.config import AutoScreen
-from scanner.dataset import captions
 
 
 def ours(bundle: Path, texts: list[str], seeds: int, backend: str) -> dict[str, float]:
@@ -59,8 +58,7 @@ def main() -> None:
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    found = captions.unique_prompts(captions.read([asked.input], limit=asked.prompts))
-    texts = enlarged(found.filter(status="to_score")["text"].to_list(), asked.prompts)
+    texts = texts_of(asked.input, asked.prompts)
     peers = Peers(asked.checkpoint, range(asked.seeds))
     before = peers(texts[: asked.peers], 1)
     row = {"prompts": len(texts), "seeds": asked.seeds} | ours(asked.bundle, texts, asked.seeds, asked.backend)

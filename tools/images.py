@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from scanner.diffusion.injection import discrepancy, injection
-from scanner.diffusion.scores import SCORES
+from scanner.diffusion.scores import DEFAULT_SCORE, SCORES
 from scanner.diffusion.start import predict_prior, start
 from scanner.diffusion.trace import Trace, trace
 from scanner.evidence.decomposition import cosine, loss
@@ -27,7 +27,6 @@ from .pairs import Labelled, rewritten, told
 
 ROOT = Path(__file__).parent.parent
 PAGE, KEPT = ROOT / "docs/images.md", ROOT / "build/images"
-USUAL = "low_noise_norm_v1"  # told the model's usual timestep
 SCORED = ("estimate_ratio_prior_v1", "overestimation_prior_v1", "text_noise_norm_v1")
 CONTROL = ("injection_cosine_prior", "E_rel", "loss_hat")  # also measured with another caption's picture
 GUIDANCE_SCALE, STEPS, SEEDS, FPR = 7.5, 50, (0, 1), 0.01
@@ -77,7 +76,7 @@ def measure(labelled: Labelled, labels: pl.DataFrame, model: Model) -> dict[str,
         first = trace(denoiser, conditioning, shared, GUIDANCE_SCALE, STEPS, 1)
         usual = trace(denoiser, conditioning, told_less, GUIDANCE_SCALE, STEPS, 1)
         found = {f"`{name}`": values for name, values in quantities(first, x).items()}
-        found[f"`{USUAL}`, without an image"] = SCORES[USUAL](usual)
+        found[f"`{DEFAULT_SCORE}`, without an image"] = SCORES[DEFAULT_SCORE](usual)
         found |= {f"`{name}`, without an image": SCORES[name](first) for name in SCORED}
         others = quantities(first, np.roll(x, 1, axis=0))  # no picture belongs to two of these captions
         return found | {f"`{name}`, another's image": others[name] for name in CONTROL}

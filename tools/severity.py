@@ -16,7 +16,7 @@ import polars as pl
 
 from scanner.config import ScanConfig, unet_passes
 from scanner.diffusion.injection import discrepancy, injection
-from scanner.diffusion.scores import SCORES
+from scanner.diffusion.scores import DEFAULT_SCORE, SCORES
 from scanner.diffusion.start import predict_prior, start
 from scanner.diffusion.trace import denoise, trace
 from scanner.evidence.decomposition import cosine, decompose, deviation, latent_norm, loss
@@ -31,12 +31,11 @@ PAGE, KEPT = ROOT / "docs/severity.md", ROOT / "build/severity"
 SEEDS = (2000, 2001)  # neither a scan's nor those that the labels were made with
 STEPS, GUIDANCE_SCALE = 50, 7.5
 WHOLE, FIRST = unet_passes(len(SEEDS), STEPS), unet_passes(len(SEEDS), 1)
-USUAL = "low_noise_norm_v1"  # told the model's usual timestep
 SCORED = ("estimate_ratio_prior_v1", "overestimation_prior_v1", "text_noise_norm_v1")
 BRANCHES = ("guided", "prompt", "empty prompt")
 GROUPS = {  # what is known, passes: measures
     ("the prompt alone", WHOLE): ("D1", "D2"),
-    ("the prompt alone", FIRST): (USUAL, *SCORED),
+    ("the prompt alone", FIRST): (DEFAULT_SCORE, *SCORED),
     ("x", WHOLE): ("D1, x_0 = x", "D2, x_0 = x", "distance along the path, guided", "distance along the path, prompt"),
     ("x", FIRST): (
         "injection, prior", "injection cosine, prior", "E_rel", "r_perp", "distance, guided", "distance, prompt",
@@ -80,7 +79,7 @@ class Paths:
         first = trace(self.denoiser, conditioning, self.start, GUIDANCE_SCALE, STEPS, 1)
         usual = trace(self.denoiser, conditioning, self.usual, GUIDANCE_SCALE, STEPS, 1)
         found = {name: np.asarray(SCORES[name](first), np.float64) for name in SCORED}
-        found[USUAL] = np.asarray(SCORES[USUAL](usual), np.float64)
+        found[DEFAULT_SCORE] = np.asarray(SCORES[DEFAULT_SCORE](usual), np.float64)
         for words, image in (("", x), (", other x", other)):
             held = injection(first.hat.x0[0], image, self.prior.mean, self.prior.covariance)
             own = np.arange(len(x))

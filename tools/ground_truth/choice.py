@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from scanner.audit.screens import FIRST
 from scanner.config import ScanConfig
 from scanner.diffusion.scores import SCORES
 from scanner.evidence.evaluate import COLLAPSED
@@ -24,10 +25,9 @@ from scanner.evidence.metrics import tpr_at_fpr
 from scanner.evidence.screens import TREATMENTS
 from scanner.model import Model
 
+from .detection import write
 from .realism import told
 
-TABLES = Path(__file__).parents[2] / "docs/detection"
-FIRST = "first"
 SEEDS, FPRS = (0, 1), (0.01, 0.001)
 OF_FIRST = ("text_noise_norm_v1", "overestimation_prior_v1", "estimate_ratio_prior_v1")
 OF_TOLD = ("low_noise_norm_v1", "overestimation_prior_v2", "estimate_ratio_prior_v2")
@@ -69,7 +69,7 @@ def measure(name: str, work: Path, kind: str, timesteps: Sequence[str]) -> None:
         for column in found.iter_columns():
             score, seeds = column.name.split(":")
             rows.append({"told": at, "score": score, "seeds": int(seeds)} | shares(column.to_numpy(), labels))
-    pl.DataFrame(rows).with_columns(pl.col(pl.Float64).round(4)).write_csv(TABLES / f"{name}-choice.csv")
+    write(pl.DataFrame(rows), name, "choice")
 
 
 def main() -> None:

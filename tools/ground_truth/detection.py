@@ -54,18 +54,19 @@ def measure(name: str, work: Path, kind: str) -> None:
     rows = [place[prompt] for prompt in some["prompt"]]
     ours = {setting: values[rows] for setting, values in scores.items()}
     TABLES.mkdir(exist_ok=True)
-    _write(evaluate(scores, labels).detection, name, "scores")
-    _write(pl.read_parquet(work / f"study-{kind}/study.parquet"), name, "timesteps")
+    write(evaluate(scores, labels).detection, name, "scores")
+    write(pl.read_parquet(work / f"study-{kind}/study.parquet"), name, "timesteps")
     plain = Model(work / f"bundle-{kind}", "openvino", "float32", batch_size=64)
     theirs = compared.measure(plain, some, _told, folder=work / f"realism-{kind}")
-    _write(compared.table(theirs, ours, some, model.settled, reference=False), name, "peers")
+    write(compared.table(theirs, ours, some, model.settled, reference=False), name, "peers")
 
 
 def _told(what: str, done: int, total: int) -> None:
     print(f"{what}: {done} of {total}", end="\r", file=sys.stderr)
 
 
-def _write(table: pl.DataFrame, name: str, what: str) -> None:
+def write(table: pl.DataFrame, name: str, what: str) -> None:
+    """A model's table, numbers to four digits."""
     table.with_columns(pl.col(pl.Float64).round(4)).write_csv(TABLES / f"{name}-{what}.csv")
 
 
