@@ -235,6 +235,32 @@ def test_a_croissant_card_tells_of_the_scan(site):
     assert not read.ctx.issues.errors
 
 
+@pytest.mark.slow
+def test_nemo_curator_leaves_out_the_rows_that_a_report_names(site):
+    pytest.importorskip("nemo_curator")
+    shutil.copy(RECIPES / "nemo_curator_filter.py", site)
+    pl.read_parquet(CAPTIONS).head(20).write_parquet(site / "captions/again.parquet")
+    settings = (site / "overscan.toml").read_text()
+    (site / "overscan.toml").write_text(settings.replace("limit = 60\n", ""))
+    (command,) = re.findall(r"&& (python nemo_.*)", (RECIPES / "nemo_curator_filter.py").read_text())
+    command = command.replace("python ", f"{sys.executable} ")
+    assert bash(site, "overscan scan --limit 60 && overscan report --quantile 0.9") == 0
+    drop = pl.read_parquet(site / "report/rows_to_drop.parquet")
+    assert drop["file"].n_unique() == 2
+    assert bash(site, command) == 0
+    left = pl.concat([pl.read_parquet(file) for file in (site / "clean").glob("*.parquet")])
+    rows = [
+        pl.read_parquet(file).with_row_index("row").with_columns(file=pl.lit(str(file)))
+        for file in (site / "captions").glob("*.parquet")
+    ]
+    kept = pl.concat(rows).join(drop, on=["file", "row"], how="anti")
+    assert sorted(left["caption"]) == sorted(kept["caption"])
+    assert len(left) == sum(map(len, rows)) - len(drop)
+    pl.read_parquet(CAPTIONS).head(1).write_parquet(site / "captions/again.parquet")
+    assert bash(site, command.replace("clean/", "other/")) != 0  # rows are named that the file no longer has
+    assert not list((site / "other").glob("*.parquet"))
+
+
 def test_docker_images_take_extras_and_commands_that_exist():
     for name in ("Dockerfile", "Dockerfile.gpu"):
         text = (RECIPES / name).read_text()
