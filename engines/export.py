@@ -1,6 +1,5 @@
 """Export a diffusers checkpoint to a bundle of ONNX graphs that needs no torch to run."""
 
-import gc
 import logging
 import math
 import warnings
@@ -20,6 +19,7 @@ from engines.families import DEFAULTS, Options
 from engines.forms import UNCHANGED, Changes, assembled
 from engines.interface import Arrays, EngineError
 from engines.manifest import Manifest, new_folder, sha256
+from engines.memory import give_back
 from engines.ort import OrtEngine
 from engines.torch_ref import Checkpoint, TorchEngine, open_checkpoint
 
@@ -70,14 +70,15 @@ def _write(checkpoint: Checkpoint, folder: Path, dtype: str, say: Callable[[str]
     components = {}
     for name, component in checkpoint.manifest.components.items():
         components[name] = replace(component, files=_export_component(name, checkpoint.on("cpu", dtype), folder))
-        gc.collect()  # what torch traced refers to itself: left to be, a network would stay beside the next
+        give_back()  # what torch traced refers to itself: left to be, a network would stay beside the next
         engine = checkpoint.engine(name)
-        batches = LARGE_BATCHES if _is_large(engine) else BATCHES
+        large = _is_large(engine)
+        batches = LARGE_BATCHES if large else BATCHES
         feeds = [_random_feeds(engine, batch) for batch in batches]
         expected = [engine.run(arrays) for arrays in feeds]
         del engine  # one network in memory
-        gc.collect()
-        error = _verify(name, feeds, expected, OrtEngine(folder, components[name]), dtype)
+        give_back()
+        error = _verify(name, feeds, expected, OrtEngine(folder, components[name], sparing=large), dtype)
         say(f"{name}: largest relative error {error:.1e} at batch {', '.join(map(str, batches))}")
     manifest = replace(
         checkpoint.manifest,

@@ -88,9 +88,9 @@ def test_a_killed_driver_loses_nothing(tmp_path):
 
 
 def test_actors_that_would_compute_other_scores_or_die_are_refused(model):
-    wrong = model.prepared.canaries.with_columns(pl.col("text_noise_norm_v1") * 1.001)
+    wrong = model.prepared.canaries.with_columns(pl.col("low_noise_norm_v1") * 1.001)
     other = model.adapted(prepared=type(model.prepared)(**vars(model.prepared) | {"canaries": wrong}))
-    with pytest.raises(EngineError, match=r"a worker computes other canaries \(text_noise_norm_v1\)"):
+    with pytest.raises(EngineError, match=r"a worker computes other canaries \(low_noise_norm_v1\)"):
         list(on_ray(1)(other, chunks(), never))
     with pytest.raises(ScannerError, match="devices with the executor ray"):
         executor(2, "0,1", "ray")
