@@ -14,11 +14,11 @@ import onnx_ir
 import torch
 from numpy.typing import NDArray
 
-from engines.bundle import Bundle
+from engines.bundle import Bundle, read_manifest
 from engines.families import DEFAULTS, Options
 from engines.forms import UNCHANGED, Changes, assembled
 from engines.interface import Arrays, EngineError
-from engines.manifest import Manifest, new_folder, sha256
+from engines.manifest import Component, Manifest, new_folder, sha256
 from engines.memory import give_back
 from engines.ort import OrtEngine
 from engines.torch_ref import Checkpoint, TorchEngine, open_checkpoint
@@ -30,6 +30,7 @@ BATCHES = (1, 3)  # graphs are traced at 2; more would need 18 GB at Stable Diff
 # parameters, and numbers of one input or output of a sample (1,024 pixels a side have more), from where a batch of 3
 # would need as much at Stable Diffusion XL's
 LARGE, LARGE_ARRAY, LARGE_BATCHES = 2**31, 2**20, (1,)
+SPARING_BYTES = 2**32  # of weights, from where ONNX Runtime is to spare memory
 # largest error of an output relative to its largest element
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
 
@@ -39,7 +40,7 @@ def export(
     out: Path,
     dtype: str = "float32",
     latent_std: float = 1.0,
-    check: Callable[[Bundle, Path], None] = lambda checkpoint, bundle: None,
+    check: Callable[[Bundle, Bundle], None] = lambda checkpoint, bundle: None,
     say: Callable[[str], None] = lambda line: None,
     options: Options = DEFAULTS,
     variant: str | None = None,
@@ -48,7 +49,7 @@ def export(
     """Write a bundle of `source` (a diffusers folder, a single file, or a hub id where a network is there) to `out`.
 
     Every component is loaded, exported and compared with torch at batch 1 and 3 (a large one at 1) by itself, so that
-    no two are in memory at once; then `check(the checkpoint on torch, bundle's folder)` looks at the whole. `out`
+    no two are in memory at once; then `check(the checkpoint on torch, the bundle)` looks at the whole. `out`
     appears only when all has passed. Raises EngineError; a failed export leaves nothing behind.
     """
     if dtype not in TOLERANCE:
@@ -59,12 +60,17 @@ def export(
             checkpoint.manifest, source={"checkpoint": source.resolve().name}, changes=changes.named or None
         )
         checkpoint = replace(checkpoint, manifest=made_of)
-        manifest = _write(checkpoint, partial, dtype, say)
-        check(checkpoint.bundle("torch"), partial)
+        _write(checkpoint, partial, dtype, say)
+        manifest = read_manifest(partial)  # as a scan will
+        components, tokenizers = manifest.components, checkpoint.tokenizers
+        bundle = Bundle(
+            partial, manifest, tokenizers, "cpu", "float32", lambda name: _opened(partial, components[name])
+        )
+        check(checkpoint.bundle("torch"), bundle)
     return manifest
 
 
-def _write(checkpoint: Checkpoint, folder: Path, dtype: str, say: Callable[[str], None]) -> Manifest:
+def _write(checkpoint: Checkpoint, folder: Path, dtype: str, say: Callable[[str], None]) -> None:
     for name, text in checkpoint.tokenizers.items():
         (folder / f"{name}.json").write_text(text, encoding="utf-8")
     components = {}
@@ -72,13 +78,12 @@ def _write(checkpoint: Checkpoint, folder: Path, dtype: str, say: Callable[[str]
         components[name] = replace(component, files=_export_component(name, checkpoint.on("cpu", dtype), folder))
         give_back()  # what torch traced refers to itself: left to be, a network would stay beside the next
         engine = checkpoint.engine(name)
-        large = _is_large(engine)
-        batches = LARGE_BATCHES if large else BATCHES
+        batches = LARGE_BATCHES if _is_large(engine) else BATCHES
         feeds = [_random_feeds(engine, batch) for batch in batches]
         expected = [engine.run(arrays) for arrays in feeds]
         del engine  # one network in memory
         give_back()
-        error = _verify(name, feeds, expected, OrtEngine(folder, components[name], sparing=large), dtype)
+        error = _verify(name, feeds, expected, _opened(folder, components[name]), dtype)
         say(f"{name}: largest relative error {error:.1e} at batch {', '.join(map(str, batches))}")
     manifest = replace(
         checkpoint.manifest,
@@ -88,7 +93,12 @@ def _write(checkpoint: Checkpoint, folder: Path, dtype: str, say: Callable[[str]
         versions=dict(checkpoint.manifest.versions) | {name: version(name) for name in ("onnx", "onnxscript")},
     )
     manifest.write(folder)
-    return manifest
+
+
+def _opened(folder: Path, component: Component) -> OrtEngine:
+    """In ONNX Runtime, sparing memory where the weights are many."""
+    size = sum((folder / file).stat().st_size for file in component.files)
+    return OrtEngine(folder, component, sparing=size > SPARING_BYTES)
 
 
 def _is_large(engine: TorchEngine) -> bool:

@@ -132,12 +132,12 @@ def _export(source: Path, out: Path, dtype: str, asked: Mapping[str, Any]) -> No
         from engines.export import export as export_bundle
     from scanner.fidelity.check import check
 
-    def check_scores(checkpoint: Bundle, bundle: Path) -> None:
+    def check_scores(checkpoint: Bundle, bundle: Bundle) -> None:
         click.echo(
-            "comparing the scores of a few prompts with torch: 100 UNet passes, or minutes on a large model", err=True
+            "comparing the scores of a few prompts with torch: 20 UNet passes, or minutes on a large model", err=True
         )
         with progress() as watch:
-            found = check(Model.of(checkpoint), Model(bundle, "cpu", batch_size=1), watch)
+            found = check(Model.of(checkpoint), Model.of(bundle), watch)
         for row in found.iter_rows(named=True):
             _say(f"{row['score']}: largest {row['kind']} error {row['largest_error']:.1e}")
 

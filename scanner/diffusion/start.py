@@ -95,18 +95,22 @@ def start(denoiser: Denoises, seeds: Sequence[int], num_inference_steps: int, to
 
 
 def predict_prior(
-    denoiser: Denoises, num_inference_steps: int, watch: Watch = unwatched, told: Sequence[int] = ()
+    denoiser: Denoises,
+    num_inference_steps: int,
+    watch: Watch = unwatched,
+    told: Sequence[int] = (),
+    seeds: Sequence[int] = PRIOR_SEEDS,
 ) -> Prior:
-    """The first step's clean estimates for the empty prompt from PRIOR_SEEDS: one UNet pass each.
+    """The first step's clean estimates for the empty prompt from so many noises: one UNet pass each.
 
     `told`: as of `start`.
 
     Raises ScannerError where one overflows.
     """
     parts = []
-    for i in range(0, len(PRIOR_SEEDS), denoiser.batch_size):
-        watch("prior", i, len(PRIOR_SEEDS))
-        drawn = start(denoiser, PRIOR_SEEDS[i : i + denoiser.batch_size], num_inference_steps, told[:1])
+    for i in range(0, len(seeds), denoiser.batch_size):
+        watch("prior", i, len(seeds))
+        drawn = start(denoiser, seeds[i : i + denoiser.batch_size], num_inference_steps, told[:1])
         parts.append(drawn.uncond.x0)
     x0_uncond = np.concatenate(parts)
     if not np.isfinite(x0_uncond).all():
