@@ -67,6 +67,7 @@ def test_a_kept_threshold_holds_for_its_scan_alone(scanned):
     [
         (["--threshold", "1"], f"a threshold is a number of one score: name it, such as --score {SCORE}"),
         (["--threshold", "1", "--score", "estimate_ratio_white_v1"], "estimate_ratio_white_v1: these settings give "),
+        (["--threshold", "1", "--score", "text_noise_norm_v1"], "text_noise_norm_v1: these settings give "),
         (["--threshold", "1", "--score", SCORE, "--first-steps", "2"], f"{SCORE}: these settings give "),
     ],
 )

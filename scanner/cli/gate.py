@@ -24,7 +24,7 @@ from scanner.model.stopping import stopping
 @click.command(
     epilog=options.examples(
         "overscan gate -m bundle --threshold threshold.json < prompts.txt",
-        'overscan gate "christmas tree" -m bundle --score estimate_ratio_prior_v1 --threshold 1.7',
+        'overscan gate "christmas tree" -m bundle --score low_noise_norm_v1 --threshold 12',
     )
 )
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
@@ -72,10 +72,11 @@ def _rule(threshold: float | Path, score: str | None, scorer: Scorer) -> tuple[s
         kept = read_kept(threshold)
         kept.check(scorer.scan_id, score)
         return kept.score, kept.value
-    able = possible_scores(config, reference, base)
     if score is None:
         best = best_score(config, reference)
         raise ScannerError(f"a threshold is a number of one score: name it, such as --score {best}")
+    canaries = scorer.canaries()  # what the model's own timesteps leave of them
+    able = [name for name in possible_scores(config, reference, base) if canaries[name].is_not_null().any()]
     if score not in able:
         raise ScannerError(f"{score}: these settings give {', '.join(able)}")
     return score, threshold
