@@ -217,14 +217,14 @@ def test_a_croissant_card_tells_of_the_scan(site):
         "rai:dataLimitations": "English only.",
     }  # fmt: skip
     (site / "croissant.json").write_text(json.dumps(card))
-    shutil.copy(RECIPES / "croissant_rai.py", site)
+    (site / "recipes").symlink_to(RECIPES)
     page = (ROOT / "docs/handover.md").read_text()
     (commands,) = re.findall(r"```sh\n(overscan evidence .*?)```", page, re.DOTALL)
     commands = commands.replace("python ", f"{sys.executable} ")
     for command in ("overscan scan", "overscan report --quantile 0.9", commands):
         assert bash(site, command) == 0
     once = (site / "croissant.json").read_text()
-    assert bash(site, f"{sys.executable} croissant_rai.py croissant.json evidence.json") == 0
+    assert bash(site, f"{sys.executable} recipes/croissant_rai.py croissant.json evidence.json") == 0
     assert (site / "croissant.json").read_text() == once
     read = croissant.Dataset(jsonld=site / "croissant.json").metadata
     summary = json.loads((site / "report/summary.json").read_text())
