@@ -16,8 +16,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from engines import BACKENDS, PRECISIONS, EngineError, read_bundle
+from engines import BACKENDS, PRECISIONS, EngineError
+from engines.bundle import read_manifest
 from scanner.config import ScanConfig
+from scanner.diffusion.scores import SCORES
 from scanner.diffusion.start import initial_noise
 from scanner.evidence.labels import read_labels
 from scanner.evidence.metrics import auroc, tpr_at_fpr
@@ -81,7 +83,7 @@ def rows(reference: Model, folder: Path, labels: pl.DataFrame) -> Iterator[dict[
     for bundle in candidates(folder):
         found, error = scores(bundle, ScanConfig()), np.abs(eps(bundle) - noise).max() / spread
         engine = {"provider": bundle.denoiser.provider, "eps_error": float(error)}
-        for name in (name for name in expected.columns if name.endswith("_v1") and not expected[name].has_nulls()):
+        for name in (name for name in expected.columns if name in SCORES and not expected[name].has_nulls()):
             a, b, c = (frame[name].to_numpy().astype(np.float64) for frame in (expected, found, other))
             yield engine | {"score": name} | compare(a, b, label) | {"overlap_of_other_seeds": overlap(a, c)}
 
@@ -103,9 +105,9 @@ def main() -> None:
     arguments = parser.parse_args()
     labels = read_labels(arguments.labels).drop_nulls("label")
     labels = labels.sample(min(arguments.prompts, len(labels)), seed=0)
-    reference = Model(arguments.checkpoint, "torch")
-    std = read_bundle(arguments.bundle, "openvino")[0].latent_std  # which a checkpoint does not tell
-    reference = replace(reference, manifest=replace(reference.manifest, latent_std=std))
+    opened = Model(arguments.checkpoint, "torch").bundle
+    std = read_manifest(arguments.bundle).latent_std  # which a checkpoint does not tell
+    reference = Model.of(replace(opened, manifest=replace(opened.manifest, latent_std=std)))
     found = list(rows(reference, arguments.bundle, labels))
     print(markdown(found))
     if arguments.json:

@@ -26,7 +26,7 @@ from scanner.diffusion.scores import DEFAULT_SCORE
 
 RATES = (0.05, 0.1, 0.2)
 MEMORIZED = 0.1  # of the data
-SCORES = ("text_noise_norm_v1", "overestimation_prior_v1", DEFAULT_SCORE)
+SCORES = (DEFAULT_SCORE, "overestimation_prior_v2", "estimate_ratio_prior_v2")
 HEADER = (
     "where",
     "null",

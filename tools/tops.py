@@ -15,7 +15,7 @@ from compare import overlap
 
 from scanner import ScanConfig, scan
 
-SCORES = ("text_noise_norm_v1", "overestimation_prior_v1", "estimate_ratio_prior_v1")
+SCORES = ("low_noise_norm_v1", "overestimation_prior_v2", "estimate_ratio_prior_v2")  # of what a model is usually told
 TOPS = (0.01, 0.001)
 FLOOR = 0.01
 
