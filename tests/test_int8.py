@@ -74,6 +74,28 @@ def test_its_unet_alone_is_in_int8(int8):
     assert str(int8.parent) not in (int8 / "unet.xml").read_text(), "a path of the machine that made it"
 
 
+def test_attentions_own_products_stay_in_floating_point(int8):
+    """Quantised, they rank captions at .6 with float32 on the confirming models of the ground truth."""
+    openvino = pytest.importorskip("openvino")
+    passing = ("Convert", "FakeQuantize", "Multiply", "Reshape", "Subtract", "Transpose")
+
+    def behind(value):
+        """Types of what a product's factor was made by, up to what computes it."""
+        node = value.get_node()
+        yield node.get_type_name()
+        if node.get_type_name() in passing:
+            yield from behind(node.input_value(0))
+
+    ops = openvino.Core().read_model(int8 / "unet.xml").get_ordered_ops()
+    factors = [[list(behind(value)) for value in op.input_values()] for op in ops if op.get_type_name() == "MatMul"]
+    layers = [pair for pair in factors if any(types[-1] == "Constant" for types in pair)]
+    attention = [pair for pair in factors if pair not in layers]
+    softmax = sum(op.get_type_name() == "Softmax" for op in ops)
+    assert len(attention) == 2 * softmax > 0
+    assert not [types for pair in attention for types in pair if "FakeQuantize" in types]
+    assert [types for pair in layers for types in pair if "FakeQuantize" in types]
+
+
 def test_openvino_runs_it_in_any_batch_and_says_in_what(int8):
     for precision in precisions():
         bundle = open_bundle(int8, "openvino", precision)

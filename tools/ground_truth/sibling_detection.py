@@ -24,6 +24,7 @@ from scanner.evidence.evaluate import COLLAPSED
 from scanner.evidence.kept import keeping
 from scanner.evidence.metrics import bootstrap, resample
 from scanner.evidence.screens import TREATMENTS
+from scanner.evidence.text_alone import features, text_alone
 from scanner.model import Model
 
 from .choice import OF_FIRST, OF_TOLD
@@ -67,12 +68,20 @@ def beside(bundle: Path, timestep: int, prompts: Sequence[str], folder: Path) ->
     yield from ((str(timestep), name, seeds, seeds, values[:, i]) for i, (name, seeds) in enumerate(asked))
 
 
+def control(bundle: Path, labels: pl.DataFrame) -> Iterator[Measured]:
+    """What the text alone tells, for no pass; the probe is trained on the labels, groups left out in turn."""
+    denoiser, prompts = Model(bundle, "openvino", batch_size=64).denoiser, labels["prompt"].to_list()
+    found = np.concatenate([features(denoiser, prompts[i : i + 64]) for i in range(0, len(prompts), 64)])
+    scores = text_alone(found, labels["label"].to_numpy(), labels["group"].to_numpy())
+    yield from (("text alone", score, 0, 0, values) for score, values in scores.items())
+
+
 def measure(name: str, work: Path, family: str, timesteps: Sequence[str]) -> None:
     """Write a sibling's table."""
     labels = pl.read_parquet(work / f"labels-{family}.parquet").filter(pl.col("label").is_not_null())
     clusters = labels["group"].rank("dense").to_numpy()
     prompts, folder, bundle = labels["prompt"].to_list(), work / f"sibling-{family}", work / f"bundle-{family}"
-    measured = list(path(bundle, prompts, folder))
+    measured = [*control(bundle, labels), *path(bundle, prompts, folder)]
     for at in timesteps:
         measured += beside(bundle, int(at), prompts, folder)
     rows = []
