@@ -72,7 +72,7 @@ def measure(images: np.ndarray, tower: ImageTower, pixels: Gauge, vectors: Gauge
 
 
 def table(
-    denoiser: Denoiser, data: Dataset, tower: ImageTower, pixels: Gauge, vectors: Gauge, work: Path
+    denoiser: Denoiser, data: Dataset, tower: ImageTower, pixels: Gauge, vectors: Gauge, work: Path, steps: int = STEPS
 ) -> pl.DataFrame:
     """A row per prompt: role, both similarities, labels. Generated pictures stay in `work`; it resumes there."""
     print(f"copies: pixels > {pixels.threshold:.3f}, tower > {vectors.threshold:.3f}", flush=True)
@@ -84,7 +84,7 @@ def table(
         i for i, m in found.items() if not suspicious(m["pixel"], m["tower"], pixels.threshold, vectors.threshold)
     }
     closer = [i for i in range(len(prompts)) if i not in cleared]
-    images = generated(denoiser, [prompts[i] for i in closer], SEEDS, STEPS, work / "full")
+    images = generated(denoiser, [prompts[i] for i in closer], SEEDS, steps, work / "full")
     found |= {i: measure(picture, tower, pixels, vectors) for i, picture in zip(closer, images, strict=True)}
     return pl.DataFrame([row(data, i, found[i], i in cleared, pixels.threshold) for i in range(len(prompts))])
 

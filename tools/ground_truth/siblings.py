@@ -34,7 +34,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokeni
 
 from engines.export import export
 
-from . import dataset, diffusion, stages, towers
+from . import dataset, diffusion, labels, stages, towers
 from .dataset import Dataset
 from .fit import Loss, fit
 from .precision import autocast, ready
@@ -72,13 +72,16 @@ class Shared:
 @dataclass(frozen=True)
 class Sibling:
     """`steps`, `lr` of its training; `made(shared)`: the network; `loss(shared, network)`; `saved(shared, network,
-    folder)`: its pipeline."""
+    folder)`: its pipeline; `labelled`: one in so many groups of captions that are shown at most once gets labels;
+    `sampled`: steps of a picture."""
 
     steps: int
     lr: float
     made: Callable[[Shared], nn.Module]
     loss: Callable[[Shared, nn.Module], Loss]
     saved: Callable[[Shared, nn.Module, Path], None]
+    labelled: int = 1
+    sampled: int = labels.STEPS
 
 
 def half(whole: Dataset) -> Dataset:
@@ -249,7 +252,7 @@ def save_flow(given: Shared, network: nn.Module, folder: Path) -> None:
 
 SIBLINGS = {
     "stable-diffusion-xl": Sibling(6000, 8e-4, new_xl, xl_loss, save_xl),
-    "stable-diffusion-3": Sibling(7500, 1e-3, new_flow, flow_loss, save_flow),
+    "stable-diffusion-3": Sibling(7500, 1e-3, new_flow, flow_loss, save_flow, labelled=4, sampled=25),
 }
 
 
@@ -266,12 +269,14 @@ def bundle(given: Shared, name: str) -> Path:
     return out
 
 
-def chosen(given: Shared) -> tuple[Dataset, stages.Encoded]:
-    """The captions of the groups that are shown, and what the first encoder makes of these."""
+def chosen(given: Shared, labelled: int) -> tuple[Dataset, stages.Encoded]:
+    """The captions of the groups that are shown, rarely shown ones of one in `labelled`, and what the first encoder
+    makes of these."""
     whole, place = given.shown, np.full(len(given.shown.prompts), -1)
-    kept = np.flatnonzero(whole.group % 2 == 0)
+    kept = np.flatnonzero((whole.group % 2 == 0) & ((whole.duplicates > 1) | (whole.group // 2 % labelled == 0)))
     place[kept] = np.arange(len(kept))
     rows = np.stack([whole.rows[:, 0], place[whole.rows[:, 1]]], 1)
+    rows = rows[rows[:, 1] >= 0]
     fields = {name: getattr(whole, name)[kept] for name in ("prompts", "roles", "duplicates", "group", "image")}
     parts = replace(given.parts, hidden=given.parts.hidden[kept], pooled=given.parts.pooled[kept])
     return replace(whole, rows=rows, **fields), parts
@@ -289,10 +294,11 @@ def main() -> None:
     found = stages.data(arguments.work, arguments.seed, arguments.size)
     given = shared(arguments.work, found)
     folder = bundle(given, arguments.family)
-    captions, parts = chosen(given)
+    sibling = SIBLINGS[arguments.family]
+    captions, parts = chosen(given, sibling.labelled)
     generator = stages.Generator("openvino", "auto")
     found = replace(found, dataset=captions)
-    labelled = stages.label(arguments.work, found, parts, folder, arguments.family, generator)
+    labelled = stages.label(arguments.work, found, parts, folder, arguments.family, generator, sibling.sampled)
     print(labelled.select(pl.col("label").sum().alias("memorized"), (~pl.col("label")).sum().alias("not")))
 
 

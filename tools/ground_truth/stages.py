@@ -191,17 +191,21 @@ def bundle(work: Path, parts: Encoded, model: UNet2DConditionModel, kind: str) -
     return out
 
 
-def label(work: Path, found: Data, parts: Encoded, folder: Path, kind: str, generator: Generator) -> pl.DataFrame:
-    """The labelled prompts, in `work/labels-KIND.parquet`; tables, controls and checks are printed."""
+def label(
+    work: Path, found: Data, parts: Encoded, folder: Path, kind: str, generator: Generator, steps: int = labels.STEPS
+) -> pl.DataFrame:
+    """The labelled prompts, in `work/labels-KIND.parquet`; tables and controls are printed, and checks of all steps."""
     out, images = work / f"labels-{kind}.parquet", work / f"images-{kind}"
     denoiser = Denoiser(open_bundle(folder, generator.backend, generator.precision), batch_size=128)
     never_shown = found.pool[0][:: max(1, len(found.pool[0]) // NEVER_SHOWN)]
     pixels, vectors = labels.gauges(denoiser, parts.towers.image, found.dataset.images, never_shown)
     if not out.exists():
-        table = labels.table(denoiser, found.dataset, parts.towers.image, pixels, vectors, images)
+        table = labels.table(denoiser, found.dataset, parts.towers.image, pixels, vectors, images, steps)
         table.write_parquet(out)
     table = pl.read_parquet(out)
     report(table, parts)
+    if steps < labels.STEPS:
+        return table
     measured = checks.Measured(table, parts.towers.image, pixels, vectors)
     print("labels that two seeds and 25 steps miss:", checks.cheap(measured, denoiser, CHECKED, images))
     print("labels that float32 changes:", checks.precision(measured, folder, CHECKED // 5, images))
