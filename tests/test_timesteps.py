@@ -115,6 +115,23 @@ def test_a_schedule_of_a_sampler_s_own_points_has_no_others():
         schedule.trained(900)
 
 
+def test_a_flow_model_that_is_told_sigma_can_be_told_any():
+    """Shifted by size, its sampler tells thousandths of sigma: x_t = (1 - sigma)*x0 + sigma*eps there and between."""
+    sigma = [1.0, 0.9, 0.6]
+    grid = {"timesteps": [1000 * s for s in sigma], "signal_rate": [0.0, 0.1, 0.4], "noise_rate": sigma}
+    made = Schedule.from_manifest({"curve": ON_GRIDS}, "flow", {"3": grid | {"initial_noise_scale": 1.0}})
+    assert [made.told(t) for t in made.timesteps(3)] == [1000, 900, 600]
+    np.testing.assert_allclose(made.noise_rate[made.timesteps(3)], sigma)
+    at = made.trained(444)
+    assert (made.told(at), made.signal_rate[at], made.noise_rate[at]) == (444, pytest.approx(0.556), 0.444)
+    x_T, velocity = np.ones((1, 1, 1, 1, 1), np.float32), np.full((1, 1, 1, 1, 1), 0.5, np.float32)
+    read = made.read(x_T, velocity, at)
+    assert read.x0.item() == pytest.approx(1 - 0.444 * 0.5)
+    assert read.eps.item() == pytest.approx(1 + 0.556 * 0.5)
+    with pytest.raises(ScannerError, match="timestep 0: there the latent is all noise or none"):
+        made.trained(0)
+
+
 def test_timesteps_make_another_scan_and_cost_a_pass_each():
     plain, two = ScanConfig(), ScanConfig(timesteps=(981, 201))
     ids = {config.scan_id("m", "cpu", "float32") for config in (plain, two, ScanConfig(timesteps=(201,)))}

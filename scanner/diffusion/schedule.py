@@ -36,6 +36,14 @@ def _flow(schedule: Mapping[str, Any]) -> Rates:
     return 1 - sigma, sigma
 
 
+def _by_sigma(schedule: Mapping[str, Any], grids: Mapping[str, Mapping[str, Any]]) -> Rates:
+    """Rectified flow whose network is told sigma in thousandths, whatever the sampler's shift; none if grids differ."""
+    total = schedule.get("num_train_timesteps", 1000)
+    sigma = np.arange(total) / total
+    told = [point for grid in grids.values() for point in zip(grid["timesteps"], grid["noise_rate"], strict=True)]
+    return (1 - sigma, sigma) if all(abs(at / total - rate) <= ROUNDING for at, rate in told) else (np.empty(0),) * 2
+
+
 def _variance_preserving(betas: NDArray[np.float64]) -> Rates:
     alphas_cumprod = np.cumprod(1 - betas)
     return np.sqrt(alphas_cumprod), np.sqrt(1 - alphas_cumprod)
@@ -47,12 +55,9 @@ CURVES: Mapping[str, Callable[[Mapping[str, Any]], Rates]] = {
     "flow": _flow,
 }
 
-
 FAINT = 0.01  # signal_rate: dividing by less costs float32 two digits; samplers without it start at .04 or more
-ON_GRIDS = "grids"  # a curve of which only a sampler's own points are known: flow with a shift by size, EDM
+ON_GRIDS = "grids"  # a curve of which a sampler's own points are kept: flow, EDM
 ROUNDING = 2e-5  # of a rate: diffusers accumulates alphas_cumprod in float32, which costs 3e-6 at most (tried)
-
-
 PREDICTION_TYPES = ("epsilon", "v_prediction", "flow", "edm")
 
 
@@ -92,8 +97,8 @@ class Schedule:
             raise ModelError(f"prediction_type {prediction_type!r}: needed {', '.join(PREDICTION_TYPES)}")
         curve = schedule.get("curve")
         if curve == ON_GRIDS and grids is not None:
-            none = np.empty(0)
-            return cls(none, none, 1.0, 0.0, prediction_type)._with(grids)
+            rates = _by_sigma(schedule, grids) if prediction_type == "flow" else (np.empty(0), np.empty(0))
+            return cls(*rates, 1.0, 0.0, prediction_type)._with(grids)
         if curve not in CURVES:
             raise ModelError(f"schedule curve {curve!r}: needed {', '.join(CURVES)}, or grids")
         if prediction_type == "edm" or (prediction_type == "flow") != (curve == "flow"):
