@@ -143,6 +143,14 @@ def test_timesteps_make_another_scan_and_cost_a_pass_each():
     assert ScanConfig.of_json({"seeds": [0]}).timesteps == ()
 
 
+def flow(side, told=1000):
+    """A sampler of two steps, of latents of a side, that tells so many times sigma."""
+    grid = {"timesteps": [told, 0.5 * told], "signal_rate": [0.0, 0.5], "noise_rate": [1.0, 0.5]}
+    schedule = {"curve": ON_GRIDS, "num_train_timesteps": 1000}
+    grids = {"2": grid | {"initial_noise_scale": 1.0}}
+    return {"prediction_type": "flow", "schedule": schedule, "grids": grids, "latent_shape": (16, side, side)}
+
+
 @pytest.mark.parametrize(
     ("kind", "usual"),
     [
@@ -156,10 +164,18 @@ def test_timesteps_make_another_scan_and_cost_a_pass_each():
         ({"prediction_type": "epsilon", "schedule": {"curve": "linear", "num_train_timesteps": 1000}}, ()),
         ({"prediction_type": "epsilon", "schedule": {"curve": "scaled_linear", "num_train_timesteps": 100}}, ()),
         ({"prediction_type": "flow", "schedule": {"curve": "flow", "num_train_timesteps": 1000}}, ()),
+        (flow(8), (444,)),
+        (flow(64), (865,)),
+        (flow(128), (928,)),
+        (flow(8, told=1), ()),
+        (flow(8) | {"prediction_type": "edm"}, ()),
     ],
 )
 def test_what_is_usual_depends_on_the_kind_and_size_of_model(made, kind, usual):
-    """SNR*H*W = 100, by hand: abar = 100/(100 + H*W), .6098, .2809 and .0238, of Stable Diffusion's curve."""
+    """SNR*H*W = 100, by hand: abar = 100/(100 + H*W), .6098, .2809 and .0238, of Stable Diffusion's curve.
+
+    Of a flow model 1/sigma = 1 + 10/sqrt(H*W): .4444, .8649, .9275.
+    """
     assert usual_timesteps(replace(made, **kind)) == usual
     assert [ScanConfig(first_steps=steps).settled(usual).timesteps for steps in (1, 2)] == [usual, ()]
     assert ScanConfig(timesteps=()).settled(usual).timesteps == ()

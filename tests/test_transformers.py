@@ -305,11 +305,12 @@ def test_an_export_holds_one_network_at_a_time(checkpoints, tmp_path, monkeypatc
         module.traced = [module]  # as what torch traced does
         return {}
 
-    load = engines.torch_ref.load
+    load, manifest = engines.torch_ref.load, open_checkpoint(checkpoints["sd3"]).manifest
     monkeypatch.setattr(engines.torch_ref, "load", watched)
     monkeypatch.setattr("engines.export._export_component", traced)
-    monkeypatch.setattr("engines.export.OrtEngine", lambda folder, component: most.append(len(held)))
+    monkeypatch.setattr("engines.export.OrtEngine", lambda folder, component, sparing: most.append(len(held)))
     monkeypatch.setattr("engines.export._verify", lambda *_: 0.0)
+    monkeypatch.setattr("engines.export.read_manifest", lambda folder: manifest)
     gc.disable()
     try:
         export(checkpoints["sd3"], tmp_path / "bundle")
