@@ -63,9 +63,7 @@ def export(
         _write(checkpoint, partial, dtype, say)
         manifest = read_manifest(partial)  # as a scan will
         components, tokenizers = manifest.components, checkpoint.tokenizers
-        bundle = Bundle(
-            partial, manifest, tokenizers, "cpu", "float32", lambda name: _opened(partial, components[name])
-        )
+        bundle = Bundle(partial, manifest, tokenizers, "cpu", dtype, lambda name: _opened(partial, components[name]))
         check(checkpoint.bundle("torch"), bundle)
     return manifest
 

@@ -16,6 +16,7 @@ import pytest
 from small import BUNDLE, CAPTIONS, CHECKPOINTS
 from test_cli import run
 
+from engines.bundle import read_manifest
 from scanner import ScanConfig, ScannerError, initial_noise, read_store, scan
 from scanner.diffusion.scores import ABSOLUTE, RELATIVE, SCORES
 from scanner.fidelity.check import compare
@@ -57,6 +58,15 @@ def test_cpu_scores_equal_torch(checkpoint, epsilon_bundle_path):
     assert errors["score"].to_list() == SAMPLED
     assert errors["largest_error"].max() < 1e-4
     assert errors["rank_correlation"].min() > 0.9999
+
+
+@pytest.mark.slow
+def test_an_export_in_float16_says_how_far_its_scores_are_from_torchs(tmp_path):
+    out, err, code = run("export", CHECKPOINTS["v_prediction"], tmp_path / "half", "--dtype", "float16")
+    assert (out, code) == (f"{tmp_path / 'half'}\n", 0), err
+    (error,) = re.findall(r"low_noise_norm_v1: largest absolute error (\S+)", err)
+    assert 1e-6 < float(error) < 5e-2
+    assert read_manifest(tmp_path / "half").precision == "float16"
 
 
 @pytest.mark.parametrize("checkpoint", ["v_prediction", "epsilon"])

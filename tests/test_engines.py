@@ -126,11 +126,10 @@ def test_float16_export_is_checked_and_a_failed_check_leaves_no_bundle(tmp_path)
     batch = feeds(reference, 2)
     expected = reference.run(batch)["output"]
 
-    def refuse(checkpoint, folder):
+    def refuse(checkpoint, half):
         assert checkpoint.folder == CHECKPOINTS["epsilon"]
-        half = open_bundle(folder)
-        assert half.manifest.precision == "float16"
-        assert (folder / "unet.onnx").stat().st_size < 0.6 * (BUNDLE / "unet.onnx").stat().st_size
+        assert (half.manifest.precision, half.precision) == ("float16", "float16")
+        assert (half.folder / "unet.onnx").stat().st_size < 0.6 * (BUNDLE / "unet.onnx").stat().st_size
         found = half.engine("unet").run(batch)["output"]
         np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
         raise EngineError("not faithful")

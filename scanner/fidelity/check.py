@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from engines import Bundle, EngineError
+from engines.memory import give_back
 from scanner.config import ScanConfig
 from scanner.diffusion.baselines import Prior
 from scanner.diffusion.denoiser import Denoiser
@@ -28,7 +29,7 @@ def compare(reference: Model, candidate: Model, prompts: pl.DataFrame, watch: Wa
     """
     manifest, config = candidate.bundle.manifest, candidate.settled
     prior, found = _scores(candidate.bundle, config, prompts, None, watch)
-    candidate.close()
+    give_back()
     opened = reference.bundle
     opened = replace(opened, manifest=replace(opened.manifest, latent_std=manifest.latent_std))  # no checkpoint's own
     _, expected = _scores(opened, config, prompts, prior, watch)
