@@ -30,7 +30,6 @@ BATCHES = (1, 3)  # graphs are traced at 2; more would need 18 GB at Stable Diff
 # parameters, and numbers of one input or output of a sample (1,024 pixels a side have more), from where a batch of 3
 # would need as much at Stable Diffusion XL's
 LARGE, LARGE_ARRAY, LARGE_BATCHES = 2**31, 2**20, (1,)
-SPARING_BYTES = 2**30  # of weights, from where ONNX Runtime is to spare memory
 # largest error of an output relative to its largest element
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
 
@@ -94,9 +93,8 @@ def _write(checkpoint: Checkpoint, folder: Path, dtype: str, say: Callable[[str]
 
 
 def _opened(folder: Path, component: Component) -> OrtEngine:
-    """In ONNX Runtime, sparing memory where the weights are many."""
-    size = sum((folder / file).stat().st_size for file in component.files)
-    return OrtEngine(folder, component, sparing=size > SPARING_BYTES)
+    """In ONNX Runtime, sparing memory where the weights lie beside the graph."""
+    return OrtEngine(folder, component, sparing=len(component.files) > 1)
 
 
 def _is_large(engine: TorchEngine) -> bool:
