@@ -41,8 +41,10 @@ def gate(prompts: tuple[str, ...], model: Path, score: str | None, threshold: fl
     """
     opened = options.scan_model(model, **settings)
     with stoppable() as stop, progress() as watch:
-        scorer = opened.scorer(stopping(watch, stop))
-    name, value = _rule(threshold, score, scorer)
+        opened = opened.prepare(stopping(watch, stop))
+    assert opened.prepared is not None
+    scorer = opened.scorer()
+    name, value = _rule(threshold, score, scorer, opened.prepared.canaries)
     lines: Iterator[str] = map(options.as_text, prompts) if prompts else _lines()
     for answer in answers(scorer, lines, name, value):
         click.echo(dumps(answer, ensure_ascii=False))
@@ -65,7 +67,7 @@ def answers(scorer: Scorer, lines: Iterable[str], score: str, threshold: float) 
         yield {"prompt_id": prompt_id(text), "score": found, "verdict": verdict}
 
 
-def _rule(threshold: float | Path, score: str | None, scorer: Scorer) -> tuple[str, float]:
+def _rule(threshold: float | Path, score: str | None, scorer: Scorer, canaries: pl.DataFrame) -> tuple[str, float]:
     """The score to look at, and from where up. Raises ScannerError for a kept threshold of another scan."""
     config, reference, base = scorer.config, scorer.start.reference is not None, scorer.base is not None
     if isinstance(threshold, Path):
@@ -75,7 +77,6 @@ def _rule(threshold: float | Path, score: str | None, scorer: Scorer) -> tuple[s
     if score is None:
         best = best_score(config, reference)
         raise ScannerError(f"a threshold is a number of one score: name it, such as --score {best}")
-    canaries = scorer.canaries()  # what the model's own timesteps leave of them
     able = [name for name in possible_scores(config, reference, base) if canaries[name].is_not_null().any()]
     if score not in able:
         raise ScannerError(f"{score}: these settings give {', '.join(able)}")
