@@ -4,7 +4,7 @@
 
 The picture, docs/first-step.png, is of the bundled model, and is made where WORK holds its training images (the work
 folder of `python -m tools.ground_truth`). Each row: the caption's training image, the model's clean estimates at the
-first step from two seeds, which is all that a scan looks at, and the finished images of four seeds. The sample is what
+first step from two seeds, and the finished images of four. The sample is what
 a report of the demo's scan prints, on the cpu backend: STORE has it already, or it is made. The table is taken from
 docs/detection and docs/performance.md. Both are written between their marks into README.md, the table into
 docs/detecting.md too; tests compare.

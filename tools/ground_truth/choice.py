@@ -8,7 +8,7 @@ on with what it kept in WORK. Writes docs/detection/NAME-choice.csv; `python -m 
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,11 +72,17 @@ def measure(name: str, work: Path, kind: str, timesteps: Sequence[str]) -> None:
     write(pl.DataFrame(rows), name, "choice")
 
 
-def main() -> None:
-    for asked in sys.argv[1:]:
-        name, _, made = asked.partition("=")
+def asked_for(arguments: Sequence[str]) -> Iterator[tuple[str, Path, str, list[str]]]:
+    """Name, work folder, kind and timesteps of each NAME=WORK,KIND,TOLD,... of a command line."""
+    for argument in arguments:
+        name, _, made = argument.partition("=")
         work, kind, *timesteps = made.split(",")
-        measure(name, Path(work), kind, timesteps)
+        yield name, Path(work), kind, timesteps
+
+
+def main() -> None:
+    for model in asked_for(sys.argv[1:]):
+        measure(*model)
 
 
 if __name__ == "__main__":

@@ -27,11 +27,11 @@ from scanner.evidence.screens import TREATMENTS
 from scanner.evidence.text_alone import features, text_alone
 from scanner.model import Model
 
-from .choice import OF_FIRST, OF_TOLD
+from .choice import OF_FIRST, SEEDS, asked_for, scored
 from .detection import write
 from .realism import told
 
-SEEDS, FPRS, STEPS = (0, 1), (0.01, 0.001), (1, 2, 4, 8)
+FPRS, STEPS = (0.01, 0.001), (1, 2, 4, 8)
 Measured = tuple[str, str, int, int, NDArray[np.float64]]  # what is told, score, seeds, passes, values
 OF_PATH = ("overestimation_v1", *OF_FIRST)
 
@@ -56,16 +56,9 @@ def path(bundle: Path, prompts: Sequence[str], folder: Path) -> Iterator[Measure
 
 def beside(bundle: Path, timestep: int, prompts: Sequence[str], folder: Path) -> Iterator[Measured]:
     """The same of another timestep beside the starting noise."""
-    asked = [(name, seeds) for name in OF_TOLD for seeds in (1, 2) if SCORES[name].seeds <= seeds]
-    config = ScanConfig(seeds=SEEDS, timesteps=(timestep,))
-    scorer = Model(bundle, "openvino", config=config, batch_size=64).prepare().scorer()
-
-    def computed(part: Sequence[str]) -> NDArray[np.float64]:
-        trace = scorer.trace(scorer.encode(part))
-        return np.stack([SCORES[name](trace.part(seeds, 1)) for name, seeds in asked], -1).astype(np.float64)
-
-    values = keeping(folder, "told", [scorer.scan_id, asked], prompts, 64, computed, told, lambda: False)
-    yield from ((str(timestep), name, seeds, seeds, values[:, i]) for i, (name, seeds) in enumerate(asked))
+    for column in scored(bundle, (timestep,), prompts, folder).iter_columns():
+        score, seeds = column.name.split(":")
+        yield str(timestep), score, int(seeds), int(seeds), column.to_numpy()
 
 
 def control(bundle: Path, labels: pl.DataFrame) -> Iterator[Measured]:
@@ -103,10 +96,8 @@ def measure(name: str, work: Path, family: str, timesteps: Sequence[str]) -> Non
 
 
 def main() -> None:
-    for asked in sys.argv[1:]:
-        name, _, made = asked.partition("=")
-        work, family, *timesteps = made.split(",")
-        measure(name, Path(work), family, timesteps)
+    for model in asked_for(sys.argv[1:]):
+        measure(*model)
 
 
 if __name__ == "__main__":
