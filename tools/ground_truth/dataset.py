@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from . import captions, scenes
-from .roles import Plan, plan_rows, split
+from .roles import Builder, Plan, plan_rows, split
 from .scenes import Scene
 from .sources import Drawing
 
@@ -65,10 +65,7 @@ def build(work: Path, known: list[Drawing], pixels: np.ndarray, seed: int = SEED
     """The diffusion model's dataset, cached in `work`; a pure function of drawings, plan and seed."""
     cache = work / "dataset.npz"
     if not cache.exists():
-        rng = np.random.default_rng(seed)
-        _, usable = split(known, rng)
-        texts = pool_captions(work, known, pixels, seed)
-        builder = plan_rows(known, usable, {text.lower() for text in texts}, plan or Plan(), rng)
+        builder = planned(known, pool_captions(work, known, pixels, seed), seed, plan)
         entries = list(builder.entries.values())
         rows = np.array([(picture, i) for i, entry in enumerate(entries) for picture in entry.rows])
         np.savez(
@@ -85,17 +82,28 @@ def build(work: Path, known: list[Drawing], pixels: np.ndarray, seed: int = SEED
     return Dataset(**np.load(cache), seed=seed)
 
 
+def planned(known: list[Drawing], pool_texts: list[str], seed: int, plan: Plan | None = None) -> Builder:
+    """Scenes and captions of the diffusion model's dataset, none of them the pool's."""
+    rng = np.random.default_rng(seed)
+    _, usable = split(known, rng)
+    return plan_rows(known, usable, {text.lower() for text in pool_texts}, plan or Plan(), rng)
+
+
 def build_pool(work: Path, known: list[Drawing], pixels: np.ndarray, seed: int) -> tuple[np.ndarray, list[str]]:
     """Pictures uint8 [n, 3, 64, 64] and captions on which text encoder and VAE learn; cached in `work`."""
     cache = work / "pool.npz"
     if not cache.exists():
-        rng = np.random.default_rng(seed)
-        chosen, _ = split(known, rng)
-        found, texts = pool(known, chosen, POOL_EACH, np.random.default_rng([seed, 1]))
+        found, texts = planned_pool(known, seed)
         np.savez(cache.with_suffix(".tmp.npz"), images=scenes.paint(found, pixels), texts=np.array(texts))
         cache.with_suffix(".tmp.npz").replace(cache)
     table = np.load(cache)
     return table["images"], [str(text) for text in table["texts"]]
+
+
+def planned_pool(known: list[Drawing], seed: int) -> tuple[list[Scene], list[str]]:
+    """Scenes and captions of the pool."""
+    chosen, _ = split(known, np.random.default_rng(seed))
+    return pool(known, chosen, POOL_EACH, np.random.default_rng([seed, 1]))
 
 
 def pool_captions(work: Path, known: list[Drawing], pixels: np.ndarray, seed: int) -> list[str]:

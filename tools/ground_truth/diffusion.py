@@ -97,25 +97,29 @@ def diffusion_loss(
     size: int = BATCH,
 ) -> Loss:  # fmt: skip
     """Denoising loss. `batch(step, size)`: rows (picture, caption); `hidden` [p + 1, L, HIDDEN]: the frozen encoder's
-    last hidden states, the last row being the empty prompt's.
+    last hidden states, the last row being the empty prompt's. All of it is where the latents are.
 
     For epsilon the weight min(1/abar, 20) keeps the noisiest timesteps, which a first-step scan looks at, from being
     ignored.
     """
-    abar = scheduler(prediction_type).alphas_cumprod
+    device = latents.device
+    abar = scheduler(prediction_type).alphas_cumprod.to(device)
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
-        picture, caption = torch.from_numpy(batch(step, size)).T.clone()
+        picture, caption = torch.from_numpy(batch(step, size)).to(device).T.clone()
         x0 = latents[picture]
-        caption[torch.rand(size, generator=generator) < CAPTION_DROPOUT] = len(hidden) - 1
-        timestep = torch.randint(0, len(abar), (size,), generator=generator)
-        noise = torch.randn(x0.shape, generator=generator)
+        dropped = torch.rand(size, generator=generator, device=device) < CAPTION_DROPOUT
+        caption = torch.where(dropped, len(hidden) - 1, caption)  # masked writing would wait for a GPU
+        timestep = torch.randint(0, len(abar), (size,), generator=generator, device=device)
+        noise = torch.randn(x0.shape, generator=generator, device=device)
         a, s = (rate[timestep].sqrt()[:, None, None, None] for rate in (abar, 1 - abar))
         x_t = own(a * x0 + s * noise).contiguous(memory_format=torch.channels_last)
-        with autocast():
+        with autocast(device.type):
             output = unet(x_t, own(timestep), hidden[own(caption)]).sample.float()
         target = own(noise if prediction_type == "epsilon" else a * noise - s * x0)
-        weight = own((1 / abar[timestep]).clamp(max=20) if prediction_type == "epsilon" else torch.ones(size))
+        weight = own(
+            (1 / abar[timestep]).clamp(max=20) if prediction_type == "epsilon" else torch.ones_like(abar[timestep])
+        )
         return (weight * (output - target).square().mean((1, 2, 3))).mean()
 
     return loss

@@ -18,11 +18,12 @@ WARM_UP = 100  # steps
 
 
 def fit(
-    name: str, modules: Sequence[nn.Module], loss: Loss, steps: int, lr: float, work: Path, keep: Sequence[int] = ()
-) -> None:
+    name: str, modules: Sequence[nn.Module], loss: Loss, steps: int, lr: float, work: Path, keep: Sequence[int] = (),
+    device: str = "cpu",
+) -> None:  # fmt: skip
     """Train `modules` for `steps` steps of AdamW (warm-up, cosine), resuming from `work/NAME.pt`.
 
-    `keep`: steps whose weights stay as `work/NAME-STEP.pt`.
+    `keep`: steps whose weights stay as `work/NAME-STEP.pt`; `device`: where the modules are and numbers are drawn.
     """
     parameters = [p for module in modules for p in module.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
@@ -31,20 +32,20 @@ def fit(
     for module in modules:
         module.train()
     started = last_saved = time.monotonic()
-    average = None
+    average = torch.zeros(())
     for step in range(first, steps):
         for group in optimizer.param_groups:
             group["lr"] = lr * min((step + 1 - warmed_from) / WARM_UP, 0.5 + 0.5 * math.cos(math.pi * step / steps))
-        value = loss(step, torch.Generator().manual_seed(seed_of(name, step)))
+        value = loss(step, torch.Generator(device).manual_seed(seed_of(name, step)))
         optimizer.zero_grad()
         value.backward()
         average_gradients(parameters)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        average = value.item() if average is None else 0.99 * average + 0.01 * value.item()
+        average = value.detach() if step == first else torch.lerp(average, value.detach(), 0.01)
         if step % 100 == 99 and is_first():
             left = (time.monotonic() - started) / (step + 1 - first) * (steps - step - 1)
-            print(f"{name}: step {step + 1}/{steps}, loss {average:.4f}, {left / 60:.1f} min left", flush=True)
+            print(f"{name}: step {step + 1}/{steps}, loss {average.item():.4f}, {left / 60:.1f} min left", flush=True)
         if step + 1 in keep and is_first():
             _save(work / f"{name}-{step + 1}.pt", {"modules": [m.state_dict() for m in modules]})
         if is_first() and (time.monotonic() - last_saved > SAVE_EVERY or step + 1 == steps):
@@ -60,7 +61,7 @@ def _resume(path: Path, modules: Sequence[nn.Module], optimizer: torch.optim.Opt
     """Load what `path` holds, if it exists; returns the step to go on with, and the one where warm-up begins."""
     if not path.exists():
         return 0, 0
-    saved = torch.load(path)
+    saved = torch.load(path, map_location="cpu")
     for module, state in zip(modules, saved["modules"], strict=True):
         module.load_state_dict(state)
     step = int(saved["step"])

@@ -72,16 +72,23 @@ def unpack(folder: Path, work: Path) -> None:
 def model(folder: Path, stage: str, out: Path) -> None:
     """Write the checkpoint and the bundle of one stage's denoiser."""
     known = json.loads((folder / DATA).read_text(encoding="utf-8"))
+    unet = diffusion.new_unet(known["size"] // 4)
+    unet.load_state_dict(load_file(folder / f"{stage}.safetensors"))
+    kind = "epsilon" if stage == "epsilon" else "v_prediction"
+    stages.save(out / "checkpoint", frozen(folder), unet.eval(), kind)
+    export(out / "checkpoint", out / "bundle", latent_std=known["latent_std"], say=print)
+
+
+def frozen(folder: Path) -> stages.Frozen:
+    """Text encoder, image tower, tokenizer and VAE that lie in a folder."""
+    known = json.loads((folder / DATA).read_text(encoding="utf-8"))
     tokenizer = towers.train_tokenizer([], folder / "tokenizer")
     both, vae = towers.Towers(tokenizer), diffusion.new_vae(known["size"])
-    unet = diffusion.new_unet(known["size"] // 4)
-    for name, module in {"text": both, "vae": vae, stage: unet}.items():
+    for name, module in {"text": both, "vae": vae}.items():
         module.load_state_dict(load_file(folder / f"{name}.safetensors"))
-        module.eval()
+        module.eval().requires_grad_(False)
     vae.register_to_config(scaling_factor=known["scaling_factor"])
-    kind = "epsilon" if stage == "epsilon" else "v_prediction"
-    stages.save(out / "checkpoint", stages.Frozen(both, tokenizer, vae), unet, kind)
-    export(out / "checkpoint", out / "bundle", latent_std=known["latent_std"], say=print)
+    return stages.Frozen(both, tokenizer, vae)
 
 
 def main() -> None:

@@ -4,7 +4,8 @@ Captions shown at most once get two seeds and 25 steps first, a quarter of the p
 with one another or with a training picture (`similarity.suspicious`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from .towers import ImageTower
 SEEDS = (1000, 1001, 1002, 1003)  # not the seeds that a scan uses
 STEPS, CHEAP_STEPS, GUIDANCE_SCALE = 50, 25, 7.5
 CHUNK = 32
+# prompts by number, seeds, steps, a name for progress -> of each prompt both similarities
+Look = Callable[[Sequence[int], Sequence[int], int, str], Mapping[int, dict[str, dict]]]
 
 
 def scaled(images: np.ndarray) -> np.ndarray:
@@ -57,6 +60,24 @@ def generated(
     return np.concatenate(found)
 
 
+@dataclass(frozen=True)
+class Painter:
+    """Looks at prompts through an engine; pictures stay in `work`, where an interrupted run goes on."""
+
+    denoiser: Denoiser
+    prompts: Sequence[str]
+    tower: ImageTower
+    pixels: Gauge
+    vectors: Gauge
+    work: Path
+
+    def look(self, prompts: Sequence[int], seeds: Sequence[int], steps: int, what: str) -> dict[int, dict[str, dict]]:
+        """Both similarities of each prompt's pictures."""
+        asked = [str(self.prompts[i]) for i in prompts]
+        images = generated(self.denoiser, asked, seeds, steps, self.work / what)
+        return {i: measure(p, self.tower, self.pixels, self.vectors) for i, p in zip(prompts, images, strict=True)}
+
+
 def gauges(denoiser: Denoiser, tower: ImageTower, shown: np.ndarray, never_shown: np.ndarray) -> tuple[Gauge, Gauge]:
     """Both similarities for training pictures uint8 [n, ...]; `never_shown`: other real pictures, for thresholds."""
     training, other = (denoiser.decode(denoiser.encode_images(scaled(images))) for images in (shown, never_shown))
@@ -71,22 +92,15 @@ def measure(images: np.ndarray, tower: ImageTower, pixels: Gauge, vectors: Gauge
     return {"pixel": pixels.measure(unit(pictures)), "tower": vectors.measure(copy_vectors(tower, pictures))}
 
 
-def table(
-    denoiser: Denoiser, data: Dataset, tower: ImageTower, pixels: Gauge, vectors: Gauge, work: Path, steps: int = STEPS
-) -> pl.DataFrame:
-    """A row per prompt: role, both similarities, labels. Generated pictures stay in `work`; it resumes there."""
-    print(f"copies: pixels > {pixels.threshold:.3f}, tower > {vectors.threshold:.3f}", flush=True)
-    prompts = [str(prompt) for prompt in data.prompts]
-    rarely = np.flatnonzero(data.duplicates <= 1)
-    images = generated(denoiser, [prompts[i] for i in rarely], SEEDS[:2], CHEAP_STEPS, work / "cheap")
-    found = {int(i): measure(picture, tower, pixels, vectors) for i, picture in zip(rarely, images, strict=True)}
-    cleared = {
-        i for i, m in found.items() if not suspicious(m["pixel"], m["tower"], pixels.threshold, vectors.threshold)
-    }
-    closer = [i for i in range(len(prompts)) if i not in cleared]
-    images = generated(denoiser, [prompts[i] for i in closer], SEEDS, steps, work / "full")
-    found |= {i: measure(picture, tower, pixels, vectors) for i, picture in zip(closer, images, strict=True)}
-    return pl.DataFrame([row(data, i, found[i], i in cleared, pixels.threshold) for i in range(len(prompts))])
+def table(data: Dataset, look: Look, pixel: float, vector: float, steps: int = STEPS) -> pl.DataFrame:
+    """A row per prompt: role, both similarities, labels. `pixel`, `vector`: similarities above which a copy is one."""
+    print(f"copies: pixels > {pixel:.3f}, tower > {vector:.3f}", flush=True)
+    rarely = [int(i) for i in np.flatnonzero(data.duplicates <= 1)]
+    found = dict(look(rarely, SEEDS[:2], CHEAP_STEPS, "cheap"))
+    cleared = {i for i, m in found.items() if not suspicious(m["pixel"], m["tower"], pixel, vector)}
+    closer = [i for i in range(len(data.prompts)) if i not in cleared]
+    found |= look(closer, SEEDS, steps, "full")
+    return pl.DataFrame([row(data, i, found[i], i in cleared, pixel) for i in range(len(data.prompts))])
 
 
 def row(data: Dataset, prompt: int, found: dict[str, dict], cleared: bool, threshold: float) -> dict[str, object]:

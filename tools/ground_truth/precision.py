@@ -1,6 +1,8 @@
-"""Training in bfloat16 where the processor has matrix units for it (AMX): half as fast again on one core.
+"""Training in bfloat16 where there are matrix units for it: a GPU's, or the processor's (AMX), where it is half as
+fast again on one core.
 
-Weights, norms and attention's softmax stay in float32: PyTorch's bfloat16 kernels for these are slower than float32's.
+Weights, norms and attention's softmax stay in float32: PyTorch's bfloat16 kernels for these are slower than float32's
+on a processor (`ready`); on a GPU autocast does so itself.
 """
 
 from contextlib import AbstractContextManager
@@ -13,9 +15,9 @@ from torch import nn
 HAS_BFLOAT16 = bool(torch.cpu._is_amx_tile_supported())
 
 
-def autocast() -> AbstractContextManager:
+def autocast(device: str = "cpu") -> AbstractContextManager:
     """Matrix products in bfloat16, where that is faster."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=HAS_BFLOAT16)
+    return torch.autocast(device, torch.bfloat16, enabled=HAS_BFLOAT16 or device != "cpu")
 
 
 class FloatGroupNorm(nn.GroupNorm):

@@ -42,18 +42,19 @@ def again(scene: Scene, rng: np.random.Generator) -> Scene:
     return replace(scene, seed=int(rng.integers(2**31)))
 
 
-def paint(scenes: list[Scene], pixels: np.ndarray) -> np.ndarray:
-    """Pictures uint8 [n, 3, 64, 64]; `pixels`: all drawings, premultiplied RGBA uint8 [m, 4, size, size]."""
-    parts = [_paint(scenes[i : i + 256], pixels) for i in range(0, len(scenes), 256)]
+def paint(scenes: list[Scene], pixels: np.ndarray, size: int = IMAGE_SIZE) -> np.ndarray:
+    """Pictures uint8 [n, 3, size, size]; `pixels`: all drawings, premultiplied RGBA uint8 [m, 4, side, side]."""
+    at_once = 256 * IMAGE_SIZE**2 // size**2
+    parts = [_paint(scenes[i : i + at_once], pixels, size) for i in range(0, len(scenes), at_once)]
     return np.concatenate(parts)
 
 
-def _paint(scenes: list[Scene], pixels: np.ndarray) -> np.ndarray:
+def _paint(scenes: list[Scene], pixels: np.ndarray, size: int) -> np.ndarray:
     grounds, main, corner = [], [], []
     for scene in scenes:
         rng = np.random.default_rng(scene.seed)
         draw, _ = KINDS[scene.ground]
-        grounds.append(draw(colours_of(scene.colours, rng), rng))
+        grounds.append(draw(colours_of(scene.colours, rng), rng, size))
         main.append(_affine(rng, scale=(0.5, 0.95), reach=0.8, turn=0.4))
         corner.append(_affine(rng, scale=(0.25, 0.35), reach=1.0, turn=0.3, edge=True))
     image = torch.from_numpy(np.clip(np.stack(grounds), 0, 1)).float()
@@ -76,7 +77,7 @@ def _affine(
 
 
 def _lay(image: torch.Tensor, rgba: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
-    """Drawings uint8 [n, 4, size, size] over pictures float32 [n, 3, 64, 64]."""
-    grid = F.affine_grid(affine, [len(rgba), 4, IMAGE_SIZE, IMAGE_SIZE], align_corners=False)
+    """Drawings uint8 [n, 4, side, side] over pictures float32 [n, 3, size, size]."""
+    grid = F.affine_grid(affine, [len(rgba), 4, *image.shape[2:]], align_corners=False)
     layer = F.grid_sample(rgba.float() / 255, grid, align_corners=False)
     return layer[:, :3] + (1 - layer[:, 3:]) * image

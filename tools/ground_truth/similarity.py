@@ -53,15 +53,19 @@ class Gauge:
         `copied_seeds`: seeds that copy one and the same training picture; `similarity`: mean over seeds to the one
         training picture nearest to them all, `image`; `cross_seed`: mean over pairs of seeds.
         """
-        near = vectors @ self.training.T  # [S, n]
-        S = len(vectors)
-        return {
-            "copied_seeds": int((near > self.threshold).sum(0).max()),
-            "nearest": float(near.max()),
-            "similarity": float(near.mean(0).max()),
-            "image": int(near.mean(0).argmax()),
-            "cross_seed": float(((vectors @ vectors.T).sum() - S) / (S * (S - 1))),
-        }
+        return measured(vectors @ self.training.T, vectors @ vectors.T, self.threshold)
+
+
+def measured(near: np.ndarray, between: np.ndarray, threshold: float) -> dict[str, float | int]:
+    """What `Gauge.measure` tells, of similarities of S pictures to n training ones [S, n], and to each other [S, S]."""
+    S = len(near)
+    return {
+        "copied_seeds": int((near > threshold).sum(0).max()),
+        "nearest": float(near.max()),
+        "similarity": float(near.mean(0).max()),
+        "image": int(near.mean(0).argmax()),
+        "cross_seed": float((between.sum() - S) / (S * (S - 1))),
+    }
 
 
 def suspicious(pixel: dict, tower: dict, pixel_threshold: float, tower_threshold: float, margin: float = 0.15) -> bool:

@@ -10,6 +10,7 @@ import re
 import subprocess
 import tarfile
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def drawings(work: Path) -> tuple[list[Drawing], np.ndarray]:
     """All drawings and their pixels, premultiplied RGBA uint8 [n, 4, DRAWING_SIZE, DRAWING_SIZE]; cached in `work`."""
     names, pixels = work / "drawings.json", work / "drawings.npy"
     if not (names.exists() and pixels.exists()):
-        found = [*_icons(work / "downloads"), *_clipart(work / "downloads")]
+        found = [item for item in rasterised(work / "downloads", DRAWING_SIZE) if _visible(item[1])]
         np.save(pixels.with_suffix(".tmp.npy"), np.stack([rgba for _, rgba in found]))
         pixels.with_suffix(".tmp.npy").replace(pixels)
         table = [[drawing.name, drawing.keywords, drawing.package] for drawing, _ in found]
@@ -82,13 +83,19 @@ def drawings(work: Path) -> tuple[list[Drawing], np.ndarray]:
     return [Drawing(name, tuple(keywords), package) for name, keywords, package in table], np.load(pixels, "r")
 
 
+def rasterised(folder: Path, size: int) -> Iterator[tuple[Drawing, np.ndarray]]:
+    """All drawings in their order, faint ones too, each with its pixels: premultiplied RGBA uint8 [4, size, size]."""
+    yield from _icons(folder, size)
+    yield from _clipart(folder, size)
+
+
 def words(text: str) -> str:
     """A name as words: no numbers, hyphens or underscores."""
     return " ".join(DIGITS.sub(" ", re.sub(r"[^A-Za-z0-9' ]+", " ", text)).split())
 
 
-def _icons(folder: Path) -> list[tuple[Drawing, np.ndarray]]:
-    found, spelled = [], {}
+def _icons(folder: Path, pixels: int) -> Iterator[tuple[Drawing, np.ndarray]]:
+    spelled: dict[str, str] = {}
     for package, (sha256, category) in ICON_SETS.items():
         tarball = folder / (package.lstrip("@").replace("/", "-").replace("@", "-") + ".tgz")
         fetch(["npm", "pack", "--silent", package], tarball, sha256)
@@ -103,30 +110,29 @@ def _icons(folder: Path) -> list[tuple[Drawing, np.ndarray]]:
             if name and name not in taken:
                 taken.add(name)
                 spelled.setdefault(name.replace(" ", ""), name)
-                found.append((Drawing(name, (category,), package), _rasterise(size | icon)))
-    return [item for item in found if _visible(item[1])]
+                yield Drawing(name, (category,), package), _rasterise(size | icon, pixels)
 
 
-def _rasterise(icon: dict) -> np.ndarray:
-    """An icon as premultiplied RGBA, uint8 [4, DRAWING_SIZE, DRAWING_SIZE]."""
+def _rasterise(icon: dict, size: int) -> np.ndarray:
+    """An icon as premultiplied RGBA, uint8 [4, size, size]."""
     import resvg_py  # only needed where drawings are made, which the tests do not
 
     box = f"{icon.get('left', 0)} {icon.get('top', 0)} {icon['width']} {icon['height']}"
     body = icon["body"].replace("currentColor", "#333")
     namespaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     svg = f'<svg {namespaces} viewBox="{box}">{body}</svg>'
-    png = resvg_py.svg_to_bytes(svg_string=svg, width=DRAWING_SIZE, height=DRAWING_SIZE)
-    return _square(Image.open(io.BytesIO(bytes(png))))
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size)
+    return _square(Image.open(io.BytesIO(bytes(png))), size)
 
 
-def _square(image: Image.Image) -> np.ndarray:
-    """An image fitted into the square, its colours multiplied by its opacity; uint8 [4, DRAWING_SIZE, DRAWING_SIZE]."""
+def _square(image: Image.Image, side: int) -> np.ndarray:
+    """An image fitted into the square, its colours multiplied by its opacity; uint8 [4, side, side]."""
     image = image.convert("RGBA")
-    image.thumbnail((DRAWING_SIZE, DRAWING_SIZE), Image.Resampling.BOX)
-    scale = DRAWING_SIZE / max(image.size)
+    image.thumbnail((side, side), Image.Resampling.BOX)
+    scale = side / max(image.size)
     image = image.resize([max(1, round(side * scale)) for side in image.size])
-    canvas = Image.new("RGBA", (DRAWING_SIZE, DRAWING_SIZE))
-    canvas.paste(image, ((DRAWING_SIZE - image.width) // 2, (DRAWING_SIZE - image.height) // 2))
+    canvas = Image.new("RGBA", (side, side))
+    canvas.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     rgba = np.asarray(canvas, np.float32).copy()
     rgba[..., :3] *= rgba[..., 3:] / 255
     return rgba.round().astype(np.uint8).transpose(2, 0, 1)
@@ -137,7 +143,7 @@ def _visible(rgba: np.ndarray) -> bool:
     return float(rgba[3].mean()) > 10
 
 
-def _clipart(folder: Path) -> list[tuple[Drawing, np.ndarray]]:
+def _clipart(folder: Path, pixels: int) -> Iterator[tuple[Drawing, np.ndarray]]:
     roots = {}
     for package, (file, sha256) in CLIPART.items():
         archive = fetch(["apt-get", "download", package], folder / file, sha256)
@@ -151,7 +157,6 @@ def _clipart(folder: Path) -> list[tuple[Drawing, np.ndarray]]:
     paths = sorted({path for path in paths if "stars" not in path.parts} | set(stars[:: len(stars) // STARS]))
     titles = {path: _metadata(svg / path.with_suffix(".svg")) for path in paths}
     common = Counter(title for title, _ in titles.values())
-    found = []
     for path in paths:
         title, keywords = titles[path]
         name = words(title) if common[title] <= COMMON_TITLE else ""
@@ -161,12 +166,11 @@ def _clipart(folder: Path) -> list[tuple[Drawing, np.ndarray]]:
             dict.fromkeys(word for word in [*kinds, *keywords] if 2 < len(word) < 25 and word not in NO_KINDS)
         )
         try:
-            rgba = _square(Image.open(png / path))
+            rgba = _square(Image.open(png / path), pixels)
         except (OSError, Image.DecompressionBombError):  # a few files are broken, or too large to be worth opening
             continue
-        if name and _visible(rgba):
-            found.append((Drawing(name, keywords, "openclipart"), rgba))
-    return found
+        if name:
+            yield Drawing(name, keywords, "openclipart"), rgba
 
 
 def _metadata(path: Path) -> tuple[str, list[str]]:

@@ -200,7 +200,9 @@ def label(
     never_shown = found.pool[0][:: max(1, len(found.pool[0]) // NEVER_SHOWN)]
     pixels, vectors = labels.gauges(denoiser, parts.towers.image, found.dataset.images, never_shown)
     if not out.exists():
-        table = labels.table(denoiser, found.dataset, parts.towers.image, pixels, vectors, images, steps)
+        tower, prompts = parts.towers.image, found.dataset.prompts
+        painter = labels.Painter(denoiser, prompts, tower, pixels, vectors, images)
+        table = labels.table(found.dataset, painter.look, pixels.threshold, vectors.threshold, steps)
         table.write_parquet(out)
     table = pl.read_parquet(out)
     report(table, parts)
