@@ -64,7 +64,7 @@ def paint(work: Path, out: Path) -> None:
     shown = dataset.planned(known, texts, seed).scenes
     never = pool[:: max(1, len(pool) // NEVER_SHOWN)]
     table = dict(np.load(work / "dataset.npz"))
-    np.savez(out / "captions.npz", **{name: table[name] for name in table if name != "images"})
+    np.savez_compressed(out / "captions.npz", **{name: table[name] for name in table if name != "images"})
     used = sorted({i for scene in [*shown, *never] for i in (scene.drawing, scene.second) if i >= 0})
     pixels = _drawings(known, used, work / "downloads", out / "drawings.npy")
     for name, chosen in {"shown": shown, "never": never}.items():
