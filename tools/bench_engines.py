@@ -15,7 +15,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from unittest.mock import patch
@@ -71,7 +71,7 @@ def gemm_rate(dtype: torch.dtype) -> float:
     return 2 * GEMM**3 / float(np.median(times)) / 1e9
 
 
-def scanned(model: Path, captions_file: Path, prompts: int, **engine: str) -> tuple[str, int, float, float]:
+def scanned(model: Path, captions_file: Path, prompts: int, **engine: str | int) -> tuple[str, int, float, float]:
     """Provider with its batch size, prompts, seconds of scanning, seconds of start-up."""
     began, first = time.perf_counter(), [0.0]
 
@@ -90,7 +90,7 @@ def scanned(model: Path, captions_file: Path, prompts: int, **engine: str) -> tu
     return way, result.scored, time.perf_counter() - first[0], first[0] - began
 
 
-def random_prior(denoiser: Denoiser, num_inference_steps: int, watch: Watch) -> Prior:
+def random_prior(denoiser: Denoiser, num_inference_steps: int, watch: Watch, told: Sequence[int] = ()) -> Prior:
     """Instead of 64 UNet passes."""
     return Prior(initial_noise(PRIOR_SEEDS, denoiser.latent_shape))
 

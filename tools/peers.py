@@ -17,12 +17,14 @@ SEEDS = (0, 1)
 class Peers:
     """||eps_c - eps_u|| at the first step as research scripts compute it: both branches, every prompt."""
 
-    def __init__(self, checkpoint: Path, seeds: Sequence[int] = SEEDS):
-        self.pipeline = StableDiffusionPipeline.from_pretrained(checkpoint, torch_dtype=torch.float32)
+    def __init__(
+        self, checkpoint: Path, seeds: Sequence[int] = SEEDS, device: str = "cpu", dtype: torch.dtype = torch.float32
+    ):
+        self.pipeline = StableDiffusionPipeline.from_pretrained(checkpoint, torch_dtype=dtype).to(device)
         self.pipeline.scheduler.set_timesteps(50)
         config = self.pipeline.unet.config
         shape = (config.in_channels, config.sample_size, config.sample_size)
-        self.noise = torch.from_numpy(initial_noise(seeds, shape))
+        self.noise = torch.from_numpy(initial_noise(seeds, shape)).to(device, dtype)
 
     @torch.inference_mode()
     def __call__(self, prompts: list[str], batch: int) -> float:
@@ -46,4 +48,6 @@ class Peers:
 
     def _embed(self, texts: list[str]) -> torch.Tensor:
         ids = self.pipeline.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        return self.pipeline.text_encoder(ids).last_hidden_state.repeat_interleave(len(self.noise), 0)
+        return self.pipeline.text_encoder(ids.to(self.noise.device)).last_hidden_state.repeat_interleave(
+            len(self.noise), 0
+        )
