@@ -41,9 +41,9 @@ class Peers:
     @torch.inference_mode()
     def gflop(self) -> float:
         """GFLOP of one UNet pass on one sample; attention as plain products: fused ones are not counted."""
-        counter = FlopCounterMode(display=False)
+        counter, hidden = FlopCounterMode(display=False), self._embed([""])[:1]
         with counter, sdpa_kernel(SDPBackend.MATH):
-            self.pipeline.unet(self.noise[:1], self.pipeline.scheduler.timesteps[0], self._embed([""])[:1])
+            self.pipeline.unet(self.noise[:1], self.pipeline.scheduler.timesteps[0], hidden)
         return float(counter.get_total_flops() / 1e9)
 
     def _embed(self, texts: list[str]) -> torch.Tensor:
