@@ -50,8 +50,8 @@ def new_unet(size: int = 64) -> UNet2DConditionModel:
 class Large:
     """What is frozen, on a device, and what it makes of the pictures and captions."""
 
-    def __init__(self, parts: Path, out: Path, device: str, every: int = 1):
-        self.out, self.device = out, device
+    def __init__(self, parts: Path, out: Path, device: str, every: int = 1, sampling: int = labels.STEPS):
+        self.out, self.device, self.sampling = out, device, sampling
         self.known = json.loads((parts / keep.DATA).read_text(encoding="utf-8"))
         self.frozen = keep.frozen(parts)
         self.vae = self.frozen.vae.to(device)
@@ -131,7 +131,7 @@ class Large:
             studio = Studio.of(
                 self.fast(model), self, Packed(self.out / "shown.npz"), Packed(self.out / "never.npz"), kind
             )
-            found = labels.table(self.asked, studio.look, studio.pixel, studio.vector)
+            found = labels.table(self.asked, studio.look, studio.pixel, studio.vector, self.sampling)
             found.write_parquet(path)
             studio.samples(found, self.out / f"samples-{kind}.png")
             print(f"{kind}: labels in {time.monotonic() - began:.0f} s", flush=True)
@@ -146,13 +146,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs=3, default=STEPS)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--every", type=int, default=1, help="label one in so many of the captions shown at most once")
+    parser.add_argument("--sampling", type=int, default=labels.STEPS, help="steps of the labels' pictures")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     if given.what == "paint":
         paint(given.source, given.out)
         return
     torch.backends.cudnn.benchmark = True
-    large = Large(given.source, given.out, given.device, given.every)
+    large = Large(given.source, given.out, given.device, given.every, given.sampling)
     stages.initial_weights(2, large.data)
     model = new_unet(large.latents.shape[-1]).to(given.device)
     focused = large.data.focused()
