@@ -1,5 +1,7 @@
 """VAE, UNet and schedule, in Stable Diffusion's layout, and what they are trained to minimise."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -102,12 +104,20 @@ def diffusion_loss(
     For epsilon the weight min(1/abar, 20) keeps the noisiest timesteps, which a first-step scan looks at, from being
     ignored.
     """
+    loss_of = denoising_loss(latents, hidden, unet, prediction_type)
+    return lambda step, generator: loss_of(torch.from_numpy(batch(step, size)).to(latents.device), generator)
+
+
+def denoising_loss(
+    latents: torch.Tensor, hidden: torch.Tensor, unet: UNet2DConditionModel, prediction_type: str
+) -> Callable[[torch.Tensor, torch.Generator | None], torch.Tensor]:
+    """The loss of rows int64 [n, 2], with random numbers of a generator; None: of the device's own."""
     device = latents.device
     abar = scheduler(prediction_type).alphas_cumprod.to(device)
 
-    def loss(step: int, generator: torch.Generator) -> torch.Tensor:
-        picture, caption = torch.from_numpy(batch(step, size)).to(device).T.clone()
-        x0 = latents[picture]
+    def loss(rows: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        picture, caption = rows.T.clone()
+        size, x0 = len(rows), latents[picture]
         dropped = torch.rand(size, generator=generator, device=device) < CAPTION_DROPOUT
         caption = torch.where(dropped, len(hidden) - 1, caption)  # masked writing would wait for a GPU
         timestep = torch.randint(0, len(abar), (size,), generator=generator, device=device)

@@ -1,7 +1,7 @@
 """The same recipe at Stable Diffusion's own size: pictures of 256 pixels, latents 4 x 64 x 64. On a GPU, minutes.
 
     python -m tools.ground_truth.large paint WORK OUT
-    python -m tools.ground_truth.large train PARTS OUT [--steps V FOCUS EPSILON] [--every N] [--device cuda]
+    python -m tools.ground_truth.large train PARTS OUT [--steps V FOCUS EPSILON] [--minutes M] [--every N] [--device cuda]
 
 WORK: a work folder of `python -m tools.ground_truth`, of which drawings and captions are taken; its seed and what
 `keep pack` made of it, PARTS, give text encoder, image tower and VAE, frozen. `paint` needs a processor and the
@@ -12,6 +12,7 @@ Every stage keeps its result in OUT; interrupted, the same command goes on where
 
 import argparse
 import json
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,11 +21,11 @@ import numpy as np
 import polars as pl
 import torch
 from diffusers import UNet2DConditionModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from . import diffusion, keep, labels, stages, towers
 from .dataset import Dataset
-from .fit import fit
+from .graphed import fit, keep_weights
 from .packed import Packed, paint
 from .sampling import Studio, norms
 from .towers import HIDDEN
@@ -81,21 +82,28 @@ class Large:
         print(f"vae: PSNR {10 * np.log10(4 * len(found) / error):.2f} dB, factor {factor:.4f}", flush=True)
         return found * factor, factor
 
-    def train(self, name: str, model: UNet2DConditionModel, kind: str, shown: Dataset, steps: int) -> None:
-        model.requires_grad_(True)
-        epochs = range(1 + steps * BATCH // len(shown.rows))
-        order = np.concatenate([np.random.default_rng([shown.seed, epoch]).permutation(shown.rows) for epoch in epochs])
-
-        def batch(step: int, size: int) -> np.ndarray:  # as Dataset.batch, which shuffles two epochs anew each time
-            return order[step * size : (step + 1) * size]
-
-        loss = diffusion.diffusion_loss(batch, self.latents, self.hidden, model, kind, BATCH)
-        fit(name, [model], loss, steps, LR[name], self.out, device=self.device)
+    def train(
+        self, name: str, model: UNet2DConditionModel, kind: str, shown: Dataset, steps: int, seconds: float
+    ) -> None:
+        """Train, or load what was trained."""
+        path, kept = (self.out / f"{name}{suffix}.safetensors" for suffix in ("", "-part"))
+        if not path.exists():
+            model.requires_grad_(True).train()
+            if kept.exists():
+                model.load_state_dict(load_file(kept))
+            epochs = range(1 + steps * BATCH // len(shown.rows))
+            order = [np.random.default_rng([shown.seed, epoch]).permutation(shown.rows) for epoch in epochs]
+            rows = torch.from_numpy(np.concatenate(order)[: steps * BATCH]).to(self.device)
+            loss = diffusion.denoising_loss(self.latents, self.hidden, model, kind)
+            fit(name, model, lambda part: loss(part, None), rows.split(BATCH), LR[name], seconds, kept)
+            keep_weights(model, path)
+        model.load_state_dict(load_file(path))
+        model.eval().requires_grad_(False)
 
     def finished(self, model: UNet2DConditionModel, kind: str) -> None:
         """Keep the weights in float16; label; measure."""
         state = {name: value.half().cpu().contiguous() for name, value in model.state_dict().items()}
-        save_file(state, self.out / f"{kind}.safetensors")
+        save_file(state, self.out / f"half-{kind}.safetensors")
         table = self.labelled(model, kind)
         with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_width_chars=140):
             print(table.group_by("role", "duplicates").agg(
@@ -145,6 +153,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, nargs=3, default=STEPS)
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="of training, of all three; fewer steps then")
     parser.add_argument("--every", type=int, default=1, help="label one in so many of the captions shown at most once")
     parser.add_argument("--sampling", type=int, default=labels.STEPS, help="steps of the labels' pictures")
     given = parser.parse_args()
@@ -160,7 +169,7 @@ def main() -> None:
     trainings = zip(("v_prediction", "focus", "epsilon"), (large.data, focused, focused), given.steps, strict=True)
     for name, shown, steps in trainings:
         kind = "epsilon" if name == "epsilon" else "v_prediction"
-        large.train(name, model, kind, shown, steps)
+        large.train(name, model, kind, shown, steps, 60 * given.minutes * steps / sum(given.steps))
         if name != "v_prediction":
             large.finished(model, kind)
 

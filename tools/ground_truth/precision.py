@@ -16,8 +16,9 @@ HAS_BFLOAT16 = bool(torch.cpu._is_amx_tile_supported())
 
 
 def autocast(device: str = "cpu") -> AbstractContextManager:
-    """Matrix products in bfloat16, where that is faster."""
-    return torch.autocast(device, torch.bfloat16, enabled=HAS_BFLOAT16 or device != "cpu")
+    """Matrix products in bfloat16, where that is faster; nothing is kept, which a CUDA graph could not replay."""
+    on_cpu = device == "cpu"
+    return torch.autocast(device, torch.bfloat16, enabled=HAS_BFLOAT16 or not on_cpu, cache_enabled=on_cpu)
 
 
 class FloatGroupNorm(nn.GroupNorm):
