@@ -2,10 +2,10 @@
 
     python tools/bench_screened.py CHECKPOINT BUNDLE INPUT [--prompts N] [--peers M] [--seeds 4] [--json FILE]
 
-The peers' way: diffusers modules in torch and float32, one prompt at a time, both guidance branches; on the first M
-captions, before and after. Ours: `overscan scan --screen auto` of N captions, whole, and without its start (opening,
-the prior, the trial of batch sizes), which a night of a million does not feel. What such a screen keeps:
-docs/screening.md.
+The peers' way: diffusers modules in torch, one prompt at a time, both guidance branches, in float32 and, beside it, in
+bfloat16; on the first M captions, before and after. Ours: `overscan scan --screen auto` of N captions, whole, and
+without its start (opening, the prior, the trial of batch sizes), which a night of a million does not feel. What such a
+screen keeps: docs/screening.md.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import polars as pl
+import torch
 from bench import texts_of
 from peers import Peers
 
@@ -48,6 +49,17 @@ def ours(bundle: Path, texts: list[str], seeds: int, backend: str) -> dict[str, 
     }
 
 
+def theirs(checkpoint: Path, texts: list[str], seeds: int) -> dict[str, float]:
+    """Captions per second of the peers' way, by precision; one model in memory at a time."""
+    rates = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        peers = Peers(checkpoint, range(seeds), dtype=dtype)
+        peers(texts[:1], 1)  # warm-up
+        rates[str(dtype).removeprefix("torch.")] = peers(texts, 1)
+        del peers
+    return rates
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("checkpoint", "bundle", "input"):
@@ -59,11 +71,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     texts = texts_of(asked.input, asked.prompts)
-    peers = Peers(asked.checkpoint, range(asked.seeds))
-    before = peers(texts[: asked.peers], 1)
+    before = theirs(asked.checkpoint, texts[: asked.peers], asked.seeds)
     row = {"prompts": len(texts), "seeds": asked.seeds} | ours(asked.bundle, texts, asked.seeds, asked.backend)
-    theirs = (before + peers(texts[: asked.peers], 1)) / 2
-    row |= {"ratio": row["rate"] / theirs, "ratio_after_start": row["rate_after_start"] / theirs}
+    after = theirs(asked.checkpoint, texts[: asked.peers], asked.seeds)
+    for precision in before:
+        rate = (before[precision] + after[precision]) / 2
+        row |= {
+            f"peers_{precision}": rate,
+            f"ratio_{precision}": row["rate"] / rate,
+            f"ratio_{precision}_after_start": row["rate_after_start"] / rate,
+        }
     print(" ".join(f"{name} {value:.4g}" for name, value in row.items()))
     if asked.json:
         asked.json.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
