@@ -1,5 +1,7 @@
-"""A training loop for a GPU: each step is one replay of a CUDA graph. Started one by one, the kernels of a small network
-keep a GPU waiting half of the time."""
+"""A training loop for a GPU: each step is one replay of a CUDA graph.
+
+Started one by one, the kernels of a small network keep a GPU waiting half of the time.
+"""
 
 import math
 import time

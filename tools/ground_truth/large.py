@@ -1,7 +1,7 @@
 """The same recipe at Stable Diffusion's own size: pictures of 256 pixels, latents 4 x 64 x 64. On a GPU, minutes.
 
     python -m tools.ground_truth.large paint WORK OUT
-    python -m tools.ground_truth.large train PARTS OUT [--steps V FOCUS EPSILON] [--minutes M] [--every N] [--device cuda]
+    python -m tools.ground_truth.large train PARTS OUT [--steps V FOCUS EPSILON] [--minutes M] [--every N]
 
 WORK: a work folder of `python -m tools.ground_truth`, of which drawings and captions are taken; its seed and what
 `keep pack` made of it, PARTS, give text encoder, image tower and VAE, frozen. `paint` needs a processor and the
