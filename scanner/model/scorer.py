@@ -55,8 +55,15 @@ class Scorer:
 
         `status`: scored, or `non_finite` for a prompt whose predictions overflow, which has null scores and no sketch.
         """
+        return self.scores(prompts, *self.predict(prompts))
+
+    def predict(self, prompts: pl.DataFrame) -> tuple[Encoded, Trace]:
+        """The part of it that runs engines, which only the thread that opened them may do."""
         encoded = self.encode(prompts["text"].to_list())
-        first = self.trace(encoded)
+        return encoded, self.trace(encoded)
+
+    def scores(self, prompts: pl.DataFrame, encoded: Encoded, first: Trace) -> pl.DataFrame:
+        """The rest of it, in any thread."""
         raw = gram(first)
         finite = np.all([np.isfinite(array).all(1) for array in raw.values()], axis=0)
         if first.base is not None:

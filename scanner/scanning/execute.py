@@ -11,6 +11,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -34,15 +35,21 @@ DEATHS = 3  # of workers over one chunk, or before any: then the run ends
 
 
 def local(model: Model, chunks: Chunks, stop: Callable[[], bool]) -> Iterator[pl.DataFrame]:
-    """Chunk after chunk in this process."""
+    """Chunk after chunk in this process: the engines run while a second thread makes the scores of the chunk before."""
     scorer, samples, seconds = model.scorer(), 0, 0.0
-    for chunk in chunks:
-        started = time.perf_counter()
-        frame = scorer(chunk)
-        samples, seconds = samples + len(chunk) * model.passes, seconds + time.perf_counter() - started
-        yield frame
-        if stop():
-            break
+    with ThreadPoolExecutor(1) as beside:
+        before: Future[pl.DataFrame] | None = None
+        for chunk in chunks:
+            started = time.perf_counter()
+            predicted = scorer.predict(chunk)
+            samples, seconds = samples + len(chunk) * model.passes, seconds + time.perf_counter() - started
+            if before is not None:
+                yield before.result()
+            before = beside.submit(scorer.scores, chunk, *predicted)
+            if stop():
+                break
+        if before is not None:
+            yield before.result()
     review(model.bundle, scorer.denoiser, samples, seconds)
 
 
