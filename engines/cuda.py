@@ -74,7 +74,11 @@ class CudaEngine:
         batch = len(next(iter(feeds.values())))
         if batch not in self._bound:
             self._bound[batch] = self._bind(batch)
-        bound = self._bound[batch]
+            with _silent():  # cuDNN's frontend calls every plan that it passes over an error
+                return self._run(self._bound[batch], feeds)
+        return self._run(self._bound[batch], feeds)
+
+    def _run(self, bound: Bound, feeds: Arrays) -> dict[str, NDArray[Any]]:
         for name, spec in self.inputs.items():
             bound.inputs[name].update_inplace(np.ascontiguousarray(feeds[name], spec.dtype))
         bound.binding.synchronize_inputs()  # the session has a stream of its own
@@ -128,10 +132,19 @@ def _quiet() -> Iterator[None]:
     """CUDA's libraries loaded, and ONNX Runtime silent: `_why` says better why a provider fails."""
     import onnxruntime
 
-    onnxruntime.set_default_logger_severity(4)
-    try:
+    with _silent():
         with redirect_stdout(io.StringIO()):  # it prints what it misses
             onnxruntime.preload_dlls()  # those that pip installed lie where the loader does not look
+        yield
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """No line of ONNX Runtime's log; what it raises is raised."""
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(4)
+    try:
         yield
     finally:
         onnxruntime.set_default_logger_severity(2)
