@@ -6,7 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from small import CAPTIONS
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from engines import open_bundle
 from scanner.config import ScanConfig
@@ -14,14 +17,13 @@ from scanner.model.usual import usual_timesteps
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 import bench_gpu
-import gpu_rates
-from peers import Peers
+import rates
 
 
 @pytest.fixture(scope="module")
 def found(tiny, tmp_path_factory):
     file = tmp_path_factory.mktemp("bench") / "found.json"
-    bench = bench_gpu.Bench(tiny, "torch", gpu_rates.Processor(), 0.01, file, {})
+    bench = bench_gpu.Bench(tiny, "torch", rates.Processor(), 0.01, file, {})
     bench_gpu.measure(
         bench, CAPTIONS, tiny, [("float32", []), ("float16", [])], (1, 4), 12, ("script", "graph"), (1,), gemm=64
     )
@@ -76,15 +78,18 @@ def test_the_table_names_all_of_it(found):
 
 
 def test_operations_of_a_pass_are_counted_without_weights_as_with_them(tiny):
-    gflop = gpu_rates.gflop_per_pass(tiny)
-    assert gflop == Peers(tiny).gflop()
+    engine = open_bundle(tiny, "torch").engine("unet")
+    given = [torch.tensor(array) for array in rates.feeds(engine, 1).values()]
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.inference_mode():
+        engine.module(*given)
+    assert rates.gflop_per_pass(tiny) == counter.get_total_flops() / 1e9
     first = 4 * 8 * 9 * 64 * 2  # convolution: 4 to 8 channels, 3 x 3, of 8 x 8
-    assert 10 * first < gflop * 1e9 < 1000 * first
+    assert 10 * first < counter.get_total_flops() < 1000 * first
 
 
 def test_feeds_are_the_same_for_every_engine_and_of_the_asked_batch(tiny):
     engine = open_bundle(tiny, "torch").engine("unet")
-    first, again = gpu_rates.feeds(engine, 3), gpu_rates.feeds(engine, 3)
+    first, again = rates.feeds(engine, 3), rates.feeds(engine, 3)
     assert {name: len(array) for name, array in first.items()} == dict.fromkeys(engine.inputs, 3)
     for name, array in first.items():
         np.testing.assert_array_equal(array, again[name])

@@ -23,6 +23,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from peers import SEEDS, Peers
+from rates import gflop_per_pass
 
 from engines import BACKENDS, PRECISIONS, EngineError
 from engines.cores import usable_cores
@@ -111,7 +112,7 @@ def measure(
     """All rows, the GEMM rates, and what was refused."""
     texts = captions.unique_prompts(captions.read([source], limit=prompts))["text"].to_list()[:few]
     peers = Peers(checkpoint)
-    gflop = peers.gflop()
+    gflop = gflop_per_pass(checkpoint)
     peers(texts[:1], 1)  # warm-up
     gemm_before, before = gemm_rates(), [peers(texts, batch) for batch in (1, PEERS_BATCH)]
     say(f"before: matrix products {gemm_before}, peers {before} prompts/s")

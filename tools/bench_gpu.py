@@ -26,8 +26,8 @@ import numpy as np
 import polars as pl
 import torch
 from bench_engines import scanned
-from gpu_rates import GEMM, Device, Gpu, Work, feeds, gemm_rates, gflop_per_pass, noted_runs, run_seconds
 from gpu_variants import SCRIPT, VARIANTS, eager, script_seconds
+from rates import GEMM, Device, Gpu, Work, feeds, gemm_rates, gflop_per_pass, noted_runs, run_seconds
 
 from engines import BACKENDS, open_bundle, torch_ref
 from engines.interface import Engine

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu_rates import Device, Work, feeds
 from peers import SEEDS, Peers
+from rates import Device, Work, feeds
 
 from engines.torch_ref import TorchEngine
 

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from scanner import initial_noise
 
@@ -37,14 +35,6 @@ class Peers:
             eps_uncond, eps_cond = self.pipeline.unet(noise, timestep, hidden).sample.chunk(2)
             (eps_cond - eps_uncond).flatten(1).norm(dim=1).reshape(len(part), -1).mean(1).tolist()
         return len(prompts) / (time.perf_counter() - started)
-
-    @torch.inference_mode()
-    def gflop(self) -> float:
-        """GFLOP of one UNet pass on one sample; attention as plain products: fused ones are not counted."""
-        counter, hidden = FlopCounterMode(display=False), self._embed([""])[:1]
-        with counter, sdpa_kernel(SDPBackend.MATH):
-            self.pipeline.unet(self.noise[:1], self.pipeline.scheduler.timesteps[0], hidden)
-        return float(counter.get_total_flops() / 1e9)
 
     def _embed(self, texts: list[str]) -> torch.Tensor:
         ids = self.pipeline.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
