@@ -15,6 +15,7 @@ from engines.cores import usable_cores
 from engines.installed import install_line
 from engines.interface import Arrays, EngineError
 from engines.manifest import Component
+from engines.memory import give_back
 
 HINTS = {"float32": "f32", "bfloat16": "bf16"}  # our name of a precision: OpenVINO's
 
@@ -62,6 +63,10 @@ class OpenVinoEngine:
             settings["CACHE_DIR"] = str(cache)
         try:
             with nullcontext() if cache is None else making(cache / path.name):
+                self._model = openvino.Core().compile_model(str(path), "CPU", settings)
+            if cache is not None and not self._model.get_property("LOADED_FROM_CACHE"):
+                del self._model  # read back, its float32 weights are pages of a file and not memory: half of it
+                give_back()
                 self._model = openvino.Core().compile_model(str(path), "CPU", settings)
         except Exception as error:  # OpenVINO raises RuntimeError for all and any
             raise EngineError(f"{path}: OpenVINO cannot load it ({error}): export the model again") from error
