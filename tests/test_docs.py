@@ -82,7 +82,12 @@ def test_the_page_on_nights_names_only_options_and_settings_that_exist(tmp_path)
 def test_the_page_on_gpus_names_only_options_backends_and_files_that_exist():
     page = (ROOT / "docs/gpu.md").read_text()
     options = {option for command in cli.commands.values() for p in command.params for option in p.opts}
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page)) <= options | {"--index-url", "--force-reinstall"}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page)) <= options | {
+        "--index-url",
+        "--force-reinstall",
+        "--checkpoint",
+        "--variants",
+    }
     backends = set(re.findall(r"^\| `([a-z][a-z-]+)` \|", page, re.MULTILINE))
     assert backends == {"tensorrt", "cuda", "torch-cuda"}
     assert backends <= set(BACKENDS)

@@ -44,8 +44,8 @@ def read(kind):
 def test_pictures_and_norms_are_those_of_an_engine(kind):
     unet, vae, hidden = read(kind)
     denoiser = Denoiser(open_bundle(CHECKPOINTS[kind], "torch"), batch_size=16)
-    wanted = labels.generate(denoiser, first(2), (1000, 1001), 4)
-    latents = sampling.sampled(unet, hidden[:-1], hidden[-1], (1000, 1001), 4, kind)
+    wanted = labels.generate(denoiser, first(2), (1000, 1001), 10)
+    latents = sampling.sampled(unet, hidden[:-1], hidden[-1], (1000, 1001), 10, kind)
     with torch.no_grad():
         images = vae.decode(latents.flatten(0, 1) / vae.config.scaling_factor).sample
     found = ((images.clamp(-1, 1) + 1) * 127.5).round().numpy().reshape(wanted.shape)

@@ -42,7 +42,7 @@ def fit(
     advance = captured(step) if on_gpu else step
     started, average, steps = time.monotonic(), torch.zeros((), device=rows.device), len(parts)
     for i, part in enumerate(parts):
-        if i == steps:
+        if i >= steps:
             break
         rows.copy_(part)
         rate.fill_(lr * min((i + 1) / WARM_UP, 0.5 + 0.5 * math.cos(math.pi * i / steps)))
