@@ -1,8 +1,10 @@
 """The same recipe at 64 x 64 latents, and on a GPU: what is done there equals what an engine does on a processor."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -20,6 +22,7 @@ from tools.ground_truth.packed import Packed
 from tools.ground_truth.scenes import Scene
 from tools.ground_truth.similarity import unit
 
+CONFIRMATION = Path(__file__).parent / "checkpoints/confirmation"
 KINDS = ("v_prediction", "epsilon")
 
 
@@ -129,3 +132,36 @@ def test_drawings_that_are_too_faint_to_count_are_passed_over(tmp_path, monkeypa
     gone = SimpleNamespace(name="d", package="none")
     with pytest.raises(SystemExit, match="'d', is missing"):
         packed._drawings([*known, gone], [0], tmp_path, tmp_path / "other.npy")
+
+
+@pytest.mark.slow
+def test_the_recipe_runs_from_packed_pictures_to_norms_and_goes_on(tmp_path, monkeypatch):
+    n, rng = 12, np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (n, 3, 8, 8), np.uint8).repeat(8, 2).repeat(8, 3)  # 64 pixels, to be quick
+    Packed.write(tmp_path / "shown.npz", iter(pictures))
+    Packed.write(tmp_path / "never.npz", iter(pictures[::-1]))
+    duplicates = np.array([16] * 6 + [1] * 6)
+    rows = [(i, i) for i in range(n) for _ in range(duplicates[i])]
+    np.savez(
+        tmp_path / "captions.npz", rows=rows, prompts=[f"a picture of {i} foxes" for i in range(n)],
+        roles=["fixed"] * n, duplicates=duplicates, group=np.arange(n), image=np.arange(n),
+    )  # fmt: skip
+    monkeypatch.setattr(large, "BATCH", 4)
+    monkeypatch.setattr(large, "TOLD", (981, 701, 497, 289))
+    monkeypatch.setattr(labels, "CHEAP_STEPS", 2)
+    arguments = ["large", "train", str(CONFIRMATION), str(tmp_path), "--steps", "2", "2", "2", "--device", "cpu",
+                 "--every", "2", "--sampling", "2"]  # fmt: skip
+    monkeypatch.setattr("sys.argv", arguments)
+    large.main()
+    for kind in KINDS:
+        table = pl.read_parquet(tmp_path / f"labels-{kind}.parquet")
+        assert table["prompt"].to_list() == [f"a picture of {i} foxes" for i in (*range(6), 7, 9, 11)]
+        assert not table["label"].any()  # two steps copy nothing
+        measured = pl.read_parquet(tmp_path / f"norms-{kind}.parquet")
+        assert measured.columns == ["prompt", "981", "701", "497", "289"]
+        values = measured["701"].to_numpy()
+        assert values.shape == (9, 2)
+        assert values.min() > 0
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.parquet")}
+    large.main()  # finds all of it done
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.parquet")} == before

@@ -113,15 +113,15 @@ class Large:
         if not (path := self.out / f"norms-{kind}.parquet").exists():
             began = time.monotonic()
             found = norms(self.fast(model), self.labelled_hidden, kind, TOLD, SCORED_SEEDS)
-            at, few = TOLD[3], self.labelled_hidden[[*range(CHECKED), -1]]
+            at, few = TOLD[3], self.labelled_hidden[[*range(min(CHECKED, len(table))), -1]]
             exact = norms(model, few, kind, [at], SCORED_SEEDS)[at]
             error = np.abs(found[at][:CHECKED] / exact - 1).max()
             pl.DataFrame(
                 {"prompt": table["prompt"], **{str(at): list(values) for at, values in found.items()}}
             ).write_parquet(path)
             print(
-                f"{kind}: {len(TOLD)} timesteps in {time.monotonic() - began:.0f} s; largest error of {CHECKED} norms "
-                f"at {at} against float32: {error:.4f}", flush=True,
+                f"{kind}: {len(TOLD)} timesteps in {time.monotonic() - began:.0f} s; largest error of {len(exact)} "
+                f"norms at {at} against float32: {error:.4f}", flush=True,
             )  # fmt: skip
 
     def fast(self, model: UNet2DConditionModel) -> UNet2DConditionModel:
