@@ -61,13 +61,17 @@ class OpenVinoEngine:
         }
         if cache is not None:
             settings["CACHE_DIR"] = str(cache)
+
+        def compiled() -> Any:
+            return openvino.Core().compile_model(str(path), "CPU", settings)
+
         try:
             with nullcontext() if cache is None else making(cache / path.name):
-                self._model = openvino.Core().compile_model(str(path), "CPU", settings)
+                self._model = compiled()
             if cache is not None and not self._model.get_property("LOADED_FROM_CACHE"):
                 del self._model  # read back, its float32 weights are pages of a file and not memory: half of it
                 give_back()
-                self._model = openvino.Core().compile_model(str(path), "CPU", settings)
+                self._model = compiled()
         except Exception as error:  # OpenVINO raises RuntimeError for all and any
             raise EngineError(f"{path}: OpenVINO cannot load it ({error}): export the model again") from error
         self.inputs, self.outputs = component.inputs, component.outputs

@@ -36,8 +36,11 @@ class Dataset:
     def batch(self, step: int, size: int) -> np.ndarray:
         """Rows [size, 2] of one training step: consecutive pieces of an endless row of shuffled epochs."""
         epoch, start = divmod(step * size, len(self.rows))
-        shuffled = [np.random.default_rng([self.seed, epoch + i]).permutation(self.rows) for i in (0, 1)]
-        return np.concatenate(shuffled)[start : start + size]
+        return np.concatenate([self.epoch(epoch), self.epoch(epoch + 1)])[start : start + size]
+
+    def epoch(self, number: int) -> np.ndarray:
+        """All rows, shuffled as in one epoch."""
+        return np.random.default_rng([self.seed, number]).permutation(self.rows)
 
     def focused(self) -> "Dataset":
         """The same with other rows in an epoch: captions of one picture that were shown often are shown about as often

@@ -35,7 +35,7 @@ def fit(
     average = torch.zeros(())
     for step in range(first, steps):
         for group in optimizer.param_groups:
-            group["lr"] = lr * min((step + 1 - warmed_from) / WARM_UP, 0.5 + 0.5 * math.cos(math.pi * step / steps))
+            group["lr"] = lr * pace(step, steps, warmed_from)
         value = loss(step, torch.Generator(device).manual_seed(seed_of(name, step)))
         optimizer.zero_grad()
         value.backward()
@@ -55,6 +55,11 @@ def fit(
     wait()
     for module in modules:
         module.eval().requires_grad_(False)
+
+
+def pace(step: int, steps: int, warmed_from: int = 0) -> float:
+    """Of the learning rate at a step: warm-up, then half a cosine."""
+    return min((step + 1 - warmed_from) / WARM_UP, 0.5 + 0.5 * math.cos(math.pi * step / steps))
 
 
 def _resume(path: Path, modules: Sequence[nn.Module], optimizer: torch.optim.Optimizer) -> tuple[int, int]:

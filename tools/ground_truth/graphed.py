@@ -3,7 +3,6 @@
 Started one by one, the kernels of a small network keep a GPU waiting half of the time.
 """
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from .fit import WARM_UP
+from .fit import WARM_UP, pace
 
 SAVE_EVERY, SAY_EVERY = 1000, 200  # steps
 
@@ -45,7 +44,7 @@ def fit(
         if i >= steps:
             break
         rows.copy_(part)
-        rate.fill_(lr * min((i + 1) / WARM_UP, 0.5 + 0.5 * math.cos(math.pi * i / steps)))
+        rate.fill_(lr * pace(i, steps))
         average.lerp_(advance(), 0.01 if i else 1.0)
         if i + 1 == WARM_UP:
             average.item()  # waits for all that was started

@@ -11,6 +11,7 @@ Every stage keeps its result in OUT; interrupted, the same command goes on where
 """
 
 import argparse
+import copy
 import json
 import math
 import time
@@ -21,7 +22,7 @@ import numpy as np
 import polars as pl
 import torch
 from diffusers import UNet2DConditionModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from . import diffusion, keep, labels, stages, towers
 from .dataset import Dataset
@@ -92,8 +93,8 @@ class Large:
             if kept.exists():
                 model.load_state_dict(load_file(kept))
             epochs = range(1 + steps * BATCH // len(shown.rows))
-            order = [np.random.default_rng([shown.seed, epoch]).permutation(shown.rows) for epoch in epochs]
-            rows = torch.from_numpy(np.concatenate(order)[: steps * BATCH]).to(self.device)
+            order = np.concatenate([shown.epoch(number) for number in epochs])  # what Dataset.batch gives, all at once
+            rows = torch.from_numpy(order[: steps * BATCH]).to(self.device)
             loss = diffusion.denoising_loss(self.latents, self.hidden, model, kind)
             fit(name, model, lambda part: loss(part, None), rows.split(BATCH), LR[name], seconds, kept)
             keep_weights(model, path)
@@ -102,8 +103,7 @@ class Large:
 
     def finished(self, model: UNet2DConditionModel, kind: str) -> None:
         """Keep the weights in float16; label; measure."""
-        state = {name: value.half().cpu().contiguous() for name, value in model.state_dict().items()}
-        save_file(state, self.out / f"half-{kind}.safetensors")
+        keep_weights(copy.deepcopy(model).half(), self.out / f"half-{kind}.safetensors")
         table = self.labelled(model, kind)
         with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_width_chars=140):
             print(table.group_by("role", "duplicates").agg(
@@ -126,9 +126,7 @@ class Large:
 
     def fast(self, model: UNet2DConditionModel) -> UNet2DConditionModel:
         """The same weights, in float16 on a GPU."""
-        other = UNet2DConditionModel.from_config(model.config).to(self.device, memory_format=torch.channels_last)
-        other.load_state_dict(model.state_dict())
-        other.eval().requires_grad_(False)
+        other = copy.deepcopy(model)
         return other if self.device == "cpu" else other.half()  # type: ignore[no-any-return]
 
     def labelled(self, model: UNet2DConditionModel, kind: str) -> pl.DataFrame:
