@@ -71,6 +71,20 @@ def test_once_asked_to_stop_chunks_in_hand_are_finished_and_no_other_begun(model
     assert len(list(local(model, chunks(), lambda: True))) == 1
 
 
+def test_what_is_computed_comes_before_the_error_that_ends_it(model, expected):
+    def spoiled():
+        for i, chunk in enumerate(chunks()):
+            if i == 3:
+                raise ScannerError("the fourth chunk cannot be read")
+            yield chunk
+
+    frames = []
+    with pytest.raises(ScannerError, match="fourth chunk"):
+        frames.extend(local(model, spoiled(), never))
+    assert len(frames) == 3
+    assert table(frames).equals(expected.filter(pl.col("prompt_id").is_in(table(frames)["prompt_id"].implode())))
+
+
 def test_workers_that_die_again_and_again_end_the_run(model):
     done = threading.Event()
 

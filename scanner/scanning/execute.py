@@ -38,19 +38,26 @@ def local(model: Model, chunks: Chunks, stop: Callable[[], bool]) -> Iterator[pl
     """Chunk after chunk in this process: the engines run while a second thread makes the scores of the chunk before."""
     scorer, samples, seconds = model.scorer(), 0, 0.0
     with ThreadPoolExecutor(1) as beside:
-        before: Future[pl.DataFrame] | None = None
-        for chunk in chunks:
-            started = time.perf_counter()
-            predicted = scorer.predict(chunk)
-            samples, seconds = samples + len(chunk) * model.passes, seconds + time.perf_counter() - started
-            if before is not None:
-                yield before.result()
-            before = beside.submit(scorer.scores, chunk, *predicted)
-            if stop():
-                break
-        if before is not None:
-            yield before.result()
+        before = deque[Future[pl.DataFrame]]()
+        try:
+            for chunk in chunks:
+                started = time.perf_counter()
+                predicted = scorer.predict(chunk)
+                samples, seconds = samples + len(chunk) * model.passes, seconds + time.perf_counter() - started
+                yield from _drained(before)
+                before.append(beside.submit(scorer.scores, chunk, *predicted))
+                if stop():
+                    break
+        except (Exception, KeyboardInterrupt):
+            yield from _drained(before)  # what is computed is not lost
+            raise
+        yield from _drained(before)
     review(model.bundle, scorer.denoiser, samples, seconds)
+
+
+def _drained(made: deque[Future[pl.DataFrame]]) -> Iterator[pl.DataFrame]:
+    while made:
+        yield made.popleft().result()
 
 
 def processes(workers: int, devices: Sequence[str] = ()) -> Executor:
