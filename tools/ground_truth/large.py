@@ -7,7 +7,7 @@ WORK: a work folder of `python -m tools.ground_truth`, of which drawings and cap
 `keep pack` made of it, PARTS, give text encoder, image tower and VAE, frozen. `paint` needs a processor and the
 packages' drawings, `train` what it wrote to OUT and no more: it trains the v-prediction model and the epsilon model of
 it, labels both by generation, and measures the norm of eps_c - eps_u on the starting noise at each of TOLD timesteps.
-Every stage keeps its result in OUT; interrupted, the same command goes on where it stopped.
+Every stage keeps its result in OUT; what was interrupted begins again, a training from the weights that it kept last.
 """
 
 import argparse
@@ -138,8 +138,8 @@ class Large:
                 self.fast(model), self, Packed(self.out / "shown.npz"), Packed(self.out / "never.npz"), kind
             )
             found = labels.table(self.asked, studio.look, studio.pixel, studio.vector, self.sampling)
-            found.write_parquet(path)
             studio.samples(found, self.out / f"samples-{kind}.png")
+            found.write_parquet(path)
             print(f"{kind}: labels in {time.monotonic() - began:.0f} s", flush=True)
         return pl.read_parquet(path)
 
