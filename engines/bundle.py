@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from engines.intact import check_files
 from engines.interface import BundleError, Engine, EngineError
-from engines.manifest import FILE, Manifest, parse, sha256
+from engines.manifest import FILE, Manifest, parse
 from engines.onnx_graph import check_graph
 from engines.validate import check_manifest, check_tokenizer, encoder_of
 
@@ -42,8 +43,8 @@ def is_checkpoint(folder: Path) -> bool:
     return (folder / "model_index.json").is_file()
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Read and verify a bundle's manifest and every file that it names.
+def read_manifest(folder: Path, again: bool = True) -> Manifest:
+    """Read and verify a bundle's manifest and every file that it names; `again`: also files that were found intact.
 
     Raises BundleError if the folder is no bundle, of another format, incomplete, if a byte differs, or if it cannot be
     true of any model or of its own files.
@@ -53,8 +54,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise BundleError(f"{folder}: no {FILE}, so not a bundle: make one with `overscan export CHECKPOINT {folder}`")
     manifest = parse(path)
     check_manifest(manifest, path)
-    for name, expected in _files(manifest).items():
-        _verify(folder, name, expected)
+    check_files(folder, _files(manifest), again)
     graphs = {name: check_graph(folder, component) for name, component in manifest.components.items()}
     for file in manifest.tokenizer:
         name = encoder_of(file)
@@ -62,14 +62,17 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def read_bundle(folder: Path, backend: str) -> tuple[Manifest, dict[str, str]]:
-    """A bundle's verified manifest and its tokenizers, by name. Raises BundleError, also for a checkpoint."""
+def read_bundle(folder: Path, backend: str, again: bool = False) -> tuple[Manifest, dict[str, str]]:
+    """A bundle's manifest, verified as of `read_manifest`, and its tokenizers, by name.
+
+    Raises BundleError, also for a checkpoint.
+    """
     if is_checkpoint(folder):
         raise BundleError(
             f'{folder}: a diffusers checkpoint, and the "{backend}" backend runs bundles: use --backend torch, or '
             f"`overscan export {folder} BUNDLE` and name BUNDLE"
         )
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, again)
     return manifest, {Path(file).stem: (folder / file).read_text(encoding="utf-8") for file in manifest.tokenizer}
 
 
@@ -111,13 +114,3 @@ def _files(manifest: Manifest) -> dict[str, str]:
     for component in manifest.components.values():
         files.update(component.files)
     return files
-
-
-def _verify(folder: Path, name: str, expected: str) -> None:
-    path = folder / name
-    if Path(name).name != name:
-        raise BundleError(f"{folder / FILE}: file {name!r} lies outside the bundle: do not use this bundle")
-    if not path.is_file():
-        raise BundleError(f"{path}: missing, though {FILE} names it: copy the whole bundle, or export again")
-    if (found := sha256(path)) != expected:
-        raise BundleError(f"{path}: sha256 {found[:12]}, {FILE} says {expected[:12]}: damaged; copy or export it again")
