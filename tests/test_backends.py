@@ -15,7 +15,7 @@ from engines import Bundle, BundleError, EngineError, open_bundle
 from scanner.config import ScanConfig
 from scanner.fidelity import check as fidelity
 from scanner.model import Model
-from scanner.model.scorer import CANARIES
+from scanner.model.scorer import EVERYDAY
 from scanner.scanning.dry_run import dry_run
 
 pytest.importorskip("openvino")
@@ -49,7 +49,7 @@ def mumbling(folder, precision):
 
 
 def test_openvino_gives_the_scores_of_onnx_runtime():
-    prompts = pl.DataFrame({"prompt_id": CANARIES, "text": CANARIES})
+    prompts = pl.DataFrame({"prompt_id": EVERYDAY, "text": EVERYDAY})
     first = ScanConfig(timesteps=())
     found = Model(BUNDLE, "openvino", "float32", first)
     assert (found.bundle.backend, found.bundle.precision) == ("openvino", "float32")

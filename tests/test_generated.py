@@ -109,7 +109,7 @@ def test_a_damaged_file_is_made_again(model, cache, counted):
 def test_what_is_ordinary_is_of_everyday_captions_and_kept(model, cache, monkeypatch):
     found = generated.ordinary(model, FEW)
     assert found.D1.shape == found.D2.shape == (8,)
-    expected = Sampler(model.denoiser, FEW).deviations(list(generated.CANARIES))
+    expected = Sampler(model.denoiser, FEW).deviations(list(generated.EVERYDAY))
     np.testing.assert_allclose(found.D1, expected["D1"].to_numpy(), rtol=1e-6)
     monkeypatch.setattr(Sampler, "deviations", None)
     np.testing.assert_array_equal(generated.ordinary(model, FEW).D2, found.D2)

@@ -13,10 +13,10 @@ from engines.export import export
 from scanner.config import ScanConfig
 from scanner.fidelity import check as fidelity
 from scanner.model import Model
-from scanner.model.scorer import CANARIES
+from scanner.model.scorer import EVERYDAY
 
 pytestmark = pytest.mark.gpu
-PROMPTS = pl.DataFrame({"prompt_id": CANARIES, "text": CANARIES})
+PROMPTS = pl.DataFrame({"prompt_id": EVERYDAY, "text": EVERYDAY})
 TOLD = ScanConfig(timesteps=(981, 401))  # of which there are the scores of the first timestep, of a later, and of both
 # largest error of a score: of float32 its sums in another order, of float16 what an export may cost; of bfloat16 twice
 # the 0.15 that torch's own makes of this model on a processor

@@ -24,7 +24,7 @@ from scanner.diffusion.start import initial_noise
 from scanner.evidence.labels import read_labels
 from scanner.evidence.metrics import auroc, tpr_at_fpr
 from scanner.model import Model
-from scanner.model.scorer import CANARIES
+from scanner.model.scorer import EVERYDAY
 
 TOP = 0.01
 FIRST_TIMESTEP = 981  # of 50 leading-spaced steps
@@ -45,8 +45,8 @@ def candidates(bundle: Path) -> Iterator[Model]:
 def eps(model: Model) -> np.ndarray:
     """Predicted noise of the canaries from one starting noise, [B, 1, C, H, W]."""
     denoiser = model.denoiser
-    x_T = np.repeat(initial_noise((0,), denoiser.latent_shape)[None], len(CANARIES), 0)
-    return denoiser.predict(x_T, FIRST_TIMESTEP, denoiser.encode(CANARIES)).eps
+    x_T = np.repeat(initial_noise((0,), denoiser.latent_shape)[None], len(EVERYDAY), 0)
+    return denoiser.predict(x_T, FIRST_TIMESTEP, denoiser.encode(EVERYDAY)).eps
 
 
 def overlap(a: np.ndarray, b: np.ndarray, top: float = TOP) -> float:

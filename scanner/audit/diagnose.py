@@ -115,12 +115,12 @@ def warnings(checks: pl.DataFrame) -> list[str]:
 def check_canaries(calibration: Calibration, scored: pl.DataFrame) -> float:
     """Largest difference of a canary's score from the calibration's; raises EngineChangedError beyond the tolerance.
 
-    Canaries are a few fixed prompts that every run scores anew. `scored`: [canary, score], of every run whose scores
-    are judged, so a canary may come several times.
+    Canaries are a few fixed prompts that every run scores anew: those count that both have, as older overscans had
+    more. `scored`: [canary, score], of every run whose scores are judged, so a canary may come several times.
     """
     score = calibration.score
     then = calibration.canaries.select("canary", then=score).drop_nulls()
-    both = then.join(scored.select("canary", now=score), on="canary", how="left")
+    both = then.join(scored.select("canary", now=score), on="canary")
     if both.is_empty() or both["now"].null_count():
         raise EngineChangedError(
             f"the scan and the calibration have not scored the same canary prompts ({len(then)} in the calibration): "

@@ -17,7 +17,7 @@ from scanner.cli.places import NEW
 from scanner.cli.progress import duration, progress
 from scanner.config import unet_passes
 from scanner.evidence.verify import Sampling
-from scanner.model.scorer import CANARIES
+from scanner.model.scorer import EVERYDAY
 from scanner.report import Beside, table
 from scanner.scanning.dry_run import DryRun
 from scanner.store.record import RunRecord
@@ -79,8 +79,8 @@ def _announced(plan: DryRun, out: Path, verify: int | None) -> str:
     seconds = plan.seconds
     if verify is not None:
         sampling = Sampling()
-        passes = (verify + len(CANARIES)) * unet_passes(len(sampling.seeds), sampling.num_inference_steps)
-        lines.append(f"Then the {verify} highest findings are generated, and {len(CANARIES)} captions to compare with.")
+        passes = (verify + len(EVERYDAY)) * unet_passes(len(sampling.seeds), sampling.num_inference_steps)
+        lines.append(f"Then the {verify} highest findings are generated, and {len(EVERYDAY)} captions to compare with.")
         seconds += passes / (plan.prompts_per_second * unet_passes(2, 1)) if plan.prompts_per_second else 0
     if plan.prompts_per_second:
         lines.append(f"That takes about {duration(seconds)} here.")

@@ -15,7 +15,7 @@ from scanner.evidence.chosen import check_model, choose, with_images
 from scanner.evidence.verification import verdict
 from scanner.evidence.verify import FIRST_SEED, Sampling
 from scanner.model import Model
-from scanner.model.scorer import CANARIES
+from scanner.model.scorer import EVERYDAY
 from scanner.places import Place, inside
 from scanner.report.read import read_night
 
@@ -97,9 +97,9 @@ def verify(
 
 def _announced(prompts: int, scales: int, sampling: Sampling) -> str:
     """What it costs at most: each prompt and everyday caption at each scale, and the empty prompt without guidance."""
-    passes = ((prompts + len(CANARIES)) * scales + 1) * unet_passes(len(sampling.seeds), sampling.num_inference_steps)
+    passes = ((prompts + len(EVERYDAY)) * scales + 1) * unet_passes(len(sampling.seeds), sampling.num_inference_steps)
     at = "" if scales == 1 else f" at each of {scales} guidance scales"
     return (
-        f"Generates {prompts:,} {'prompt' if prompts == 1 else 'prompts'}, and {len(CANARIES)} everyday captions to "
+        f"Generates {prompts:,} {'prompt' if prompts == 1 else 'prompts'}, and {len(EVERYDAY)} everyday captions to "
         f"compare with{at}: at most {passes:,} UNet passes; what the cache holds is not run again."
     )

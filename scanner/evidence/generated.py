@@ -25,7 +25,7 @@ from scanner.files import replacing
 from scanner.identity import digest, identity, prompt_id
 from scanner.model import Model
 from scanner.model.cache import HEAD
-from scanner.model.scorer import CANARIES
+from scanner.model.scorer import EVERYDAY
 
 PIXELS = ("images", "path", "given.image")  # in [-1, 1]
 NUMBERS = ("norm_hat", "norm_cond", "norm_uncond", "norm_final", "distance", "distance_uncond")
@@ -61,11 +61,11 @@ def verify_all(
 
 def ordinary(model: Model, sampling: Sampling, watch: Watch = unwatched) -> Deviation:
     """D1 and D2 of a few everyday captions, [8] each: what to compare a prompt's with. Kept as images are."""
-    path = _path("ordinary", *_model(model), repr(sampling), *CANARIES)
+    path = _path("ordinary", *_model(model), repr(sampling), *EVERYDAY)
     with suppress(OSError, ValueError, KeyError, EOFError):
         held = _arrays(path)
         return Deviation(held["D1"], held["D2"])
-    found = Sampler(model.denoiser, sampling).deviations(CANARIES, watch=watch)
+    found = Sampler(model.denoiser, sampling).deviations(EVERYDAY, watch=watch)
     deviation = Deviation(found["D1"].to_numpy(), found["D2"].to_numpy())
     _write(path, deviation._asdict())
     return deviation

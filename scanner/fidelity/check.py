@@ -13,11 +13,11 @@ from scanner.diffusion.denoiser import Denoiser
 from scanner.diffusion.scores import SCORES
 from scanner.diffusion.start import PRIOR_SEEDS, Watch, predict_prior, start, unwatched
 from scanner.model import Model, Scorer
-from scanner.model.scorer import CANARIES
+from scanner.model.scorer import EVERYDAY
 
 # compared relatively, the others absolutely
 NORMS = ("text_noise_norm_v1", "overestimation_v1", "overestimation_prior_v1", "guidance_spread_v1")
-NOISES, PROMPTS = 4, CANARIES[:3]  # a pass of Stable Diffusion XL takes half a minute and more on two cores
+NOISES, PROMPTS = 4, EVERYDAY[:3]  # a pass of Stable Diffusion XL takes half a minute and more on two cores
 TOLERANCE = {"float32": 1e-4, "float16": 5e-2}
 
 
