@@ -3,6 +3,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -50,17 +51,32 @@ class Machine:
 
 @pytest.mark.parametrize(
     ("fixed", "each", "expected"),
-    [(0.0, 1.0, 1), (1.0, 0.01, 256), (1.0, 0.1, 256), (0.1, 1.0, 4), (0.03, 1.0, 1)],
+    [(0.0, 1.0, 1), (1.0, 0.01, 256), (1.0, 0.02, 256), (0.1, 1.0, 4), (0.03, 1.0, 1)],
 )
 def test_the_smallest_batch_that_is_about_as_fast_as_any(monkeypatch, fixed, each, expected):
     assert batching.try_sizes(Machine(monkeypatch, fixed, each)).size == expected
 
 
 def test_a_batch_that_gains_nothing_ends_the_trial(monkeypatch):
-    machine = Machine(monkeypatch, 0.1, 1.0)
+    machine = Machine(monkeypatch, 0.01, 0.1)
     trial = batching.try_sizes(machine)
-    np.testing.assert_allclose(trial.rates, [1 / 1.1, 4 / 4.1, 16 / 16.1, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(trial.rates, [1 / 0.11, 4 / 0.41, 16 / 1.61, 0, 0], rtol=1e-6)
     assert set(machine.sizes) == {1, 4, 16}
+
+
+@pytest.mark.parametrize(
+    ("fixed", "each", "runs"),
+    [
+        (0.0, 2.1, {1: 2}),  # 4 would take 8.4 s; where there is no choice, nothing is tried again
+        (0.0, 0.45, {1: 4, 4: 4}),  # 16 would not gain, and ends the trial before it is run: 7.2 s
+        (1.0, 0.5, {1: 2, 4: 2}),  # 16 would, and take 9 s
+        (7.0, 0.9, {1: 2}),  # one size tells of no fixed part: 4 is expected to take 31.6 s
+    ],
+)
+def test_a_run_that_would_last_too_long_is_not_tried(monkeypatch, fixed, each, runs):
+    machine = Machine(monkeypatch, fixed, each)
+    batching.try_sizes(machine)
+    assert Counter(machine.sizes) == runs
 
 
 def test_within_its_patience_a_trial_tries_all(monkeypatch):

@@ -32,6 +32,7 @@ ROUNDS = 5  # of all sizes
 SECONDS = 0.02  # of the runs at one size in one round, at least
 PATIENCE = 2.0  # seconds within which the first round tries all sizes, as timings of small models are noisy
 LONGEST = 8.0  # seconds after which no further round begins
+LONGEST_RUN = 8.0  # seconds of a run: an interrupted scan waits for its end, and so large a model gains nothing
 BUSY = 0.2  # share of the machine that others used: more, and the trial is made again once the machine is calm
 CALM = 0.3  # load per core up to which it is
 FASTER, SLOWER = 1.25, 0.5  # a scan's rate over the trial's, beyond which one of them was disturbed
@@ -90,7 +91,8 @@ def try_sizes(denoiser: Denoiser, watch: Watch = unwatched) -> Trial:
     """Samples per second at each of SIZES: medians over rounds.
 
     The first round ends where a batch gains less than GAIN after PATIENCE, where it fails (a GPU's memory ends), and
-    where the next might need over half of the memory left. Raises what the smallest batch raises.
+    where the next might need over half of the memory left or run longer than LONGEST_RUN; others follow where there is
+    a choice. Raises what the smallest batch raises.
     """
     others, began = _Others(), time.perf_counter()
     runs: list[list[float]] = []
@@ -107,15 +109,24 @@ def try_sizes(denoiser: Denoiser, watch: Watch = unwatched) -> Trial:
         rates = _rates(runs)
         if rates[i] < GAIN * max(rates[:i], default=0) and time.perf_counter() - began > PATIENCE:
             break
-        if i + 1 < len(SIZES) and SIZES[i + 1] // size * (_peak() - before) > _available() / 2:
+        if i + 1 == len(SIZES) or _expected(rates) > LONGEST_RUN:
+            break
+        if SIZES[i + 1] // size * (_peak() - before) > _available() / 2:
             break
     for done in range(1, ROUNDS):
-        if time.perf_counter() - began > LONGEST:
+        if len(runs) == 1 or time.perf_counter() - began > LONGEST:
             break
         for i, size in enumerate(SIZES[: len(runs)]):
             watch("batch size", done * len(SIZES) + i, len(SIZES) * ROUNDS)
             runs[i].append(_seconds(denoiser, size))
     return Trial((*_rates(runs), *[0.0] * (len(SIZES) - len(runs))), others.share())
+
+
+def _expected(rates: Sequence[float]) -> float:
+    """Seconds of a run at the next of SIZES, along a line through the last two, or through the origin and the first."""
+    before, last, following = (0, *SIZES)[len(rates) - 1 :][:3]
+    shorter, longer = (0.0, *(size / rate for size, rate in zip(SIZES, rates, strict=False)))[-2:]
+    return longer + (longer - shorter) / (last - before) * (following - last)
 
 
 def _rates(runs: Sequence[Sequence[float]]) -> list[float]:
