@@ -10,6 +10,7 @@ from typing import Any
 from scanner.errors import ScannerError
 from scanner.identity import identity
 
+PRIOR_NOISES = 64  # of a model's prior at most: more find no more, docs/scores.md
 SCREENED_OUT = "screened_out"  # status of a prompt that a first pass found ordinary: it has no score
 
 
@@ -19,8 +20,9 @@ class ScanConfig:
 
     `guidance_scale`: 1 = no guidance. `num_inference_steps`: the sampler's grid, of which only the first
     `first_steps` run. `seeds`: one starting noise each, the same for every prompt. `timesteps`: one or two that the
-    network is told beside the starting noise, the noisier first; (): the sampler's first; None: what is usual for the
-    model, which `Model.prepare` settles.
+    network is told beside the starting noise, the noisier first; (): the sampler's first. `prior_noises`: how many the
+    model's prior is made of, a UNet pass each. None of either: what is usual for the model, which `Model.prepare`
+    settles.
 
     >>> ScanConfig(seeds=(0, 1, 2), first_steps=2).passes
     9
@@ -31,6 +33,7 @@ class ScanConfig:
     first_steps: int = 1
     seeds: tuple[int, ...] = (0, 1)
     timesteps: tuple[int, ...] | None = None
+    prior_noises: int | None = None
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
@@ -40,6 +43,8 @@ class ScanConfig:
         told = self.told
         if len(told) > 2 or any(before <= after for before, after in pairwise(told)):
             raise ScannerError(f"timesteps {told}: needed one or two, the larger (the noisier) first")
+        if self.prior_noises is not None and not 2 <= self.prior_noises <= PRIOR_NOISES:  # a covariance needs two
+            raise ScannerError(f"prior_noises {self.prior_noises}: needed 2 to {PRIOR_NOISES}")
         if not 1 <= self.guidance_scale < math.inf:
             raise ScannerError(f"guidance_scale {self.guidance_scale}: needed 1 (no guidance) or more, and finite")
 
@@ -48,7 +53,9 @@ class ScanConfig:
         """A configuration as JSON has it, with lists for tuples; what only a newer overscan knows is left out."""
         known = {item.name: raw[item.name] for item in fields(cls) if item.name in raw}
         told = raw.get("timesteps", ())  # an older overscan had no choice
-        return cls(**known | {"seeds": tuple(raw["seeds"]), "timesteps": None if told is None else tuple(told)})
+        noises = raw.get("prior_noises", PRIOR_NOISES)
+        asked = {"timesteps": None if told is None else tuple(told), "prior_noises": noises}
+        return cls(**known | asked | {"seeds": tuple(raw["seeds"])})
 
     @property
     def told(self) -> tuple[int, ...]:
@@ -60,6 +67,10 @@ class ScanConfig:
         if self.timesteps is not None:
             return self
         return replace(self, timesteps=usual if self.first_steps == 1 else ())
+
+    def telling(self, timesteps: tuple[int, ...] | None) -> "ScanConfig":
+        """Itself with other timesteps, and the prior that is usual for these."""
+        return replace(self, timesteps=timesteps, prior_noises=None)
 
     @property
     def passes(self) -> int:
@@ -83,8 +94,10 @@ class ScanConfig:
         `reference`: fingerprint of the reference captions, `base`: of the base model's manifest, where there are any.
         """
         what = asdict(self)
-        if not self.timesteps:  # as before there was a choice
+        if not self.timesteps:  # as before there was a choice, of this and the next
             del what["timesteps"]
+        if self.prior_noises in (None, PRIOR_NOISES):
+            del what["prior_noises"]
         what |= {"manifest": manifest_fingerprint, "backend": backend, "precision": precision}
         if reference is not None:
             what["reference"] = reference
@@ -180,8 +193,9 @@ class Screen:
 
     def first_pass(self, config: ScanConfig) -> ScanConfig:
         """The settings of the first pass: those of a plain scan of one seed, so that its rows serve such a scan too."""
-        told = self.told if self.told is not None else config.timesteps and config.timesteps[:1]
-        return replace(config, seeds=config.seeds[:1], first_steps=1, timesteps=told)
+        told = config.timesteps and config.timesteps[:1]
+        first = replace(config, seeds=config.seeds[:1], first_steps=1, timesteps=told)
+        return first if self.told in (None, told) else first.telling(self.told)
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def test_its_record_and_its_status(old):
     reference = (old / "reference.txt").read_text().splitlines()
     named = Reference(str(old / "reference.txt"), captions_fingerprint(reference))
     assert (scan_id, record.version, record.purpose) == (SCAN_ID, 1, "scan")
-    assert record.made_with == MadeWith(str(BUNDLE), "cpu", "float32", ScanConfig(timesteps=()), named)
+    assert record.made_with == MadeWith(str(BUNDLE), "cpu", "float32", ScanConfig(timesteps=(), prior_noises=64), named)
     assert len(record.canaries) == 8
     (held,) = status(Ledger(old / "store"), possible).scans
     assert (held.rows, held.runs, held.lacks) == ({"null": 1, "scored": 10}, 2, ())
@@ -161,7 +161,7 @@ def test_a_calibration_of_a_score_of_today_holds_for_a_scan_begun_before(old, mo
         file.write("a caption of today,i\n")
     scan_on(old)
     stored = read_store(old / "store")
-    assert (len(stored.canaries("fresh_v1")), len(stored.canaries("agreement_v1"))) == (8, 24)
+    assert (len(stored.canaries("fresh_v1")), len(stored.canaries("agreement_v1"))) == (2, 18)
     null = stored.scores.filter(pl.col("fresh_v1").is_not_null())
     made = calibrate.Calibration.of(SCAN_ID, "fresh_v1", null, stored.canaries("fresh_v1"), {})
     judged = decide(stored, Rule("fresh_v1", fpr=0.5), date(2030, 1, 1), calibration=replace(made))

@@ -120,7 +120,7 @@ def test_a_night_needs_no_arguments(folder):
         f"scan {scan_id[:8]}\n"
         f"  model     {BUNDLE}\n"
         "  backend   cpu float32 (CPUExecutionProvider)\n"
-        "  settings  seeds 0, 1, 2; first 1 of 50 steps, told 289; guidance scale 7.5\n"
+        "  settings  seeds 0, 1, 2; first 1 of 50 steps, told 289; guidance scale 7.5; prior of 64 noises\n"
         "  last run  DATE (1 in all)\n"
         "  rows      1 null, 2 scored\n\n"
         "table scores  version 1, N files, S MB with old versions\n"
@@ -183,6 +183,7 @@ def test_flags_beat_the_environment_beats_the_file(folder, monkeypatch):
         ("seeds             ", "4", "OVERSCAN_SCAN_SEEDS"),
         ("first_steps       ", "1", "default"),
         ("timesteps         ", "null", "default"),
+        ("prior_noises      ", "null", "default"),
         ("guidance_scale    ", "7.5", "default"),
         ("batch_size        ", "null", "default"),
         ("backend           ", '"auto"', "default"),

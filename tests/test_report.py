@@ -14,7 +14,7 @@ from reports import HOSTILE, RECORD, SUMMARY, contents, found, judged, rows_of
 from small import BUNDLE
 
 from scanner import Rule, rank, read_store, scan, sources
-from scanner.config import Reference
+from scanner.config import Reference, ScanConfig
 from scanner.errors import DiskError, ScannerError
 from scanner.pages import page as pages
 from scanner.report import Places, facts_of, html, markdown, redact, redact_summary, wording, write
@@ -297,10 +297,12 @@ def test_numbers(value, text):
 def test_rules_and_facts_in_words():
     assert rule_in_words(Rule("s", top=1000)) == "the 1,000 highest by s"
     assert rule_in_words(Rule("s", fdr=0.05)) == "false discovery rate of at most 0.05, by s"
-    record = replace(RECORD, inputs=("a", "b"), limit=1000, versions={"overscan": "1"})
+    config = ScanConfig(prior_noises=16)
+    record = replace(RECORD, inputs=("a", "b"), limit=1000, versions={"overscan": "1"}, config=config)
     assert facts_of("id", record) == {
         "Dataset": "a, b (first 1,000 rows)", "Model": "m", "Computed by": "p", "Seeds": "0, 1",
-        "Steps": "first 1 of 50", "Guidance scale": "7.5", "Scan": "id", "Versions": "overscan 1",
+        "Steps": "first 1 of 50", "Guidance scale": "7.5", "Prior": "of 16 noises", "Scan": "id",
+        "Versions": "overscan 1",
     }  # fmt: skip
     compared = replace(record, reference=Reference("r.txt", "0123456789abcdef"))
     assert facts_of("id", compared) == facts_of("id", record) | {"Reference": "r.txt (01234567)"}

@@ -10,7 +10,7 @@ from ideal import IMAGES, G, IdealDenoiser
 from small import BUNDLE
 from test_cli import run
 
-from scanner.config import ScanConfig
+from scanner.config import ScanConfig, Screen
 from scanner.diffusion.formulas import gram
 from scanner.diffusion.lengths import flat
 from scanner.diffusion.schedule import ON_GRIDS, Schedule
@@ -19,7 +19,7 @@ from scanner.diffusion.start import PRIOR_SEEDS, initial_noise, predict_prior, s
 from scanner.diffusion.trace import trace
 from scanner.errors import ScannerError
 from scanner.model import Model
-from scanner.model.usual import usual_timesteps
+from scanner.model.usual import usual_noises, usual_timesteps
 from scanner.store.ledger import Ledger
 
 SUBSETS, SEEDS = [[2], [0, 1, 3]], (0, 1)
@@ -180,6 +180,46 @@ def test_what_is_usual_depends_on_the_kind_and_size_of_model(made, kind, usual):
     assert [ScanConfig(first_steps=steps).settled(usual).timesteps for steps in (1, 2)] == [usual, ()]
     assert ScanConfig(timesteps=()).settled(usual).timesteps == ()
     assert ScanConfig(timesteps=(901, 201)).settled(usual).timesteps == (901, 201)
+
+
+@pytest.mark.parametrize(
+    ("latent_shape", "told", "noises"),
+    [
+        ((4, 8, 8), (289,), 64),
+        ((4, 31, 33), (600,), 64),
+        ((4, 32, 32), (701,), 16),
+        ((4, 16, 64), (701,), 16),
+        ((16, 128, 128), (928,), 16),
+        ((4, 64, 64), (), 64),
+    ],
+)
+def test_large_latents_have_a_prior_of_fewer_noises_where_less_noise_is_told(made, latent_shape, told, noises):
+    assert usual_noises(replace(made, latent_shape=latent_shape), told) == noises
+
+
+def test_the_prior_is_made_of_as_many_noises_as_are_asked_for(epsilon_bundle_path):
+    """Fewer are another scan; as many as it always were, the scan of before there was a choice."""
+    config = ScanConfig(seeds=(0, 1), timesteps=(289,))
+    usual = Model(epsilon_bundle_path, "cpu", config=config, batch_size=16).prepare()
+    named, few = (usual.adapted(config=replace(config, prior_noises=n)).prepare() for n in (64, 5))
+    assert usual.config == named.config == replace(config, prior_noises=64)
+    assert usual.scan_id == named.scan_id == config.scan_id(usual.bundle.manifest.fingerprint, "cpu", "float32")
+    assert few.scan_id not in {usual.scan_id, few.adapted(config=replace(config, prior_noises=6)).scan_id}
+    whole, part = (model.prepared.start.prior.x0_uncond for model in (usual, few))
+    assert (whole.shape, part.shape) == ((64, 4, 8, 8), (5, 4, 8, 8))
+    np.testing.assert_allclose(part, whole[:5], rtol=1e-4, atol=1e-4)
+    for asked in (1, 65):
+        with pytest.raises(ScannerError, match=f"prior_noises {asked}: needed 2 to 64"):
+            ScanConfig(prior_noises=asked)
+
+
+def test_the_number_of_noises_is_kept_and_an_older_record_had_64():
+    assert ScanConfig.of_json({"seeds": [0]}).prior_noises == 64
+    assert ScanConfig.of_json({"seeds": [0], "prior_noises": 16}).prior_noises == 16
+    few = ScanConfig(timesteps=(848,), prior_noises=16)
+    assert few.telling(()) == ScanConfig(timesteps=())
+    assert Screen(0.1).first_pass(few) == replace(few, seeds=(0,))
+    assert Screen(0.1, told=()).first_pass(few) == ScanConfig(seeds=(0,), timesteps=())
 
 
 def test_a_model_is_told_less_noise_unless_asked(tmp_path, epsilon_bundle_path):

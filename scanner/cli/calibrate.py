@@ -35,6 +35,7 @@ def calibrate(
     seeds: int,
     first_steps: int,
     timesteps: tuple[int, ...] | None,
+    prior_noises: int | None,
     guidance_scale: float,
     json: bool,
     **options: Any,
@@ -45,7 +46,7 @@ def calibrate(
     settings. Run again, only new captions are scored.
     """
     crew = {name: options.pop(name) for name in CREW}
-    config = scan_config(seeds, first_steps, timesteps, guidance_scale)
+    config = scan_config(seeds, first_steps, timesteps, prior_noises, guidance_scale)
     copies.check(out, calibrations.check_place)
     with stoppable() as stop, progress() as watch:
         result = scan(

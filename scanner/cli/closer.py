@@ -72,7 +72,7 @@ def following(record: RunRecord, out: Place, looked: Beside, pictures: Sequence[
     config = record.config
     options = ["--backend", record.backend, "--precision", record.precision, "--seeds", str(len(config.seeds))]
     options += ["--first-steps", str(config.first_steps), "--guidance-scale", f"{config.guidance_scale:g}"]
-    options += ["--timesteps", ",".join(map(str, config.told)) or "first"]
+    options += ["--timesteps", ",".join(map(str, config.told)) or "first", "--prior-noises", str(config.prior_noises)]
     options += [] if record.reference is None else ["--reference", record.reference.path]
     options += [] if record.base is None else ["--base-model", record.base.path]
     places = ["--report", str(out), "--model", record.model, "--out", str(out)]

@@ -196,8 +196,8 @@ def _scan_id(values: dict[str, Any]) -> str | None:
     if values["model"] is None or values.get("screen") is not None:  # a screened scan's depends on its threshold
         return None
     names = (
-        "reference", "base_model", "seeds", "first_steps", "timesteps", "guidance_scale", "batch_size", "backend",
-        "precision",
+        "reference", "base_model", "seeds", "first_steps", "timesteps", "prior_noises", "guidance_scale", "batch_size",
+        "backend", "precision",
     )  # fmt: skip
     return options.scan_model(values["model"], **{name: values[name] for name in names}).scan_id
 

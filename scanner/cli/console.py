@@ -118,7 +118,8 @@ def status_table(found: StoreStatus) -> str:
             f"  model     {scan.model}",
             f"  backend   {scan.backend} {scan.precision} ({scan.provider})",
             f"  settings  seeds {', '.join(map(str, config.seeds))}; first {config.first_steps} of "
-            f"{config.num_inference_steps} steps{_told(config)}; guidance scale {config.guidance_scale}",
+            f"{config.num_inference_steps} steps{_told(config)}; guidance scale {config.guidance_scale}; "
+            f"prior of {config.prior_noises} noises",
             *([] if reference is None else [f"  reference {reference.path} ({shown(reference.fingerprint)})"]),
             *([] if base is None else [f"  base      {base.path} ({shown(base.fingerprint)})"]),
             *([] if scan.screening is None else [f"  {_screening(scan.screening)}"]),

@@ -12,7 +12,7 @@ from engines import BACKENDS, PRECISIONS
 from scanner.cli import places
 from scanner.cli.numbers import Numbers
 from scanner.cli.scores import ScoreName
-from scanner.config import ScanConfig
+from scanner.config import PRIOR_NOISES, ScanConfig
 from scanner.dataset import captions
 from scanner.diffusion.scores import SCORES
 from scanner.errors import ScannerError
@@ -81,12 +81,18 @@ timesteps = click.option(
     help="What the model is told at the starting noise, the noisier first; or: first, of the sampler.  "
     "[default: usual for its kind]",
 )
+prior_noises = click.option(
+    "--prior-noises",
+    type=click.IntRange(2, PRIOR_NOISES),
+    help="Noises that the model's prior is made of, a pass each, once per model.  [default: usual for its size]",
+)
 precision = click.option(
     "--precision", type=PRECISION, default="auto", show_default=True, help="What the networks compute in."
 )
 
 MODEL_OPTIONS = (
-    model, reference, base_model, seeds, first_steps, timesteps, guidance_scale, batch_size, backend, precision
+    model, reference, base_model, seeds, first_steps, timesteps, prior_noises, guidance_scale, batch_size, backend,
+    precision,
 )  # fmt: skip
 SCAN_OPTIONS = (
     model,
@@ -100,6 +106,7 @@ SCAN_OPTIONS = (
     seeds,
     first_steps,
     timesteps,
+    prior_noises,
     guidance_scale,
     batch_size,
     backend,
@@ -145,10 +152,14 @@ def as_text(argument: str) -> str:
     return os.fsencode(argument).decode(errors="replace")
 
 
-def scan_config(seeds: int, first_steps: int, timesteps: tuple[int, ...] | None, guidance_scale: float) -> ScanConfig:
+def scan_config(
+    seeds: int, first_steps: int, timesteps: tuple[int, ...] | None, prior_noises: int | None, guidance_scale: float
+) -> ScanConfig:
     """The configuration that these options ask for: so many seeds are the numbers from 0 up. Raises ScannerError."""
-    numbers = tuple(range(seeds))
-    return ScanConfig(guidance_scale=guidance_scale, first_steps=first_steps, seeds=numbers, timesteps=timesteps)
+    return ScanConfig(
+        guidance_scale=guidance_scale, first_steps=first_steps, seeds=tuple(range(seeds)), timesteps=timesteps,
+        prior_noises=prior_noises,
+    )  # fmt: skip
 
 
 def scan_model(
@@ -159,6 +170,7 @@ def scan_model(
     seeds: int,
     first_steps: int,
     timesteps: tuple[int, ...] | None,
+    prior_noises: int | None,
     guidance_scale: float,
     batch_size: int | None,
     backend: str,
@@ -166,7 +178,7 @@ def scan_model(
 ) -> Model:
     """The model that MODEL_OPTIONS ask for. Raises ScannerError."""
     ordinary = () if reference is None else tuple(captions.reference(reference))
-    config = scan_config(seeds, first_steps, timesteps, guidance_scale)
+    config = scan_config(seeds, first_steps, timesteps, prior_noises, guidance_scale)
     return Model(path, backend, precision, config, ordinary, batch_size, base_model)
 
 

@@ -42,6 +42,7 @@ def scan(
     seeds: int,
     first_steps: int,
     timesteps: tuple[int, ...] | None,
+    prior_noises: int | None,
     guidance_scale: float,
     screen: float | str | None,
     shard: Shard | None,
@@ -54,7 +55,7 @@ def scan(
 
     With --screen, every caption gets one pass, and those that stand out get all: see docs/screening.md.
     """
-    config = scan_config(seeds, first_steps, timesteps, guidance_scale)
+    config = scan_config(seeds, first_steps, timesteps, prior_noises, guidance_scale)
     options["screen"] = scan_screen(screen, options)
     crew = {name: options.pop(name) for name in CREW}
     options["shard"] = shard or WHOLE

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from scanner.config import PRIOR_NOISES
 from scanner.diffusion.baselines import Prior, Reference
 from scanner.diffusion.prediction import Array, Prediction
 from scanner.diffusion.schedule import Schedule
@@ -46,7 +47,7 @@ def unwatched(what: str, done: int, total: int) -> None:
 
 
 REMEDY = "export it in float32; if it is, its weights are damaged: take another copy"
-PRIOR_SEEDS = range(1_000_000, 1_000_064)  # no scan's seeds; 16 rank nearly as well, 256 no better
+PRIOR_SEEDS = range(1_000_000, 1_000_000 + PRIOR_NOISES)  # no scan's seeds
 
 
 def initial_noise(seeds: Sequence[int], latent_shape: tuple[int, int, int]) -> Array:

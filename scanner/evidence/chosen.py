@@ -49,7 +49,7 @@ def check_scan(summary: Summary, scan_id: str) -> None:
     if summary.full_scan_id != scan_id:
         raise ScannerError(
             f"the report is of scan_id {summary.full_scan_id}, this model and these settings make {scan_id}: scores of "
-            "others do not compare; give the --model, --backend, --seeds, --first-steps, --timesteps, "
+            "others do not compare; give the --model, --backend, --seeds, --first-steps, --timesteps, --prior-noises, "
             "--guidance-scale, --reference and --base-model of the scan (`overscan status` tells them)"
         )
 

@@ -1,7 +1,7 @@
 """A second pass over a scan's top candidates: how much of their paired images do the first steps already hold?"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -65,7 +65,7 @@ def look(
     if made.scan_id(model.bundle.manifest.fingerprint) != stored.full_scan_id:
         raise ScannerError(f"{model.path}: not the model of scan {shown(stored.scan_id)}, {made.model}: name it")
     rows = _candidates(stored, score, top)
-    scorer = model.adapted(config=replace(made.config, timesteps=())).scorer(watch)  # a path has the sampler's own
+    scorer = model.adapted(config=made.config.telling(())).scorer(watch)  # a path has the sampler's own
     found, gallery = _gallery(rows, column, scorer.denoiser, watch)
     prompts = rows.unique("prompt_id", maintain_order=True)
     parts = []

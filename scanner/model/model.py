@@ -30,7 +30,7 @@ from scanner.model.base import check
 from scanner.model.batch_size import fastest
 from scanner.model.cache import cached
 from scanner.model.scorer import Scorer
-from scanner.model.usual import usual_timesteps
+from scanner.model.usual import usual_noises, usual_timesteps
 
 CALL = 65536  # latent elements of a call: in smaller ones the cost per call shows beside a small UNet
 
@@ -121,8 +121,10 @@ class Model:
 
     @property
     def settled(self) -> ScanConfig:
-        """The settings, with the model's usual timesteps where none were asked for. Raises EngineError."""
-        return self.config.settled(usual_timesteps(self.bundle.manifest))
+        """The settings, with what is usual for the model where nothing was asked for. Raises EngineError."""
+        manifest = self.bundle.manifest
+        told = self.config.settled(usual_timesteps(manifest))
+        return replace(told, prior_noises=told.prior_noises or usual_noises(manifest, told.told))
 
     @property
     def scan_id(self) -> str:
@@ -193,20 +195,20 @@ class Model:
     def _baselines(self, watch: Watch) -> Start:
         """Where every prompt starts, with what is usual for the model, from the cache where it has been before."""
         denoiser, steps, manifest = self.denoiser, self.config.num_inference_steps, self.bundle.manifest
-        told = self.config.told
+        told, seeds = self.config.told, PRIOR_SEEDS[: self.config.prior_noises]
         first = start(denoiser, self.config.seeds, steps, told)
         if (base := self.base_denoiser) is not None:
             first = replace(first, base_uncond=predict_base(base, self.config.seeds, steps, told))
         model = (manifest.fingerprint, self.backend, self.precision, str(steps), *map(str, told[:1]))
 
         def estimates() -> Array:
-            return predict_prior(denoiser, steps, watch, told).x0_uncond
+            return predict_prior(denoiser, steps, watch, told, seeds).x0_uncond
 
         def ordinary() -> Array:
             return predict_reference(denoiser, self.reference, first, steps, watch).cond
 
-        shape = (len(PRIOR_SEEDS), *denoiser.latent_shape)
-        first = replace(first, prior=Prior(cached("prior", (*model, str(PRIOR_SEEDS)), shape, estimates)))
+        shape = (len(seeds), *denoiser.latent_shape)
+        first = replace(first, prior=Prior(cached("prior", (*model, str(seeds)), shape, estimates)))
         if not self.reference:
             return first
         key = (*model, str(self.config.seeds), captions_fingerprint(self.reference))

@@ -1,11 +1,13 @@
-"""What a network is told beside the starting noise where a scan names no timesteps, by kind and size of model."""
+"""What is usual for a kind and size of model, where a scan does not say: what its network is told, and its prior."""
 
 import numpy as np
 
 from engines import Manifest
+from scanner.config import PRIOR_NOISES
 from scanner.diffusion.schedule import FAINT, ON_GRIDS, Schedule
 from scanner.diffusion.scores import LOW_NOISE
 
+FEW_NOISES, LARGE = 16, 32 * 32  # of a prior, for latents of such an area and more: docs/scores.md has the table
 AREA_SNR = 100.0  # chosen on the four models of docs/ground-truth.md: docs/detecting.md has the table
 
 
@@ -32,3 +34,12 @@ def usual_timesteps(manifest: Manifest) -> tuple[int, ...]:
         return ()
     told = 1 + int(np.abs(np.log(snr * np.prod(manifest.latent_shape[1:]) / AREA_SNR)).argmin())
     return (told,) if flow or told <= LOW_NOISE else ()
+
+
+def usual_noises(manifest: Manifest, told: tuple[int, ...]) -> int:
+    """How many noises a prior is made of, a UNet pass each.
+
+    Fewer where a pass is dear and they do as well: for large latents whose network is told less noise than at the
+    sampler's first timestep. There 8 noises find what 64 find, at the first they do not (docs/scores.md).
+    """
+    return FEW_NOISES if told and np.prod(manifest.latent_shape[1:]) >= LARGE else PRIOR_NOISES

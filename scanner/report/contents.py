@@ -204,6 +204,7 @@ def facts_of(
         "Steps": f"first {config.first_steps} of {config.num_inference_steps}",
         **({"Timesteps": ", ".join(map(str, config.told))} if config.told else {}),
         "Guidance scale": f"{config.guidance_scale:g}",
+        "Prior": f"of {config.prior_noises} noises",
         **named,
         "Scan": scan_id,
         "Versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
