@@ -43,8 +43,8 @@ def is_checkpoint(folder: Path) -> bool:
     return (folder / "model_index.json").is_file()
 
 
-def read_manifest(folder: Path, again: bool = True) -> Manifest:
-    """Read and verify a bundle's manifest and every file that it names; `again`: also files that were found intact.
+def read_manifest(folder: Path, reread: bool = True) -> Manifest:
+    """Read and verify a bundle's manifest and every file that it names; `reread`: also files that were found intact.
 
     Raises BundleError if the folder is no bundle, of another format, incomplete, if a byte differs, or if it cannot be
     true of any model or of its own files.
@@ -54,7 +54,7 @@ def read_manifest(folder: Path, again: bool = True) -> Manifest:
         raise BundleError(f"{folder}: no {FILE}, so not a bundle: make one with `overscan export CHECKPOINT {folder}`")
     manifest = parse(path)
     check_manifest(manifest, path)
-    check_files(folder, _files(manifest), again)
+    check_files(folder, _files(manifest), reread)
     graphs = {name: check_graph(folder, component) for name, component in manifest.components.items()}
     for file in manifest.tokenizer:
         name = encoder_of(file)
@@ -62,7 +62,7 @@ def read_manifest(folder: Path, again: bool = True) -> Manifest:
     return manifest
 
 
-def read_bundle(folder: Path, backend: str, again: bool = False) -> tuple[Manifest, dict[str, str]]:
+def read_bundle(folder: Path, backend: str, reread: bool = False) -> tuple[Manifest, dict[str, str]]:
     """A bundle's manifest, verified as of `read_manifest`, and its tokenizers, by name.
 
     Raises BundleError, also for a checkpoint.
@@ -72,7 +72,7 @@ def read_bundle(folder: Path, backend: str, again: bool = False) -> tuple[Manife
             f'{folder}: a diffusers checkpoint, and the "{backend}" backend runs bundles: use --backend torch, or '
             f"`overscan export {folder} BUNDLE` and name BUNDLE"
         )
-    manifest = read_manifest(folder, again)
+    manifest = read_manifest(folder, reread)
     return manifest, {Path(file).stem: (folder / file).read_text(encoding="utf-8") for file in manifest.tokenizer}
 
 

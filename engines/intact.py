@@ -1,7 +1,7 @@
 """Whether a bundle's files are what its manifest says; gigabytes that were found intact need not be read every night.
 
-Remembered is all that a system changes with a file: its size, times, inode. A disk that loses bytes changes none of it:
-that `overscan doctor` finds, which reads every file, and a scan's canaries, whose scores are no longer those of before.
+Remembered is all that a system changes with a file: its size, times, inode. A disk that loses bytes, and a file system
+that keeps no time of its own for changes, show none of it: `overscan doctor` and an export read every file.
 """
 
 import hashlib
@@ -20,39 +20,50 @@ from engines.manifest import FILE, sha256
 SETTLED = 2.0  # seconds after a change, from which another one changes a file's times on any file system
 
 
-def check_files(folder: Path, files: Mapping[str, str], again: bool = True) -> None:
-    """Compare a bundle's files, by name, with their sha256; `again`: also those that were found intact before.
+def check_files(folder: Path, files: Mapping[str, str], reread: bool = True) -> None:
+    """Compare a bundle's files, by name, with their sha256; `reread`: also those that were found intact before.
 
     Raises BundleError where one is missing, lies elsewhere or differs.
     """
-    with ThreadPoolExecutor() as pool:
-        for checked in [pool.submit(_check, folder, name, expected, again) for name, expected in files.items()]:
+    for name in files:
+        if Path(name).name != name:
+            raise BundleError(f"{folder / FILE}: file {name!r} lies outside the bundle: do not use this bundle")
+        if not (folder / name).is_file():
+            raise BundleError(
+                f"{folder / name}: missing, though {FILE} names it: copy the whole bundle, or export again"
+            )
+    pool = ThreadPoolExecutor()
+    try:
+        for checked in [pool.submit(_check, folder / name, files[name], reread) for name in files]:
             checked.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _check(folder: Path, name: str, expected: str, again: bool) -> None:
-    path = folder / name
-    if Path(name).name != name:
-        raise BundleError(f"{folder / FILE}: file {name!r} lies outside the bundle: do not use this bundle")
-    if not path.is_file():
-        raise BundleError(f"{path}: missing, though {FILE} names it: copy the whole bundle, or export again")
+def _check(path: Path, expected: str, reread: bool) -> None:
     mark = _mark(path, expected)
-    if not again and mark is not None and mark.exists():
+    if mark is not None and mark.exists() and not reread:
         return
-    if (found := sha256(path)) != expected:
-        raise BundleError(f"{path}: sha256 {found[:12]}, {FILE} says {expected[:12]}: damaged; copy or export it again")
+    found = sha256(path)
     if mark is not None:
         with suppress(OSError):  # costs time on the next run, nothing else
-            mark.touch()
+            if found == expected:
+                mark.touch()
+            else:
+                mark.unlink(missing_ok=True)
+    if found != expected:
+        raise BundleError(f"{path}: sha256 {found[:12]}, {FILE} says {expected[:12]}: damaged; copy or export it again")
 
 
 def _mark(path: Path, expected: str) -> Path | None:
-    """What lies in the cache once a file is known as it is now; None where it may change and not show it."""
+    """What lies in the cache once a file is known as it is; None where nothing can, or a change would not show."""
     found = path.stat()
     if os.name != "posix" or time.time() - found.st_ctime < SETTLED:
         return None
     facts = [str(path.resolve()), expected, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
     try:
-        return own_folder("intact") / hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
-    except OSError:
+        folder = own_folder("intact")
+    except (OSError, RuntimeError):  # no home
         return None
+    usable = os.access(folder, os.R_OK | os.W_OK | os.X_OK)
+    return folder / hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest() if usable else None

@@ -29,7 +29,7 @@ def bundle(asked: Asked) -> Iterator[Finding]:
             remedy = f"for the faster backends: overscan export {folder} BUNDLE"
             yield Finding("model", "note", f"{folder}: a diffusers checkpoint, which only torch runs", remedy)
             return
-        manifest, _ = read_bundle(asked.folder, asked.backend, again=True)
+        manifest, _ = read_bundle(asked.folder, asked.backend, reread=True)
     except EngineError as error:
         yield Finding("model", "problem", str(error), _reinstall(asked))
         return
