@@ -10,7 +10,7 @@ from typing import Any
 from scanner.errors import ScannerError
 from scanner.identity import identity
 
-PRIOR_NOISES = 64  # of a model's prior at most: more find no more, docs/scores.md
+PRIOR_NOISES = 64  # of a model's prior, at most: docs/scores.md
 SCREENED_OUT = "screened_out"  # status of a prompt that a first pass found ordinary: it has no score
 
 
@@ -68,9 +68,10 @@ class ScanConfig:
             return self
         return replace(self, timesteps=usual if self.first_steps == 1 else ())
 
-    def telling(self, timesteps: tuple[int, ...] | None) -> "ScanConfig":
-        """Itself with other timesteps, and the prior that is usual for these."""
-        return replace(self, timesteps=timesteps, prior_noises=None)
+    def with_timesteps(self, timesteps: tuple[int, ...] | None) -> "ScanConfig":
+        """Itself with these, None: to be settled; where it was settled for others, so is its prior."""
+        same = self.timesteps in (None, timesteps)
+        return replace(self, timesteps=timesteps, prior_noises=self.prior_noises if same else None)
 
     @property
     def passes(self) -> int:
@@ -195,7 +196,7 @@ class Screen:
         """The settings of the first pass: those of a plain scan of one seed, so that its rows serve such a scan too."""
         told = config.timesteps and config.timesteps[:1]
         first = replace(config, seeds=config.seeds[:1], first_steps=1, timesteps=told)
-        return first if self.told in (None, told) else first.telling(self.told)
+        return first if self.told is None else first.with_timesteps(self.told)
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ def test_a_ranking_has_no_p_values_and_says_so():
                 "first_steps": 1,
                 "seeds": (0, 1),
                 "timesteps": None,
+                "prior_noises": None,
             },
             "reference": None,
             "base": None,

@@ -10,6 +10,7 @@ from ideal import IMAGES, G, IdealDenoiser
 from small import BUNDLE
 from test_cli import run
 
+from engines import open_bundle
 from scanner.config import ScanConfig, Screen
 from scanner.diffusion.formulas import gram
 from scanner.diffusion.lengths import flat
@@ -186,15 +187,27 @@ def test_what_is_usual_depends_on_the_kind_and_size_of_model(made, kind, usual):
     ("latent_shape", "told", "noises"),
     [
         ((4, 8, 8), (289,), 64),
-        ((4, 31, 33), (600,), 64),
-        ((4, 32, 32), (701,), 16),
-        ((4, 16, 64), (701,), 16),
-        ((16, 128, 128), (928,), 16),
+        ((4, 31, 33), (690,), 64),
+        ((4, 32, 32), (690,), 16),
+        ((4, 16, 64), (690,), 16),
+        ((4, 64, 64), (848, 201), 16),
         ((4, 64, 64), (), 64),
+        ((4, 64, 64), (981,), 64),
+        ((4, 64, 64), (981, 848), 64),
+        ((4, 64, 64), (690,), 64),
+        ((4, 128, 128), (981,), 64),
     ],
 )
-def test_large_latents_have_a_prior_of_fewer_noises_where_less_noise_is_told(made, latent_shape, told, noises):
-    assert usual_noises(replace(made, latent_shape=latent_shape), told) == noises
+def test_large_latents_have_a_prior_of_fewer_noises_where_what_is_usual_is_told(made, latent_shape, told, noises):
+    """Nothing was measured for other timesteps than the usual one and the sampler's first."""
+    manifest = replace(made, latent_shape=latent_shape)
+    assert usual_noises(manifest, told) == noises
+    model = Model.of(replace(open_bundle(BUNDLE, "cpu"), manifest=manifest), ScanConfig(timesteps=told))
+    assert model.settled == ScanConfig(timesteps=told, prior_noises=noises)
+    asked = model.adapted(config=ScanConfig(timesteps=told, prior_noises=7))
+    assert asked.settled.prior_noises == 7
+    if told == usual_timesteps(manifest):
+        assert model.adapted(config=ScanConfig()).settled == model.settled
 
 
 def test_the_prior_is_made_of_as_many_noises_as_are_asked_for(epsilon_bundle_path):
@@ -217,9 +230,38 @@ def test_the_number_of_noises_is_kept_and_an_older_record_had_64():
     assert ScanConfig.of_json({"seeds": [0]}).prior_noises == 64
     assert ScanConfig.of_json({"seeds": [0], "prior_noises": 16}).prior_noises == 16
     few = ScanConfig(timesteps=(848,), prior_noises=16)
-    assert few.telling(()) == ScanConfig(timesteps=())
+    assert few.with_timesteps(()) == ScanConfig(timesteps=())
+    assert few.with_timesteps((848,)) == few
+    asked = ScanConfig(prior_noises=16)
+    assert asked.with_timesteps(()) == replace(asked, timesteps=()), "what was asked for stays"
     assert Screen(0.1).first_pass(few) == replace(few, seeds=(0,))
     assert Screen(0.1, told=()).first_pass(few) == ScanConfig(seeds=(0,), timesteps=())
+
+
+def test_a_prior_of_fewer_noises_from_the_command_line_to_the_report(tmp_path, epsilon_bundle_path):
+    (tmp_path / "p.txt").write_text("a cat\nthe moon\nred car\n")
+    model = ["--model", epsilon_bundle_path, "--backend", "cpu"]
+    asked = ["scan", tmp_path / "p.txt", *model, "--store", tmp_path / "s", "--seeds", 1]
+    usual, few = (run(*asked, *words)[0].strip() for words in ([], ["--prior-noises", 5]))
+    assert usual != few
+    config = ScanConfig(seeds=(0,), timesteps=(289,), prior_noises=5)
+    (record,) = Ledger(tmp_path / "s", tuple(SCORES)).records(few)
+    assert record.config == config
+    assert few == Model(epsilon_bundle_path, "cpu", config=config).scan_id
+    shown, _, _ = run("status", "--store", tmp_path / "s")
+    assert "told 289; guidance scale 7.5; prior of 5 noises\n" in shown
+    report = ["report", "--store", tmp_path / "s", "--out", tmp_path / "r", "--top", 1]
+    _, err, code = run(*report, "--scan-id", few)
+    assert code == 0, err
+    for page in ("report.html", "summary.md"):
+        assert "of 5 noises" in (tmp_path / "r" / page).read_text(encoding="utf-8")
+    explain = ["explain", "--report", tmp_path / "r", *model, "--seeds", 1]
+    _, err, code = run(*explain)
+    assert (code, "--prior-noises" in err) == (2, True)
+    _, err, code = run(*explain, "--prior-noises", 5)
+    assert code == 0, err
+    _, err, code = run(*asked, "--prior-noises", 65)
+    assert (code, "--prior-noises" in err) == (2, True)
 
 
 def test_a_model_is_told_less_noise_unless_asked(tmp_path, epsilon_bundle_path):

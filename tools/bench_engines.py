@@ -7,7 +7,7 @@ that is refused is listed with the reason. The peers' way, diffusers modules in 
 branches, runs before and after on the first M prompts, one prompt at a time and batched, and so do plain matrix
 products. GFLOP are counted by torch on the UNet alone, so that the rate of a whole scan can be set against theirs.
 
-The prior is drawn at random, as its 64 passes are paid once per model: scores of this run mean nothing, rates do.
+The prior is drawn at random, as its passes are paid once per model: scores of this run mean nothing, rates do.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from scanner.config import ScanConfig
 from scanner.dataset import captions
 from scanner.diffusion.baselines import Prior
 from scanner.diffusion.denoiser import Denoiser
-from scanner.diffusion.start import PRIOR_SEEDS, Watch, initial_noise
+from scanner.diffusion.start import Watch, initial_noise
 
 PEERS_BATCH = 4  # prompts at once, for the batched peers
 GEMM, GEMM_SECONDS = 2048, 2.0
@@ -91,9 +91,11 @@ def scanned(model: Path, captions_file: Path, prompts: int, **engine: str | int)
     return way, result.scored, time.perf_counter() - first[0], first[0] - began
 
 
-def random_prior(denoiser: Denoiser, num_inference_steps: int, watch: Watch, told: Sequence[int] = ()) -> Prior:
-    """Instead of 64 UNet passes."""
-    return Prior(initial_noise(PRIOR_SEEDS, denoiser.latent_shape))
+def random_prior(
+    denoiser: Denoiser, num_inference_steps: int, watch: Watch, told: Sequence[int], seeds: Sequence[int]
+) -> Prior:
+    """Instead of a UNet pass for each seed."""
+    return Prior(initial_noise(seeds, denoiser.latent_shape))
 
 
 def ways(checkpoint: Path, bundles: list[Path], backends: Collection[str]) -> Iterator[tuple[str, Path, str, str]]:

@@ -1,13 +1,13 @@
 """Are findings images? Groups of flagged captions against what generation showed, and against two controls.
 
-    python tools/findings.py BUNDLE LABELS.parquet
+    python tools/findings.py BUNDLE LABELS.parquet [--prior-noises N]
 
 LABELS: prompt, label (memorized, by generation) and image (that it is a copy of). Flagged is what the demo's rule
 flags. Of pairs of captions that are put together, the share that lead to one image (precision), and of pairs that do,
 the share that is put together (recall).
 """
 
-import sys
+import argparse
 from collections.abc import Callable, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from scanner import Model
+from scanner import Model, ScanConfig
 from scanner.audit.findings import group
 from scanner.audit.rank import rank
 from scanner.dataset.captions import prompt_ids
@@ -24,9 +24,9 @@ from scanner.demo import RULE
 JACCARD = np.arange(0.1, 1.0, 0.05)  # shares of words that two captions have in common, tried for the control
 
 
-def scored(bundle: Path, labels: pl.DataFrame) -> pl.DataFrame:
+def scored(bundle: Path, labels: pl.DataFrame, prior_noises: int | None = None) -> pl.DataFrame:
     """Every labelled prompt with its scores and its sketch."""
-    scorer = Model(bundle, "cpu").scorer()
+    scorer = Model(bundle, "cpu", config=ScanConfig(prior_noises=prior_noises)).scorer()
     parts = [scorer(part) for part in labels.with_columns(text="prompt").iter_slices(scorer.chunk)]
     return pl.concat(parts).join(labels, on="prompt_id")
 
@@ -63,10 +63,16 @@ def line(name: str, counts: tuple[int, int, int]) -> str:
     return f"| {name} | {together:,} | {right / max(1, together):.3f} | {right / true:.3f} |"
 
 
-def main(bundle: str, path: str) -> None:
+def main() -> None:
     """Print the tables."""
-    labels = pl.read_parquet(path).with_columns(prompt_id=prompt_ids(pl.read_parquet(path)["prompt"]))
-    ranked = rank(scored(Path(bundle), labels), RULE)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("labels", type=Path)
+    parser.add_argument("--prior-noises", type=int)
+    asked = parser.parse_args()
+    labels = pl.read_parquet(asked.labels)
+    labels = labels.with_columns(prompt_id=prompt_ids(labels["prompt"]))
+    ranked = rank(scored(asked.bundle, labels, asked.prior_noises), RULE)
     for what, chosen in (("memorized", pl.lit(True)), ("memorized and flagged", pl.col("flagged"))):
         prompts = ranked.filter(chosen, pl.col("label"))
         truth = prompts["image"].to_list()
@@ -90,4 +96,4 @@ def main(bundle: str, path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -35,7 +35,7 @@ def measure(
     """
     denoiser, prompts = model.denoiser, labels["prompt"].to_list()
     shared = Shared.of(denoiser)
-    made_of = model.adapted(config=model.config.telling(())).scan_id  # whatever a scan tells the network
+    made_of = model.adapted(config=model.config.with_timesteps(())).scan_id  # whatever a scan tells the network
 
     def early(part: Sequence[str]) -> Floats:
         found = shared.scores(part)

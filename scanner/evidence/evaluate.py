@@ -111,7 +111,7 @@ def _scorers(model: Model, seeds: int, deep: bool, watch: Watch) -> dict[str, Sc
     if deep:
         found["deep"] = wide.adapted(config=DEEP, base=None).scorer(watch)
     if told:
-        found["told"] = wide.adapted(config=wide.config.telling(told), base=base).scorer(watch)
+        found["told"] = wide.adapted(config=wide.config.with_timesteps(told), base=base).scorer(watch)
     return found
 
 

@@ -65,7 +65,7 @@ def look(
     if made.scan_id(model.bundle.manifest.fingerprint) != stored.full_scan_id:
         raise ScannerError(f"{model.path}: not the model of scan {shown(stored.scan_id)}, {made.model}: name it")
     rows = _candidates(stored, score, top)
-    scorer = model.adapted(config=made.config.telling(())).scorer(watch)  # a path has the sampler's own
+    scorer = model.adapted(config=made.config.with_timesteps(())).scorer(watch)  # a path has the sampler's own
     found, gallery = _gallery(rows, column, scorer.denoiser, watch)
     prompts = rows.unique("prompt_id", maintain_order=True)
     parts = []

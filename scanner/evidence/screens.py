@@ -75,7 +75,7 @@ def scores(
     for opened in (model, *smaller):
         side = (opened.latent_area / model.latent_area) ** 0.5
         for told, (timesteps, names) in TOLD.items():
-            config = replace(model.settled.telling(timesteps), seeds=model.config.seeds[:1], first_steps=1)
+            config = replace(model.settled.with_timesteps(timesteps), seeds=model.config.seeds[:1], first_steps=1)
             for name, first in values(opened, config, names).items():
                 found[side, told, name] = first
     score = best_score(model.settled, bool(model.reference))

@@ -1,6 +1,6 @@
 """Arrays computed once per model and kept in the user's cache folder, found by a hash of all that they depend on.
 
-On a large model the hundred or more UNet passes behind a prior or a reference cost minutes on a CPU. What is read back
+On a large model the UNet passes behind a prior or a reference cost minutes on a CPU. What is read back
 must be what was written, bit for bit: a damaged file would move scores under the same scan_id.
 """
 

@@ -139,7 +139,7 @@ class Model:
         """Itself, with backend, precision, timesteps and batch size settled, and all computed that comes first.
 
         That is a trial of batch sizes, the prior, the reference's predictions and the canaries, before the first
-        prompt: a hundred UNet passes or more, of which `watch` hears and which it may end by raising. Trial, prior and
+        prompt: 20 to 100 UNet passes and more, of which `watch` hears and which it may end by raising. Trial, prior and
         reference are kept in the cache. Raises ScannerError or EngineError.
         """
         if self.prepared is not None:

@@ -31,7 +31,9 @@ METHOD = (
     "The score measures that, higher is more, and the captions that stand out are flagged. Those whose first estimates "
     "point at the same image are put together as one finding."
 )
-SETTINGS = ("Computed by", "Seeds", "Steps", "Timesteps", "Guidance scale", "Reference", "Base model")  # of the facts
+SETTINGS = (  # of the facts
+    "Computed by", "Seeds", "Steps", "Timesteps", "Guidance scale", "Prior", "Reference", "Base model",
+)  # fmt: skip
 HASHES = ("Scan", "Model fingerprint", "Captions fingerprint")
 BY = "Run by"
 RADII = "overestimation_v1"  # in data radii

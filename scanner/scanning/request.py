@@ -130,7 +130,7 @@ class Request:
         assert isinstance(self.screen, Screen)
         config, score = self.screen.first_pass(self.config), self.screen.score
         if config.timesteps is None and score is not None and SCORES[score].sampled:
-            config = config.telling(())
+            config = config.with_timesteps(())
         model = self.full_model.adapted(config=config, reference=(), base=None)
         path, precision = self.screen.model or self.model, self.screen.precision or "auto"
         return replace(model, path=path, precision=precision) if self.screen.own_engine else model
