@@ -67,10 +67,10 @@ def test_a_batch_that_gains_nothing_ends_the_trial(monkeypatch):
 @pytest.mark.parametrize(
     ("fixed", "each", "runs"),
     [
-        (0.0, 2.1, {1: 2}),  # 4 would take 8.4 s; where there is no choice, nothing is tried again
+        (0.0, 2.1, {1: 3}),  # 4 would take 8.4 s; where there is no choice, no round follows
         (0.0, 0.45, {1: 4, 4: 4}),  # 16 would not gain, and ends the trial before it is run: 7.2 s
-        (1.0, 0.5, {1: 2, 4: 2}),  # 16 would, and take 9 s
-        (7.0, 0.9, {1: 2}),  # one size tells of no fixed part: 4 is expected to take 31.6 s
+        (1.0, 0.5, {1: 2, 4: 3}),  # 16 would, and take 9 s
+        (7.0, 0.9, {1: 3}),  # one size tells of no fixed part: 4 is expected to take 31.6 s
     ],
 )
 def test_a_run_that_would_last_too_long_is_not_tried(monkeypatch, fixed, each, runs):

@@ -1,11 +1,13 @@
 """A screened scan end to end against what the field's scripts do with as many seeds, on the same cores, in one run.
 
     python tools/bench_screened.py CHECKPOINT BUNDLE INPUT [--prompts N] [--peers M] [--seeds 4] [--json FILE]
+        [--refined 2] [--screen SHARE] [--screen-model BUNDLE]
 
 The peers' way: diffusers modules in torch, one prompt at a time, both guidance branches, in float32 and, beside it, in
-bfloat16; on the first M captions, before and after. Ours: `overscan scan --screen auto` of N captions, whole, and
-without what it prepares (opening, the prior, the trial of batch sizes, canaries), which a night of a million does not
-feel. What such a screen keeps: docs/screening.md.
+bfloat16; on the first M captions, before and after. Ours: `overscan scan` of N captions behind `--screen auto`, or a
+share and a model for the first pass that are named, with as many seeds or REFINED ones; whole, and without what it
+prepares (opening, the prior, the trial of batch sizes, canaries), which a night of a million does not feel. What a
+screen keeps: docs/screening.md.
 """
 
 import argparse
@@ -20,7 +22,7 @@ from bench import texts_of
 from peers import Peers
 
 from scanner import ScanConfig, scan
-from scanner.config import AutoScreen
+from scanner.config import AutoScreen, Screen
 
 
 class Clock:
@@ -43,7 +45,7 @@ class Clock:
         return {"scoring": scoring, "preparing": time.perf_counter() - self._began - scoring}
 
 
-def ours(bundle: Path, texts: list[str], seeds: int, backend: str) -> dict[str, float]:
+def ours(bundle: Path, texts: list[str], seeds: int, backend: str, screen: Screen | AutoScreen) -> dict[str, float]:
     """Captions per second of a screened scan, with all that it prepares and without, and the passes of each."""
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
@@ -51,14 +53,14 @@ def ours(bundle: Path, texts: list[str], seeds: int, backend: str) -> dict[str, 
         pl.DataFrame({"caption": texts}).write_parquet(file)
         result = scan(
             file, model=bundle, store=Path(folder) / "store", backend=backend, watch=clock,
-            config=ScanConfig(seeds=tuple(range(seeds))), screen=AutoScreen(),
+            config=ScanConfig(seeds=tuple(range(seeds))), screen=screen,
         )  # fmt: skip
     seconds = clock.seconds()
     assert result.screening is not None
     return {
         "rate": len(texts) / sum(seconds.values()),
-        "rate_after_start": len(texts) / seconds["scoring"],
-        "start_seconds": seconds["preparing"],
+        "scoring_rate": len(texts) / seconds["scoring"],
+        "preparing_seconds": seconds["preparing"],
         "passes_per_prompt": result.screening.passes_per_prompt,
     }
 
@@ -81,19 +83,25 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=10_000)
     parser.add_argument("--peers", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--refined", type=int, help="Seeds of a caption that stands out.  [default: SEEDS]")
+    parser.add_argument("--screen", type=float)
+    parser.add_argument("--screen-model", type=Path)
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     texts = texts_of(asked.input, asked.prompts)
     before = theirs(asked.checkpoint, texts[: asked.peers], asked.seeds)
-    row = {"prompts": len(texts), "seeds": asked.seeds} | ours(asked.bundle, texts, asked.seeds, asked.backend)
+    screen = AutoScreen() if asked.screen is None else Screen(asked.screen, model=asked.screen_model)
+    refined = asked.refined or asked.seeds
+    row = {"prompts": len(texts), "seeds": asked.seeds, "refined": refined}
+    row |= ours(asked.bundle, texts, refined, asked.backend, screen)
     after = theirs(asked.checkpoint, texts[: asked.peers], asked.seeds)
     for precision in before:
         rate = (before[precision] + after[precision]) / 2
         row |= {
             f"peers_{precision}": rate,
             f"ratio_{precision}": row["rate"] / rate,
-            f"ratio_{precision}_after_start": row["rate_after_start"] / rate,
+            f"scoring_ratio_{precision}": row["scoring_rate"] / rate,
         }
     print(" ".join(f"{name} {value:.4g}" for name, value in row.items()))
     if asked.json:

@@ -4,8 +4,9 @@
         [--json FILE]
 
 EDITION: a checkout, whose code runs by this Python; BUNDLE: what that edition's own `overscan export` made. A round
-gives each edition an empty cache folder and has it scan one caption by two seeds in a process of its own, and then
-once more, into another store: nearly all that either takes is the start.
+gives each edition, in the other order than the last, an empty cache folder of Overscan's (not of the system's) and has
+it scan one caption by two seeds in a process of its own, and then once more, into another store: nearly all that
+either takes is the start.
 """
 
 import argparse
@@ -60,7 +61,8 @@ def main() -> None:
     text = texts_of(asked.input, 1)[0]
     rows = []
     for taken in range(asked.rounds):
-        for checkout, bundle in zip(paths[::2], paths[1::2], strict=True):
+        editions = list(zip(paths[::2], paths[1::2], strict=True))
+        for checkout, bundle in reversed(editions) if taken % 2 else editions:
             row = {"round": taken, "edition": str(checkout)} | start(checkout, bundle, text, asked.backend)
             rows.append(row)
             print(f"{row['edition']}: cold {row['cold']:.1f} s, warm {row['warm']:.1f} s", flush=True)

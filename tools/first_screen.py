@@ -40,7 +40,7 @@ SHOWN = 2  # seeds of the first step
 HEADS = ("in the training data", "the estimate at step 1 of 50", "what 50 steps make of four seeds")
 MODELS = ("v-prediction", "epsilon", "v-confirmation", "epsilon-confirmation")
 ROWS = (  # what it is called, its score, how fast it comes
-    ("the norm of the literature", NORM, "1 (scripts make four)"),
+    ("the norm of the literature", NORM, "1 (scripts run four passes)"),
     ("the default", DEFAULT_SCORE, "{small} on a smaller model; {full} at Stable Diffusion 1.5's size"),
 )
 INK, PAPER = (60, 60, 60), (255, 255, 255)

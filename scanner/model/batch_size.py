@@ -32,7 +32,7 @@ ROUNDS = 5  # of all sizes
 SECONDS = 0.02  # of the runs at one size in one round, at least
 PATIENCE = 2.0  # seconds within which the first round tries all sizes, as timings of small models are noisy
 LONGEST = 8.0  # seconds after which no further round begins
-LONGEST_RUN = 8.0  # seconds of a run: an interrupted scan waits for its end, and so large a model gains nothing
+LONGEST_RUN = 8.0  # seconds of a run: an interrupted scan waits for its end
 BUSY = 0.2  # share of the machine that others used: more, and the trial is made again once the machine is calm
 CALM = 0.3  # load per core up to which it is
 FASTER, SLOWER = 1.25, 0.5  # a scan's rate over the trial's, beyond which one of them was disturbed
@@ -109,8 +109,12 @@ def try_sizes(denoiser: Denoiser, watch: Watch = unwatched) -> Trial:
         rates = _rates(runs)
         if rates[i] < GAIN * max(rates[:i], default=0) and time.perf_counter() - began > PATIENCE:
             break
-        if i + 1 == len(SIZES) or _expected(rates) > LONGEST_RUN:
+        if i + 1 == len(SIZES):
             break
+        if _expected(runs) > LONGEST_RUN:
+            runs[i].append(_seconds(denoiser, size))  # once more: one bad moment must not decide it
+            if _expected(runs) > LONGEST_RUN:
+                break
         if SIZES[i + 1] // size * (_peak() - before) > _available() / 2:
             break
     for done in range(1, ROUNDS):
@@ -122,10 +126,13 @@ def try_sizes(denoiser: Denoiser, watch: Watch = unwatched) -> Trial:
     return Trial((*_rates(runs), *[0.0] * (len(SIZES) - len(runs))), others.share())
 
 
-def _expected(rates: Sequence[float]) -> float:
-    """Seconds of a run at the next of SIZES, along a line through the last two, or through the origin and the first."""
-    before, last, following = (0, *SIZES)[len(rates) - 1 :][:3]
-    shorter, longer = (0.0, *(size / rate for size, rate in zip(SIZES, rates, strict=False)))[-2:]
+def _expected(runs: Sequence[Sequence[float]]) -> float:
+    """Seconds of a run at the next of SIZES, at best: along a line through the last two, or the origin and the first.
+
+    `runs`: seconds of runs at each size so far.
+    """
+    before, last, following = (0, *SIZES)[len(runs) - 1 :][:3]
+    shorter, longer = (0.0, *map(min, runs))[-2:]
     return longer + (longer - shorter) / (last - before) * (following - last)
 
 

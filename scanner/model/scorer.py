@@ -17,16 +17,16 @@ from scanner.diffusion.start import Start, Watch, first_timestep, unwatched
 from scanner.diffusion.trace import Trace, at_start, trace
 
 EVERYDAY = (
-    "un café à Paris",
-    "Portrait of a woman, oil on canvas, 1889",
     "a dog",
     "the moon over a harbour at night",
+    "Portrait of a woman, oil on canvas, 1889",
     "red car, studio photograph",
     "mountains",
     "a slice of pizza and a glass of water",
     "DON'T PANIC",
+    "un café à Paris",
 )
-CANARIES = EVERYDAY[:2]  # what changes an engine's numbers changes those of any prompt, and a pass may cost seconds
+CANARIES = (EVERYDAY[2], EVERYDAY[7])  # capitals, figures, accents; two, as a pass may cost seconds
 
 
 class Encoded(NamedTuple):
