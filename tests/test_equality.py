@@ -8,12 +8,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from small import BUNDLE, CAPTIONS
+from small import BUNDLE
 
 from tools import equality
 from tools.equality import Scan, bits, measured, on_cores
 
 ROOT = Path(__file__).parent.parent
+MANY = 2_000
 ROWS = pl.DataFrame(
     {"prompt_id": ["a", "b", "c"], "scan_id": ["s"] * 3, "score": pl.Series([0.0, 1.5, None], dtype=pl.Float32)}
 )
@@ -57,18 +58,20 @@ def test_a_core_for_each():
 
 
 @pytest.mark.slow
-def test_every_way_equals_one_process_whatever_is_killed():
+def test_every_way_equals_one_process_whatever_is_killed(tmp_path):
+    """So many captions that no scan is done before it is killed."""
     pytest.importorskip("ray")
-    command = [sys.executable, "tools/equality.py", BUNDLE, CAPTIONS, "--prompts", "400", "--batch-size", "16"]
+    (tmp_path / "captions.txt").write_text("\n".join(f"a drawing of {i} foxes" for i in range(MANY)))
+    command = [sys.executable, "tools/equality.py", BUNDLE, tmp_path / "captions.txt", "--batch-size", "16"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(list(map(str, command)), cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert (found["one process"]["rows"], found["one process"]["prompts"]) == (400, 400)
+    assert (found["one process"]["rows"], found["one process"]["prompts"]) == (MANY, MANY)
     killed = {way["way"]: way["killed"] for way in found["ways"]}
     workers = ["a worker", "the driver"]
     assert killed == {
         "shard": ["shard 1/2"], "workers": workers, "devices": workers, "ray": ["an actor", "a node", "the driver"],
     }  # fmt: skip
     for way in found["ways"]:
-        assert (way["rows"], way["prompts"], way["scan_ids"], way["equal"]) == (400, 400, 1, True), way
+        assert (way["rows"], way["prompts"], way["scan_ids"], way["equal"]) == (MANY, MANY, 1, True), way

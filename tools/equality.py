@@ -118,6 +118,13 @@ def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a scan. Raises SystemExit where it had come to its own end."""
+    kill(process.pid)
+    if process.wait() != -signal.SIGKILL:
+        raise SystemExit("a scan was done before it was killed: ask for more --prompts")
+
+
 def children(pid: int, of: str) -> list[int]:
     """Process ids of a process's children whose command holds a word."""
     found = subprocess.run(["pgrep", "-P", str(pid), "-f", of], capture_output=True, text=True, check=False)
@@ -128,8 +135,7 @@ def by_shards(scan: Scan) -> list[str]:
     """Two at once; one is killed and started again."""
     first, second = (scan.start("--shard", f"{i}/2", first=i) for i in (1, 2))
     scan.until(1 / 4, first, second)
-    kill(first.pid)
-    assert first.wait() == -signal.SIGKILL
+    end(first)
     scan.finish(second, scan.start("--shard", "1/2"))
     return ["shard 1/2"]
 
@@ -140,8 +146,7 @@ def by_workers(scan: Scan, *how: str) -> list[str]:
     scan.until(1 / 4, driver)
     kill(children(driver.pid, "spawn_main")[0])
     scan.until(1 / 2, driver)
-    kill(driver.pid)
-    assert driver.wait() == -signal.SIGKILL
+    end(driver)
     scan.finish(scan.start("--workers", "2", *how, cores=2))
     return ["a worker", "the driver"]
 
@@ -167,8 +172,7 @@ def by_ray(scan: Scan) -> list[str]:
         cluster.remove_node(nodes[0], allow_graceful=False)
         _node(cluster, 0)
         scan.until(3 / 5, driver)
-        kill(driver.pid)
-        assert driver.wait() == -signal.SIGKILL
+        end(driver)
         scan.finish(scan.start(*how))
     finally:
         cluster.shutdown()
