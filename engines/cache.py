@@ -1,7 +1,9 @@
 """Where what can be made again is kept."""
 
+import hashlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_ISDIR
@@ -12,6 +14,11 @@ from engines.partial import locked
 def cache_folder() -> Path:
     """$XDG_CACHE_HOME/overscan, or ~/.cache/overscan."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "overscan"
+
+
+def key_of(facts: Sequence[object]) -> str:
+    """blake2b-128 of facts that JSON can hold: a name for what depends on all of them."""
+    return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 @contextmanager

@@ -4,8 +4,6 @@ Remembered is all that a system changes with a file: its size, times, inode. A d
 that keeps no time of its own for changes, show none of it: `overscan doctor` and an export read every file.
 """
 
-import hashlib
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -13,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from engines.cache import own_folder
+from engines.cache import key_of, own_folder
 from engines.interface import BundleError
 from engines.manifest import FILE, sha256
 
@@ -42,7 +40,7 @@ def check_files(folder: Path, files: Mapping[str, str], reread: bool = True) -> 
 
 def _check(path: Path, expected: str, reread: bool) -> None:
     mark = _mark(path, expected)
-    if mark is not None and mark.exists() and not reread:
+    if not reread and mark is not None and mark.exists():
         return
     found = sha256(path)
     if mark is not None:
@@ -66,4 +64,4 @@ def _mark(path: Path, expected: str) -> Path | None:
     except (OSError, RuntimeError):  # no home
         return None
     usable = os.access(folder, os.R_OK | os.W_OK | os.X_OK)
-    return folder / hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest() if usable else None
+    return folder / key_of(facts) if usable else None

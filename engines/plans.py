@@ -4,15 +4,13 @@ A plan is code that runs with the user's rights, and fits one version of TensorR
 read from a bundle, only from a folder of the user's own that nobody else can read or write.
 """
 
-import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from engines.cache import cache_folder, own_folder
+from engines.cache import cache_folder, key_of, own_folder
 from engines.interface import EngineError
 from engines.manifest import Manifest
 
@@ -52,7 +50,7 @@ def profile_for(batch: int) -> Profile:
 def plan_key(manifest: Manifest, component: str, gpu: Gpu, profile: Profile) -> str:
     """blake2b-128 of all that a plan depends on: weights, graph and exporter (the manifest), TensorRT, GPU, profile."""
     facts = [manifest.fingerprint, component, asdict(gpu), asdict(profile)]
-    return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return key_of(facts)
 
 
 def plan_folder() -> Path:
