@@ -127,10 +127,8 @@ def try_sizes(denoiser: Denoiser, watch: Watch = unwatched) -> Trial:
 
 
 def _expected(runs: Sequence[Sequence[float]]) -> float:
-    """Seconds of a run at the next of SIZES, at best: along a line through the last two, or the origin and the first.
-
-    `runs`: seconds of runs at each size so far.
-    """
+    """Seconds of a run at the next of SIZES, by the best of `runs` at each size so far: along a line through the last
+    two, or through the origin and the first."""
     before, last, following = (0, *SIZES)[len(runs) - 1 :][:3]
     shorter, longer = (0.0, *map(min, runs))[-2:]
     return longer + (longer - shorter) / (last - before) * (following - last)

@@ -24,7 +24,7 @@ from scanner.diffusion.trace import Trace
 from scanner.evidence.labels import read_labels
 from scanner.model import Model
 
-from .choice import SEEDS, shares
+from .choice import SEEDS, asked_for, shares
 
 FILE = Path("docs/detection/priors.csv")
 SETS, NOISES, CHUNK = 4, (8, 16, 32, 64), 256
@@ -59,8 +59,8 @@ def _scores(name: str, traces: Sequence[Trace], prior: Prior) -> np.ndarray:
 
 def table(found: pl.DataFrame) -> str:
     """Markdown: the mean over sets of noises, and the lowest."""
-    told = pl.col("mean").mean().alias("found"), pl.col("mean").min().alias("lowest")
-    rows = found.group_by("model", "told", "score", "noises", maintain_order=True).agg(*told)
+    over_sets = pl.col("mean").mean().alias("found"), pl.col("mean").min().alias("lowest")
+    rows = found.group_by("model", "told", "score", "noises", maintain_order=True).agg(*over_sets)
     lines = [f"| {' | '.join(TITLES)} |", "|" + "---|" * len(TITLES)]
     for (model, at, score), part in rows.group_by("model", "told", "score", maintain_order=True):
         cells = [f"{mean:.3f} ({low:.3f})".replace("0.", ".") for mean, low in part["found", "lowest"].rows()]
@@ -70,10 +70,8 @@ def table(found: pl.DataFrame) -> str:
 
 def main() -> None:
     rows = []
-    for argument in sys.argv[1:]:
-        name, _, made = argument.partition("=")
-        work, kind = made.split(",")
-        rows += [{"model": name} | row for row in measured(Path(work), kind)]
+    for name, work, kind, _ in asked_for(sys.argv[1:]):
+        rows += [{"model": name} | row for row in measured(work, kind)]
         print(f"{name}: done", file=sys.stderr)
     found = pl.DataFrame(rows)
     found.write_csv(FILE)
